@@ -1,0 +1,99 @@
+package vote
+
+import "tpcfs/wire"
+
+// Bound is a mutation whose names are resolved to inode numbers: what a
+// PREPARE record carries and what the store applies, with nothing looked up
+// but the rows that it changes. Which fields count depends on Kind:
+//
+//	writeFile   Ino gets Content. With Created: a new regular file Mode, UID,
+//	            GID, entered as (Dir, Name).
+//	deleteFile  the entry (Dir, Name) goes, Ino loses a link; at none it goes too.
+//	mkdir       new directory Ino entered as (Dir, Name).
+//	rmdir       the entry (Dir, Name) and the directory Ino go.
+//	rename      (Dir, Name) -> (ToDir, ToName) for Ino; Replaced, if not 0,
+//	            loses that name as in deleteFile or rmdir. Both names being
+//	            links to one file, nothing is done (rename(2)).
+//	symlink     new link Ino to Target entered as (Dir, Name).
+//	setattr     Set on Ino. A Size change carries Tail.
+//
+// Times: a changed file's ctime (and mtime, when contents change), and the
+// mtime and ctime of every directory that gains or loses an entry, become the
+// larger of what they were and the transaction's time, so that decisions in
+// another order than ids give the same rows everywhere. Directories' entry
+// counts and link counts change by one, up or down (P1: commutative).
+type Bound struct {
+	Kind     wire.MutationKind `cbor:"1,keyasint"`
+	Ino      wire.Ino          `cbor:"2,keyasint"`
+	Created  bool              `cbor:"3,keyasint,omitempty"`
+	IsDir    bool              `cbor:"4,keyasint,omitempty"` // rename: Ino is a directory
+	Dir      wire.Ino          `cbor:"5,keyasint,omitempty"`
+	Name     string            `cbor:"6,keyasint,omitempty"`
+	ToDir    wire.Ino          `cbor:"7,keyasint,omitempty"`
+	ToName   string            `cbor:"8,keyasint,omitempty"`
+	Replaced wire.Ino          `cbor:"9,keyasint,omitempty"`
+
+	Mode   uint32 `cbor:"10,keyasint,omitempty"` // permission bits, set-gid inheritance done
+	UID    uint32 `cbor:"11,keyasint,omitempty"`
+	GID    uint32 `cbor:"12,keyasint,omitempty"`
+	Target string `cbor:"13,keyasint,omitempty"`
+
+	Set   wire.SetMask `cbor:"14,keyasint,omitempty"`
+	Size  int64        `cbor:"15,keyasint,omitempty"` // bytes
+	Atime int64        `cbor:"16,keyasint,omitempty"` // nanoseconds since 1970
+	Mtime int64        `cbor:"17,keyasint,omitempty"`
+	Tail  *Tail        `cbor:"18,keyasint,omitempty"`
+
+	// Content of a writeFile: staged, or the next Content.Size bytes of the
+	// transaction's payload.
+	Content wire.Content `cbor:"19,keyasint,omitempty"`
+}
+
+// Tail is the checksum that the block which holds a file's new end will have
+// (S5): made at the prepare from verified bytes, so that a redo never reads
+// the disk. Bad: the block was rotten already; reads will answer corrupt.
+type Tail struct {
+	Sum uint32 `cbor:"1,keyasint"`
+	Bad bool   `cbor:"2,keyasint,omitempty"`
+}
+
+// Tx is a prepared transaction, as PREPARE records hold it.
+type Tx struct {
+	ID       wire.ID       `cbor:"1,keyasint"`
+	Prepared wire.Position `cbor:"2,keyasint"` // of its PREPARE
+	Op       wire.OpID     `cbor:"3,keyasint"`
+	Lowest   uint64        `cbor:"4,keyasint"` // op ids of the session below it are forgotten at the commit
+	Time     int64         `cbor:"5,keyasint"` // nanoseconds since 1970
+	// ServiceTime, in ms, at the prepare; op-id rows expire by it (S1a).
+	ServiceTime int64        `cbor:"6,keyasint"`
+	Outcome     wire.Outcome `cbor:"7,keyasint"`
+	Bounds      []Bound      `cbor:"8,keyasint"`
+	Payload     []byte       `cbor:"-"` // inline contents, raw after the header
+}
+
+// Inode is what validation needs to know of a file.
+type Inode struct {
+	Attr   wire.Attr // Parent is set for directories
+	Target string    // of a symbolic link
+}
+
+// View is the decided state of the store: every committed transaction that
+// was handled is in it, no prepared one. Missing things are *wire.Error with
+// CodeNotExist; rotten rows CodeCorrupt (which is fatal to the participant's
+// testimony: S1).
+type View interface {
+	Inode(ino wire.Ino) (Inode, error)
+	Lookup(dir wire.Ino, name string) (wire.Ino, error)
+	// Op returns the outcome of an operation that committed.
+	Op(op wire.OpID) (outcome wire.Outcome, found bool, err error)
+	// Staged reports the size and checksum (wire.StageReply.Sum) of a staged
+	// object that is complete and durable, name and all.
+	Staged(id wire.ID) (size int64, sum uint32, ok bool)
+	// Tail computes what the block with a file's end will sum to when its size becomes size (S5).
+	Tail(ino wire.Ino, size int64) (*Tail, error)
+	// Reserve counts table space and disk space that a YES will take until
+	// Release(id) (S3, S6); CodeNoSpace if there is none. deletes: the
+	// transaction only deletes, which is allowed longest.
+	Reserve(id wire.ID, rows int, bytes int64, deletes bool) error
+	Release(id wire.ID)
+}

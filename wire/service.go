@@ -1,0 +1,149 @@
+package wire
+
+import "context"
+
+// PieceReader gives an object's contents in order. A piece's Data is valid
+// until the next call. io.EOF after the last.
+type PieceReader interface {
+	ReadPiece() (Piece, error)
+}
+
+// PieceWriter takes a file's contents in order. It may keep Data until it
+// returns, no longer.
+type PieceWriter interface {
+	WritePiece(Piece) error
+}
+
+// Service is what a coordinator serves to its clients. Every error is an
+// *Error. A cancelled context counts until the transaction's prepare is put;
+// after that the transaction goes on without it and the answer is the outcome
+// or CodeUnknownOutcome.
+type Service interface {
+	// Attach opens a session's new link, in place of its old one.
+	Attach(ctx context.Context, req Attach) (Attached, error)
+	// Detach ends a session: what it staged is dropped.
+	Detach(ctx context.Context, session SessionID) error
+	// Transact commits mutations by two-phase commit. payload holds the inline
+	// contents; it belongs to the service until the call returns.
+	Transact(ctx context.Context, req Transact, payload []byte) (TransactReply, error)
+	// Stage brings contents too large for a prepare to all members. The id in
+	// its reply is consumed by one Transact of the same session.
+	Stage(ctx context.Context, session SessionID, req StageRequest, pieces PieceReader) (StageReply, error)
+	// Read reads from an in-sync participant picked at random. A ReadFile's
+	// pieces go to w before the reply; a restart from the beginning with a
+	// newer version shows in Piece.Version and an Offset that is the read's own.
+	Read(ctx context.Context, req Read, w PieceWriter) (ReadReply, error)
+	// Statfs tells the space left.
+	Statfs(ctx context.Context) (Statfs, error)
+	// Status tells how the cluster does; it answers also while nothing else is served.
+	Status(ctx context.Context) (Status, error)
+}
+
+// Replica is a participant's service, as its coordinator uses it. Every error
+// is an *Error; CodeStaleEpoch when a newer coordinator has greeted it.
+type Replica interface {
+	// Greet fences the participant (P6) and opens its transaction stream, in
+	// place of an older one.
+	Greet(ctx context.Context, req Greet) (Greeting, TxStream, error)
+	// Read answers once the stream is handled up to the read's position (P5).
+	// A rotten block is CodeCorrupt.
+	Read(ctx context.Context, req PositionedRead, w PieceWriter) (ReadReply, error)
+	// Stage writes a staged object and makes it and its name durable.
+	Stage(ctx context.Context, req StageRequest, pieces PieceReader) (StageReply, error)
+	// Unstage drops staged objects that no prepare will consume.
+	Unstage(ctx context.Context, epoch Epoch, stages []ID) error
+	// Status tells of the participant itself.
+	Status(ctx context.Context) (ReplicaStatus, error)
+	// Close ends the connection, not the participant.
+	Close() error
+}
+
+// TxStream is one transaction stream. One goroutine may send while another
+// receives. After an error the stream is dead.
+type TxStream interface {
+	// Send gives entries to the participant, in order; it may wait while the
+	// participant is behind.
+	Send(Down) error
+	// Recv waits for the participant's next message.
+	Recv() (Up, error)
+	// Close ends both directions; pending calls return.
+	Close() error
+}
+
+// Attach opens a link.
+type Attach struct {
+	Session SessionID `cbor:"1,keyasint"`
+	Host    string    `cbor:"2,keyasint,omitempty"` // for status
+}
+
+// Attached answers Attach.
+type Attached struct {
+	Link        uint64 `cbor:"1,keyasint"` // number of this link, from 1
+	ServiceTime int64  `cbor:"2,keyasint"` // ms
+	Cluster     UUID   `cbor:"3,keyasint"`
+}
+
+// Statfs is the space of the fullest participant.
+type Statfs struct {
+	Total uint64 `cbor:"1,keyasint"` // bytes
+	Free  uint64 `cbor:"2,keyasint"` // bytes
+	Files uint64 `cbor:"3,keyasint"` // inodes in use
+}
+
+// Status is how a cluster does.
+type Status struct {
+	Cluster     UUID            `cbor:"1,keyasint" json:"cluster"`
+	Epoch       Epoch           `cbor:"2,keyasint" json:"epoch"`
+	Config      ConfigID        `cbor:"3,keyasint" json:"config"`
+	Serving     bool            `cbor:"4,keyasint" json:"serving"`
+	WaitsFor    []string        `cbor:"5,keyasint,omitempty" json:"waits_for,omitempty"` // participants without whose answer nothing is served
+	Problem     string          `cbor:"6,keyasint,omitempty" json:"problem,omitempty"`   // what an operator has to mend, in words
+	W           Position        `cbor:"7,keyasint" json:"w"`
+	Last        Position        `cbor:"8,keyasint" json:"last"` // last entry put
+	ServiceTime int64           `cbor:"9,keyasint" json:"service_time_ms"`
+	Members     []MemberStatus  `cbor:"10,keyasint" json:"members"`
+	InDoubt     []InDoubtStatus `cbor:"11,keyasint,omitempty" json:"in_doubt,omitempty"`
+	Queued      int             `cbor:"12,keyasint" json:"queued"` // requests that wait for their prepare
+	Sessions    int             `cbor:"13,keyasint" json:"sessions"`
+}
+
+// MemberStatus is a participant as the coordinator sees it.
+type MemberStatus struct {
+	Name    string         `cbor:"1,keyasint" json:"name"`
+	Addr    string         `cbor:"2,keyasint" json:"addr"`
+	State   string         `cbor:"3,keyasint" json:"state"` // "in sync", "unreachable", "greeting", "refused"
+	Error   string         `cbor:"4,keyasint,omitempty" json:"error,omitempty"`
+	Handled Position       `cbor:"5,keyasint" json:"handled"`
+	Durable Position       `cbor:"6,keyasint" json:"durable"`
+	Lag     uint64         `cbor:"7,keyasint" json:"lag"` // entries put and not yet durable there
+	Replica *ReplicaStatus `cbor:"8,keyasint,omitempty" json:"replica,omitempty"`
+}
+
+// InDoubtStatus is a transaction that waits for votes or for its decision to be durable.
+type InDoubtStatus struct {
+	Tx       ID       `cbor:"1,keyasint" json:"tx"`
+	Position Position `cbor:"2,keyasint" json:"position"`
+	Names    []string `cbor:"3,keyasint" json:"names"`
+	AgeMS    int64    `cbor:"4,keyasint" json:"age_ms"`
+	Voted    []string `cbor:"5,keyasint,omitempty" json:"voted,omitempty"`
+	Missing  []string `cbor:"6,keyasint,omitempty" json:"missing,omitempty"`
+	Decision string   `cbor:"7,keyasint,omitempty" json:"decision,omitempty"`
+}
+
+// ReplicaStatus is a participant as it sees itself.
+type ReplicaStatus struct {
+	Storage      UUID     `cbor:"1,keyasint" json:"storage"`
+	Epoch        Epoch    `cbor:"2,keyasint" json:"epoch"`
+	Handled      Position `cbor:"3,keyasint" json:"handled"`
+	Durable      Position `cbor:"4,keyasint" json:"durable"`
+	W            Position `cbor:"5,keyasint" json:"w"`
+	InDoubt      int      `cbor:"6,keyasint" json:"in_doubt"`
+	JournalBytes int64    `cbor:"7,keyasint" json:"journal_bytes"`
+	Syncs        uint64   `cbor:"8,keyasint" json:"syncs"` // of the journal since the start
+	Total        uint64   `cbor:"9,keyasint" json:"total"` // bytes of its file system
+	Free         uint64   `cbor:"10,keyasint" json:"free"` // bytes left to files
+	Files        uint64   `cbor:"11,keyasint" json:"files"`
+	// Digest is the SHA-256 of all metadata rows and contents checksums, made
+	// only when nothing is in doubt; equal on replicas at one position.
+	Digest string `cbor:"12,keyasint,omitempty" json:"digest,omitempty"`
+}
