@@ -1,0 +1,66 @@
+# tpcfs. `make help` lists the targets.
+
+GO        ?= go
+FUZZTIME  ?= 30s
+# The random crash test of integration/ runs this long in `make test`.
+CRASHTIME ?= 60s
+
+LINT_VERSION := 2.15.0
+LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test check fmt lint fuzz bench clean fuse3
+
+help: ## this list
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
+
+run: build fuse3 ## coordinator, three participants and a mount on ./mnt, until Ctrl-C (data in ./tpcfs-data)
+	@mkdir -p ./mnt 2>/dev/null || true
+	@exec ./bin/tpcfs up ./mnt --dir ./tpcfs-data
+
+build: ## ./bin/tpcfs
+	CGO_ENABLED=0 $(GO) build -trimpath -o ./bin/ ./cmd/tpcfs
+
+test: ## everything: all tests of all packages with the race detector, real processes and mounts included (15 minutes)
+	TPCFS_TEST_CRASHTIME=$(CRASHTIME) $(GO) test -race -count=1 -timeout 15m ./...
+
+check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector
+	$(GO) build ./...
+	$(GO) vet ./...
+	$(GO) vet -tags failpoint ./...
+	$(GO) test -race -short $$($(GO) list ./... | grep -v '^tpcfs/integration')
+
+fmt:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
+	  echo "not formatted (run gofmt -w on them):"; echo "$$unformatted"; exit 1; fi
+
+lint: ## golangci-lint, the import arrows of DESIGN.md among its rules
+	@for l in ./bin/golangci-lint "$$($(GO) env GOPATH)/bin/golangci-lint" golangci-lint; do \
+	  if "$$l" version 2>/dev/null | grep -qE 'version v?$(LINT_VERSION) '; then exec "$$l" run ./...; fi; \
+	done; \
+	echo "installing golangci-lint $(LINT_VERSION) into ./bin"; \
+	GOBIN="$$PWD/bin" $(GO) install $(LINT_MODULE) && exec ./bin/golangci-lint run ./...
+
+fuzz: ## every fuzz target for FUZZTIME (30s) each
+	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|/[^/]*:func | |' | sort -u | \
+	while read -r dir target; do \
+	  echo "== $$dir $$target"; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+	done
+
+bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
+	$(GO) test -run '^$$' -bench . ./journal
+	$(GO) run ./integration/bench -tpcfs ./bin/tpcfs
+
+clean: ## removes ./bin (./tpcfs-data, your files, stays)
+	rm -rf ./bin
+
+fuse3:
+	@if command -v fusermount3 >/dev/null; then :; \
+	elif ! command -v apt-get >/dev/null; then \
+	  echo "make run needs fusermount3: install the package fuse3 of your system, then try again" >&2; exit 1; \
+	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy fuse3; \
+	elif command -v sudo >/dev/null; then sudo apt-get update -qq && sudo apt-get install -qqy fuse3; \
+	else \
+	  echo "make run needs fusermount3 and there is no sudo: as root, run 'apt-get install fuse3', then try again" >&2; exit 1; \
+	fi
