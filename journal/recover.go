@@ -285,7 +285,8 @@ func (m *files) survey(id [16]byte, segs []*segment, visit func(s *segment, offs
 	if v.last == 0 && segs[0].number > 1 {
 		return v, m.corrupt(segs[0], 0, v.chains[0].bad, "older segments were cut, so it held records")
 	}
-	return v, m.searchTail(id, segs, &v)
+	err := m.searchTail(id, segs, &v)
+	return v, err
 }
 
 // searchTail searches everything behind the end of the chain.

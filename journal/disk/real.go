@@ -224,7 +224,8 @@ func (f *osFile) control(op string, call func(fd int) error) error {
 		callErr = retry(func() error { return call(int(fd)) })
 	})
 	if err != nil {
-		return err
+		// The only reason: Close came first.
+		return &fs.PathError{Op: op, Path: f.Name(), Err: fs.ErrClosed}
 	}
 	if callErr != nil {
 		return &fs.PathError{Op: op, Path: f.Name(), Err: callErr}

@@ -108,6 +108,7 @@ type FS struct {
 	ops      int
 	crashAt  int
 	dead     bool
+	boot     int // counts Restart: older handles are dead
 	counts   map[Kind]int
 	used     int64 // bytes allocated
 	capacity int64 // bytes; 0: no limit
@@ -170,6 +171,17 @@ func (f *FS) SetCapacity(bytes int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.capacity = bytes
+}
+
+// Restart ends the process and not the machine: open files and locks are gone,
+// what was written and not synced is still there, and so is the hook. It also
+// revives a file system that CrashAt has stopped.
+func (f *FS) Restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.boot++
+	f.dead, f.crashAt = false, 0
+	clear(f.locks)
 }
 
 // FlipBit changes one bit of a file, on the disk and in the cache. Bit 0 is
@@ -285,7 +297,7 @@ func (f *FS) Create(name string) (disk.File, error) {
 	if err != nil {
 		return nil, pathError("create", name, err)
 	}
-	return &file{fs: f, node: n, name: name}, nil
+	return &file{fs: f, node: n, name: name, boot: f.boot}, nil
 }
 
 func (f *FS) createLocked(name string) (*node, error) {
@@ -325,7 +337,7 @@ func (f *FS) Open(name string) (disk.File, error) {
 		return nil, pathError("open", name, err)
 	}
 	n.opens++
-	return &file{fs: f, node: n, name: name}, nil
+	return &file{fs: f, node: n, name: name, boot: f.boot}, nil
 }
 
 // MkdirAll implements disk.FS. What it makes is durable; a crash in the

@@ -295,6 +295,7 @@ type file struct {
 	fs     *FS
 	node   *node
 	name   string
+	boot   int
 	closed bool
 }
 
@@ -308,6 +309,9 @@ func (h *file) before(op Op) error {
 	defer h.fs.mu.Unlock()
 	if h.closed {
 		return fs.ErrClosed
+	}
+	if h.boot != h.fs.boot {
+		return ErrCrashed
 	}
 	return h.fs.aliveLocked()
 }
@@ -379,7 +383,7 @@ func (h *file) Close() error {
 	h.closed = true
 	h.node.opens--
 	h.fs.release(h.node)
-	if h.fs.dead {
+	if h.fs.dead || h.boot != h.fs.boot {
 		return pathError("close", h.name, ErrCrashed)
 	}
 	return nil
@@ -418,7 +422,7 @@ func (h *file) Sync() error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if err != nil {
-		if !h.fs.dead && !h.closed {
+		if !h.fs.dead && !h.closed && h.boot == h.fs.boot {
 			h.node.failSync(h.fs.rng)
 		}
 		return pathError("sync", h.name, err)
