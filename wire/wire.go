@@ -53,8 +53,8 @@ func (id ID) String() string { return fmt.Sprintf("%d.%d", id.Epoch(), uint64(id
 // Position names an entry of the transaction streams: the Index-th (from 1)
 // of the epoch with that number. Index 0 is the greeting itself.
 type Position struct {
-	Epoch uint64 `cbor:"1,keyasint"`
-	Index uint64 `cbor:"2,keyasint"`
+	Epoch uint64 `cbor:"1,keyasint" json:"epoch"`
+	Index uint64 `cbor:"2,keyasint" json:"index"`
 }
 
 // Compare orders positions: negative when p comes before q.
@@ -75,19 +75,34 @@ type UUID [16]byte
 
 func (u UUID) String() string { return hex.EncodeToString(u[:]) }
 
+// MarshalText makes u readable in JSON.
+func (u UUID) MarshalText() ([]byte, error) { return []byte(u.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (u *UUID) UnmarshalText(b []byte) error {
+	if len(b) != hex.EncodedLen(len(u)) {
+		return &Error{Code: CodeInvalid, Text: "a UUID is 32 hexadecimal digits"}
+	}
+	_, err := hex.Decode(u[:], b)
+	return err
+}
+
 // IsZero reports whether u was never set.
 func (u UUID) IsZero() bool { return u == UUID{} }
 
 // Epoch is a coordinator's reign: two reigns of one number differ in Run (P6).
 type Epoch struct {
-	Number uint64 `cbor:"1,keyasint"`
-	Run    UUID   `cbor:"2,keyasint"`
+	Number uint64 `cbor:"1,keyasint" json:"number"`
+	Run    UUID   `cbor:"2,keyasint" json:"run"`
 }
 
 // SessionID is a client's 128 random bits, kept over reconnects.
 type SessionID [16]byte
 
 func (s SessionID) String() string { return hex.EncodeToString(s[:]) }
+
+// MarshalText makes s readable in JSON.
+func (s SessionID) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // OpID is a client's name for one request, kept over retries (G5). Seq counts from 1.
 type OpID struct {
@@ -99,8 +114,8 @@ func (o OpID) String() string { return fmt.Sprintf("%s/%d", o.Session, o.Seq) }
 
 // ConfigID names a config: the Counter-th of that epoch.
 type ConfigID struct {
-	Epoch   uint64 `cbor:"1,keyasint"`
-	Counter uint64 `cbor:"2,keyasint"`
+	Epoch   uint64 `cbor:"1,keyasint" json:"epoch"`
+	Counter uint64 `cbor:"2,keyasint" json:"counter"`
 }
 
 // Compare orders config ids: negative when c is older than d.
