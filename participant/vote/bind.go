@@ -1,0 +1,498 @@
+package vote
+
+import (
+	"fmt"
+	"strings"
+
+	"tpcfs/wire"
+)
+
+// binder validates a transaction's mutations in their order and binds their
+// names to inode numbers (section 4).
+//
+// All that it decides but two things follows from the decided state, the locks
+// and the entry alone, and comes out the same at every replica: errors,
+// conflicts, bindings, limits. Not so space (Reserve) and staged objects
+// (Staged): a replica may be full, or have lost a stage, alone. Checksums of
+// tail blocks are equal unless one replica's block is rotten.
+type binder struct {
+	*overlay
+	prepare *wire.Prepare
+	payload []byte              // what the mutations so far have left
+	stages  map[wire.ID]wire.ID // consumed by prepared transactions
+	staged  map[wire.ID]bool    // consumed by this transaction
+
+	bounds  []Bound
+	results []wire.Result
+}
+
+// bind returns nil or the first error in the order of mutations: a *wire.Error
+// for a NO, or a *ViewError.
+func (b *binder) bind() error {
+	muts := b.prepare.Mutations
+	if len(muts) > wire.MaxMutations {
+		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("a transaction has at most %d mutations", wire.MaxMutations)}
+	}
+	if len(b.payload) > wire.MaxInline {
+		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("inline contents of a transaction have at most %d bytes", wire.MaxInline)}
+	}
+	b.bounds, b.results = make([]Bound, 0, len(muts)), make([]wire.Result, 0, len(muts))
+	for i := range muts {
+		if err := b.mutation(i, &muts[i]); err != nil {
+			if no, _ := verdictOf(err); no != nil {
+				no.Op, no.Mutation = opNames[muts[i].Kind], i
+			}
+			return err
+		}
+	}
+	if len(b.payload) > 0 {
+		return &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf("%d bytes of contents belong to no mutation", len(b.payload))}
+	}
+	return nil
+}
+
+var opNames = map[wire.MutationKind]string{
+	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
+	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+}
+
+func (b *binder) mutation(i int, m *wire.Mutation) error {
+	ino := wire.Ino(b.prepare.Tx) + wire.Ino(i)
+	switch m.Kind {
+	case wire.MutWriteFile:
+		return b.writeFile(m, ino)
+	case wire.MutDeleteFile:
+		return b.deleteFile(m)
+	case wire.MutMkdir:
+		return b.mkdir(m, ino)
+	case wire.MutRmdir:
+		return b.rmdir(m)
+	case wire.MutRename:
+		return b.rename(m)
+	case wire.MutSymlink:
+		return b.symlink(m, ino)
+	case wire.MutSetattr:
+		return b.setattr(m)
+	default:
+		return &wire.Error{Code: wire.CodeUnsupported, Name: m.At.String(), Text: fmt.Sprintf("this participant knows no mutation of kind %d", m.Kind)}
+	}
+}
+
+func (b *binder) done(bd Bound, created bool) {
+	b.bounds = append(b.bounds, bd)
+	b.results = append(b.results, wire.Result{Ino: bd.Ino, Created: created})
+}
+
+func no(code wire.Code, at wire.At, text string) error {
+	return &wire.Error{Code: code, Name: at.String(), Text: text}
+}
+
+// version checks IfVersion against what the mutation is about (nil: nothing).
+func version(m *wire.Mutation, n *node) error {
+	if m.IfVersion == 0 || n != nil && n.Attr.Version == m.IfVersion {
+		return nil
+	}
+	if n == nil {
+		return no(wire.CodeVersion, m.At, fmt.Sprintf("it should have version %v and does not exist", m.IfVersion))
+	}
+	return no(wire.CodeVersion, m.At, fmt.Sprintf("it has version %v, not %v", n.Attr.Version, m.IfVersion))
+}
+
+func (b *binder) writeFile(m *wire.Mutation, newIno wire.Ino) error {
+	// A name that has to exist is read; one that may have to be made is made.
+	// An existing file's name is only read, so that it conflicts with whoever
+	// takes the name away, and its inode is written.
+	f, err := b.resolve(m.At, false)
+	if err != nil {
+		return err
+	}
+	if m.Create > wire.MustNotExist {
+		return no(wire.CodeUnsupported, m.At, fmt.Sprintf("unknown create mode %d", m.Create))
+	}
+	if f.ino == 0 {
+		if err := version(m, nil); err != nil {
+			return err
+		}
+		if m.Create == wire.MustExist {
+			return no(wire.CodeNotExist, m.At, "")
+		}
+		return b.createFile(m, f, newIno)
+	}
+	switch {
+	case m.Create == wire.MustNotExist:
+		return no(wire.CodeExist, m.At, "")
+	case isType(f.node, wire.ModeSymlink):
+		return &wire.Error{Code: wire.CodeSymlink, Name: m.At.String(), Prefix: m.At.Path, Target: f.node.Target}
+	case isType(f.node, wire.ModeDir):
+		return no(wire.CodeIsDir, m.At, "")
+	case !isType(f.node, wire.ModeRegular):
+		return no(wire.CodeInvalid, m.At, "it is no regular file")
+	}
+	if err := b.need(inodeKey(f.ino), true, m.At); err != nil {
+		return err
+	}
+	if err := version(m, f.node); err != nil {
+		return err
+	}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Content: m.Content}
+	if err := b.content(m, f.node); err != nil {
+		return err
+	}
+	b.done(bd, false)
+	return nil
+}
+
+func (b *binder) createFile(m *wire.Mutation, f named, ino wire.Ino) error {
+	bd, n, err := b.create(m, f, ino, wire.ModeRegular|m.Mode&wire.ModePerm)
+	if err != nil {
+		return err
+	}
+	bd.Created, bd.Content = true, m.Content
+	if err := b.content(m, n); err != nil {
+		return err
+	}
+	b.done(bd, true)
+	return nil
+}
+
+// create makes an entry for a new inode: locks, set-gid inheritance, overlay.
+func (b *binder) create(m *wire.Mutation, f named, ino wire.Ino, mode uint32) (Bound, *node, error) {
+	if err := b.need(entryKey(f.dir, f.name), true, m.At); err != nil {
+		return Bound{}, nil, err
+	}
+	parent, err := b.parent(f, m.At)
+	if err != nil {
+		return Bound{}, nil, err
+	}
+	gid := m.GID
+	if parent.Attr.Mode&setGID != 0 {
+		gid = parent.Attr.GID
+		if mode&wire.ModeType == wire.ModeDir {
+			mode |= setGID
+		}
+	}
+	n := &node{fresh: true, Inode: Inode{Attr: wire.Attr{Ino: ino, Mode: mode, Nlink: 1, UID: m.UID, GID: gid, Version: b.prepare.Tx}}}
+	b.enter(f.dir, f.name, ino)
+	b.inodes[ino] = n
+	return Bound{Kind: m.Kind, Ino: ino, Dir: f.dir, Name: f.name, Mode: mode & wire.ModePerm, UID: m.UID, GID: gid}, n, nil
+}
+
+const setGID = 0o2000
+
+// content checks what a writeFile brings and takes it from the payload.
+func (b *binder) content(m *wire.Mutation, n *node) error {
+	c := &m.Content
+	switch {
+	case c.Size < 0:
+		return no(wire.CodeInvalid, m.At, "a negative size")
+	case c.Size > wire.MaxFileSize:
+		return no(wire.CodeTooLarge, m.At, fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize)))
+	case c.Stage != 0:
+		if err := b.stage(m); err != nil {
+			return err
+		}
+		n.inline = nil
+	case c.Size > int64(len(b.payload)):
+		return no(wire.CodeProtocol, m.At, fmt.Sprintf("contents of %d bytes, and %d are left", c.Size, len(b.payload)))
+	default:
+		data := b.payload[:c.Size]
+		if wire.Sum(data) != c.Sum {
+			return no(wire.CodeCorrupt, m.At, "the contents were damaged on the way here; send them again")
+		}
+		n.inline, b.payload = append([]byte{}, data...), b.payload[c.Size:]
+	}
+	n.written, n.cut, n.least = true, true, c.Size
+	n.Attr.Size, n.Attr.Version = c.Size, b.prepare.Tx
+	return nil
+}
+
+// stage checks a staged object: one stage is consumed by one prepare.
+func (b *binder) stage(m *wire.Mutation) error {
+	c := &m.Content
+	if tx, taken := b.stages[c.Stage]; taken {
+		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v belongs to transaction %v; stage the contents again", c.Stage, tx))
+	}
+	if b.staged[c.Stage] {
+		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v is named twice; stage the contents again", c.Stage))
+	}
+	size, sum, ok := b.view.Staged(c.Stage)
+	switch {
+	case !ok:
+		return no(wire.CodeStageLost, m.At, fmt.Sprintf("there is no stage %v; stage the contents again", c.Stage))
+	case size != c.Size || sum != c.Sum:
+		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v has %d bytes with checksum %08x, not %d with %08x; stage the contents again", c.Stage, size, sum, c.Size, c.Sum))
+	}
+	b.staged[c.Stage] = true
+	return nil
+}
+
+// existing resolves a name that will be taken away.
+func (b *binder) existing(m *wire.Mutation) (named, error) {
+	if m.At.Path == "" {
+		return named{}, no(wire.CodeInvalid, m.At, "it takes a name in a directory")
+	}
+	f, err := b.resolve(m.At, true)
+	if err != nil {
+		return f, err
+	}
+	if f.ino == 0 {
+		return f, no(wire.CodeNotExist, m.At, "")
+	}
+	_, err = b.parent(f, m.At)
+	return f, err
+}
+
+func (b *binder) deleteFile(m *wire.Mutation) error {
+	f, err := b.existing(m)
+	if err != nil {
+		return err
+	}
+	if isType(f.node, wire.ModeDir) {
+		return no(wire.CodeIsDir, m.At, "")
+	}
+	if err := b.need(inodeKey(f.ino), true, m.At); err != nil {
+		return err
+	}
+	if err := version(m, f.node); err != nil {
+		return err
+	}
+	b.leave(f.dir, f.name)
+	b.unlink(f.ino, f.node)
+	b.done(Bound{Kind: m.Kind, Ino: f.ino, Dir: f.dir, Name: f.name}, false)
+	return nil
+}
+
+func (b *binder) rmdir(m *wire.Mutation) error {
+	f, err := b.existing(m)
+	if err != nil {
+		return err
+	}
+	if !isType(f.node, wire.ModeDir) {
+		return no(wire.CodeNotDir, m.At, "")
+	}
+	// Whoever adds or removes an entry there holds the inode shared: the
+	// number of entries stands still.
+	if err := b.need(inodeKey(f.ino), true, m.At); err != nil {
+		return err
+	}
+	if err := version(m, f.node); err != nil {
+		return err
+	}
+	if f.node.Attr.Size > 0 {
+		return no(wire.CodeNotEmpty, m.At, "")
+	}
+	b.leave(f.dir, f.name)
+	b.unlink(f.ino, f.node)
+	b.done(Bound{Kind: m.Kind, Ino: f.ino, Dir: f.dir, Name: f.name}, false)
+	return nil
+}
+
+// vacant resolves a name that must not exist yet.
+func (b *binder) vacant(m *wire.Mutation) (named, error) {
+	if m.At.Path == "" {
+		return named{}, no(wire.CodeExist, m.At, "")
+	}
+	f, err := b.resolve(m.At, true)
+	if err != nil {
+		return f, err
+	}
+	if f.ino != 0 {
+		return f, no(wire.CodeExist, m.At, "")
+	}
+	return f, version(m, nil)
+}
+
+func (b *binder) mkdir(m *wire.Mutation, ino wire.Ino) error {
+	f, err := b.vacant(m)
+	if err != nil {
+		return err
+	}
+	bd, n, err := b.create(m, f, ino, wire.ModeDir|m.Mode&wire.ModePerm)
+	if err != nil {
+		return err
+	}
+	n.Attr.Nlink, n.Attr.Parent = 2, f.dir
+	b.done(bd, true)
+	return nil
+}
+
+func (b *binder) symlink(m *wire.Mutation, ino wire.Ino) error {
+	switch {
+	case m.Target == "" || strings.IndexByte(m.Target, 0) >= 0:
+		return no(wire.CodeInvalid, m.At, "a link's target is not empty and holds no NUL")
+	case len(m.Target) > wire.MaxPathLen:
+		return no(wire.CodeNameTooLong, m.At, fmt.Sprintf("a link's target has at most %d bytes", wire.MaxPathLen))
+	}
+	f, err := b.vacant(m)
+	if err != nil {
+		return err
+	}
+	bd, n, err := b.create(m, f, ino, wire.ModeSymlink|0o777)
+	if err != nil {
+		return err
+	}
+	n.Target, n.Attr.Size = m.Target, int64(len(m.Target))
+	bd.Target = m.Target
+	b.done(bd, true)
+	return nil
+}
+
+// rename follows rename(2).
+func (b *binder) rename(m *wire.Mutation) error {
+	from, err := b.existing(m)
+	if err != nil {
+		return err
+	}
+	if m.To.Path == "" {
+		return no(wire.CodeInvalid, m.To, "it takes a name in a directory")
+	}
+	if err := version(m, from.node); err != nil {
+		return err
+	}
+	to, err := b.resolve(m.To, true)
+	if err != nil {
+		return err
+	}
+	if _, err := b.parent(to, m.To); err != nil {
+		return err
+	}
+	bd := Bound{Kind: m.Kind, Ino: from.ino, Dir: from.dir, Name: from.name, ToDir: to.dir, ToName: to.name,
+		Replaced: to.ino, IsDir: isType(from.node, wire.ModeDir)}
+	if bd.IsDir {
+		if err := b.moveDir(m, from, to); err != nil {
+			return err
+		}
+	}
+	if to.ino == from.ino { // two names of one file, or one name: nothing is done
+		b.done(bd, false)
+		return nil
+	}
+	if to.ino != 0 {
+		if err := b.replace(m, from, to); err != nil {
+			return err
+		}
+	}
+	b.leave(from.dir, from.name)
+	b.enter(to.dir, to.name, from.ino)
+	if bd.IsDir {
+		from.node.Attr.Parent = to.dir
+	}
+	b.done(bd, false)
+	return nil
+}
+
+// moveDir takes the one key of directories' moves, so that what is above stays
+// above, and refuses a move into the directory itself.
+func (b *binder) moveDir(m *wire.Mutation, from, to named) error {
+	if err := b.need(lockKey{kind: lockDirRename}, true, m.At); err != nil {
+		return err
+	}
+	under, err := b.below(to.dir, from.ino)
+	if err == nil && under {
+		err = no(wire.CodeInvalid, m.At, "a directory cannot be moved into itself")
+	}
+	return err
+}
+
+func (b *binder) replace(m *wire.Mutation, from, to named) error {
+	fromDir, toDir := isType(from.node, wire.ModeDir), isType(to.node, wire.ModeDir)
+	if toDir && !fromDir {
+		return no(wire.CodeIsDir, m.To, "")
+	}
+	if fromDir && !toDir {
+		return no(wire.CodeNotDir, m.To, "")
+	}
+	if err := b.need(inodeKey(to.ino), true, m.To); err != nil {
+		return err
+	}
+	if toDir && to.node.Attr.Size > 0 {
+		return no(wire.CodeNotEmpty, m.To, "")
+	}
+	b.leave(to.dir, to.name)
+	b.unlink(to.ino, to.node)
+	return nil
+}
+
+const knownSets = wire.SetMode | wire.SetUID | wire.SetGID | wire.SetSize | wire.SetAtime | wire.SetAtimeNow | wire.SetMtime | wire.SetMtimeNow
+
+func (b *binder) setattr(m *wire.Mutation) error {
+	if m.Set&^knownSets != 0 {
+		return no(wire.CodeUnsupported, m.At, fmt.Sprintf("unknown attributes %#x", uint16(m.Set&^knownSets)))
+	}
+	f, err := b.resolve(m.At, false)
+	if err != nil {
+		return err
+	}
+	if f.ino == 0 {
+		return no(wire.CodeNotExist, m.At, "")
+	}
+	if err := b.need(inodeKey(f.ino), true, m.At); err != nil {
+		return err
+	}
+	if err := version(m, f.node); err != nil {
+		return err
+	}
+	if m.Set&wire.SetMode != 0 && isType(f.node, wire.ModeSymlink) {
+		return no(wire.CodeUnsupported, m.At, "a symbolic link has no mode of its own")
+	}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Set: m.Set, Mode: m.Mode & wire.ModePerm, UID: m.UID, GID: m.GID, Atime: m.Atime, Mtime: m.Mtime}
+	if m.Set&wire.SetSize != 0 {
+		bd.Size = m.Size
+		if bd.Tail, err = b.resize(m, f.node); err != nil {
+			return err
+		}
+	}
+	a := &f.node.Attr
+	if m.Set&wire.SetMode != 0 {
+		a.Mode = a.Mode&wire.ModeType | bd.Mode
+	}
+	if m.Set&wire.SetGID != 0 {
+		a.GID = m.GID
+	}
+	b.done(bd, false)
+	return nil
+}
+
+// resize checks a new size and returns the checksum of the new end's block.
+func (b *binder) resize(m *wire.Mutation, n *node) (*Tail, error) {
+	switch {
+	case isType(n, wire.ModeDir):
+		return nil, no(wire.CodeIsDir, m.At, "")
+	case !isType(n, wire.ModeRegular):
+		return nil, no(wire.CodeInvalid, m.At, "it is no regular file")
+	case m.Size < 0:
+		return nil, no(wire.CodeInvalid, m.At, "a negative size")
+	case m.Size > wire.MaxFileSize:
+		return nil, no(wire.CodeTooLarge, m.At, fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize)))
+	}
+	if n.written && n.inline == nil {
+		return nil, no(wire.CodeUnsupported, m.At, "staged contents get their size from the stage, not in the transaction that writes them")
+	}
+	if !n.cut {
+		n.cut, n.least = true, n.Attr.Size
+	}
+	n.least = min(n.least, m.Size)
+	n.Attr.Size, n.Attr.Version = m.Size, b.prepare.Tx
+	if m.Size/wire.BlockSize > n.least/wire.BlockSize {
+		return nil, nil // the end is in a hole: no bytes, no checksum
+	}
+	if n.written {
+		return inlineTail(n.inline[:n.least]), nil
+	}
+	t, err := b.view.Tail(n.Attr.Ino, n.least)
+	if err != nil {
+		return nil, &ViewError{err}
+	}
+	return t, nil
+}
+
+// inlineTail sums the last block of data that came in the payload, which is at
+// most one block long; nil when no bytes are left in it.
+func inlineTail(data []byte) *Tail {
+	if len(data) == 0 || len(data) == wire.BlockSize {
+		return nil
+	}
+	block := make([]byte, wire.BlockSize)
+	copy(block, data)
+	return &Tail{Sum: wire.Sum(block)}
+}

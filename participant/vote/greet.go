@@ -1,0 +1,86 @@
+package vote
+
+import (
+	"fmt"
+
+	"tpcfs/wire"
+)
+
+// Greet takes a coordinator's first word (P6). The answer of a new epoch is
+// the state that becomes durable with Ready's record: the caller sends it
+// after that record, and everything before it, is synced. One of the epoch
+// that already holds is a resume (P10): there is no record, and the caller
+// sends the answer, and then Revotes, once the epoch's own record is synced.
+//
+// The error is an *wire.Error: CodeStaleEpoch when a newer coordinator, or
+// another one of the same number, has greeted; CodeProtocol when the
+// participant belongs to another cluster. The greeting tells the epoch held
+// all the same.
+func (m *Machine) Greet(g wire.Greet, storage wire.UUID) (wire.Greeting, Ready, error) {
+	held := m.fence
+	switch {
+	case g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run:
+		return m.greeting(storage, held), Ready{}, staleEpoch(g.Epoch, held)
+	case g.Epoch.Number == 0 || g.Epoch.Number >= 1<<23:
+		return wire.Greeting{}, Ready{}, protocol("%d is no epoch", g.Epoch.Number)
+	case m.config.ID != (wire.ConfigID{}) && !g.Cluster.IsZero() && g.Cluster != m.config.Cluster:
+		return m.greeting(storage, held), Ready{}, protocol("the coordinator is of cluster %v; this participant belongs to %v", g.Cluster, m.config.Cluster)
+	}
+	var out Ready
+	if g.Epoch != held {
+		out = m.step(&Record{Kind: KindEpoch, Epoch: g.Epoch}, true)
+	}
+	out.Position = m.position
+	return m.greeting(storage, held), out, nil
+}
+
+func staleEpoch(asked, held wire.Epoch) *wire.Error {
+	return &wire.Error{Code: wire.CodeStaleEpoch, Text: fmt.Sprintf("epoch %d of run %v was greeted here, %d of run %v is refused", held.Number, held.Run, asked.Number, asked.Run)}
+}
+
+func (m *Machine) greeting(storage wire.UUID, held wire.Epoch) wire.Greeting {
+	return wire.Greeting{Storage: storage, Held: held, Config: m.config, Position: m.position, W: m.w,
+		ServiceTime: m.serviceTime, Known: m.Testimony(), LastID: m.lastID}
+}
+
+// Testimony lists the transactions in doubt, and the outcomes and NOs above W,
+// by id (P7). One that is not listed was never prepared here, or is forgotten
+// when its PREPARE is at or below W.
+func (m *Machine) Testimony() []wire.Testimony {
+	var list []wire.Testimony
+	for _, t := range m.known() {
+		y := wire.Testimony{Tx: t.id, State: t.state, Op: t.op, Outcome: t.outcome, Err: cloneError(t.err)}
+		if t.seen {
+			y.Prepared = t.prepared
+		}
+		if t.body != nil {
+			y.Stages = t.body.Stages()
+		}
+		list = append(list, y)
+	}
+	return list
+}
+
+// Revotes repeats, after a resume, the votes of this epoch on what is
+// undecided here (P10): a YES may leave only when its PREPARE is synced.
+func (m *Machine) Revotes() []wire.Vote {
+	var votes []wire.Vote
+	for _, t := range m.known() {
+		if t.prepared.Epoch != m.fence.Number {
+			continue
+		}
+		v := wire.Vote{Index: t.prepared.Index, Tx: t.id, Outcome: t.outcome, Err: cloneError(t.err)}
+		switch {
+		case t.state == wire.TxPrepared:
+			v.Verdict = wire.VoteYes
+		case t.state == wire.TxRefused && t.outcome != nil:
+			v.Verdict = wire.VoteDup
+		case t.state == wire.TxRefused:
+			v.Verdict = wire.VoteNo
+		default:
+			continue
+		}
+		votes = append(votes, v)
+	}
+	return votes
+}
