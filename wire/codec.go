@@ -24,6 +24,7 @@ func mustModes() (cbor.EncMode, cbor.DecMode) {
 	dec, err := cbor.DecOptions{
 		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
 		MaxNestedLevels: 16, MaxArrayElements: MaxMutations, MaxMapPairs: 1024,
+		UTF8: cbor.UTF8DecodeInvalid, // file names are bytes
 	}.DecMode()
 	if err != nil {
 		panic(err)
@@ -45,7 +46,7 @@ func Marshal(v any) []byte {
 // sizes and duplicate keys are bounded; what is left over is an error. The
 // error is an *Error with CodeProtocol.
 func Unmarshal(b []byte, v any) error {
-	if len(b) > MaxFrame {
+	if len(b) > MaxMessage {
 		return &Error{Code: CodeProtocol, Text: "header too long"}
 	}
 	if err := decMode.Unmarshal(b, v); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"strconv"
 	"strings"
 )
 
@@ -63,6 +64,12 @@ type Error struct {
 	Mutation int `cbor:"8,keyasint,omitempty"`
 	// Who: the participant that says so.
 	Who string `cbor:"9,keyasint,omitempty"`
+
+	// Lost: the link to the peer ended before its answer came. A stub's own
+	// word, never on the wire. With CodeUnavailable the request did not reach
+	// the peer, with CodeUnknownOutcome it may have; the same request may be
+	// sent again by a new link.
+	Lost bool `cbor:"-"`
 }
 
 // NewError makes an error with a code and words.
@@ -75,7 +82,7 @@ func (e *Error) Error() string {
 			if b.Len() > 0 {
 				b.WriteByte(' ')
 			}
-			b.WriteString(s)
+			b.WriteString(printable(s))
 		}
 	}
 	if b.Len() > 0 {
@@ -87,6 +94,14 @@ func (e *Error) Error() string {
 		b.WriteString(e.Text)
 	}
 	return b.String()
+}
+
+// printable quotes names that would garble a terminal or a log.
+func printable(s string) string {
+	if q := strconv.Quote(s); q[1:len(q)-1] != s {
+		return q
+	}
+	return s
 }
 
 // Is makes errors.Is work with the errors of io/fs and context, and with

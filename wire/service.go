@@ -88,6 +88,9 @@ type Statfs struct {
 	Total uint64 `cbor:"1,keyasint"` // bytes
 	Free  uint64 `cbor:"2,keyasint"` // bytes
 	Files uint64 `cbor:"3,keyasint"` // inodes in use
+	// ServiceTime, in milliseconds: a client that was idle asks for it, so
+	// that Transact.Sent is not too old (S1a).
+	ServiceTime int64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Status is how a cluster does.
