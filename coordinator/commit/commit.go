@@ -1,0 +1,393 @@
+// Package commit is the coordinator's side of two-phase commit as a pure state
+// machine: sessions and their requests, votes, decisions, epochs, the config,
+// the watermark (DESIGN.md section 5, P1-P13).
+//
+// The caller owns the I/O and one goroutine. It feeds what happened by the
+// methods of Machine (a greeting, a message, a lost link, a request, a record
+// that became durable, a tick), then calls Ready and carries out what that
+// holds: records to append to the journal, messages to send in their order,
+// replies. Several steps may share one Ready.
+//
+// The caller's duties:
+//
+//   - The EPOCH record of this reign is durable before New is called (P6).
+//   - Messages of one member are sent in the order of Ready, by the link with
+//     their number; what arrives by a link is given with that number.
+//   - Replies that are held back until a Ready's messages are queued keep P3:
+//     a decision is put before a client hears of it.
+//   - After a forced CONFIG record is durable, Journaled is called. Until then
+//     the machine holds back every message that relies on it (P8).
+//   - After Ready.Stop nothing more is done.
+package commit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tpcfs/wire"
+)
+
+// Peer is a participant as the command line names it.
+type Peer struct{ Name, Addr string }
+
+// Options are what a Machine starts from. Zero limits become the defaults.
+type Options struct {
+	// State is what the journal holds, this reign's EPOCH included. The
+	// machine owns it from then on.
+	State State
+	// Peers tell every configured participant's address; without a config
+	// they are who is bootstrapped.
+	Peers []Peer
+	// Cluster is the cluster's name, for a bootstrap and to know strangers by.
+	Cluster wire.UUID
+	// Root is the root directory that a bootstrap makes.
+	Root wire.Root
+
+	// MaxAhead bounds the entries put beyond W, default 8192; MaxBytes what
+	// the entries that some member may still need take in memory, in bytes,
+	// default 64 MiB. Beyond them requests wait (P9).
+	MaxAhead uint64
+	MaxBytes int64
+	// MaxQueued and MaxQueuedBytes bound the requests that wait, default
+	// 16384 and 64 MiB. Beyond them they are refused.
+	MaxQueued      int
+	MaxQueuedBytes int64
+
+	// In milliseconds: how long a session is remembered without a call,
+	// default 10 minutes; how long what it staged is, default 60 s; the time
+	// between heartbeats, default 500.
+	SessionIdle, StageIdle, Heartbeat int64
+}
+
+func (o *Options) validate() error {
+	setDefault(&o.MaxAhead, 8192)
+	setDefault(&o.MaxBytes, 64<<20)
+	setDefault(&o.MaxQueued, 16384)
+	setDefault(&o.MaxQueuedBytes, 64<<20)
+	setDefault(&o.SessionIdle, 10*60*1000)
+	setDefault(&o.StageIdle, 60*1000)
+	setDefault(&o.Heartbeat, 500)
+	if o.State.Epoch.Number == 0 || o.State.Epoch.Number >= 1<<23 {
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("epoch %d: want 1 to %d", o.State.Epoch.Number, 1<<23-1)}
+	}
+	if o.State.Config == nil && len(o.Peers) == 0 {
+		return wire.NewError(wire.CodeInvalid, "no participants: a new cluster needs at least one --participant NAME=ADDR")
+	}
+	seen := map[string]bool{}
+	for _, p := range o.Peers {
+		if p.Name == "" || seen[p.Name] {
+			return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("participant %q is named twice, or has no name", p.Name)}
+		}
+		seen[p.Name] = true
+	}
+	return nil
+}
+
+func setDefault[T int | int64 | uint64](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// Phase is how far a reign has come. It only grows.
+type Phase uint8
+
+// The phases.
+const (
+	Greeting    Phase = iota + 1 // not all participants have answered yet
+	Configuring                  // the config is made durable: here, then at every member (P8)
+	Serving                      // recovery is over, OPEN is put
+)
+
+// Machine is the coordinator's state in one epoch.
+type Machine struct {
+	o       Options
+	state   State         // what the journal holds once all records of Ready are in it
+	epoch   wire.Epoch    // this reign
+	base    wire.ConfigID // what the journal held when it started (P13)
+	members []*member     // in the order of the config
+	phase   Phase         // becomes grows it
+	closing bool          // nothing more is put
+	full    bool          // the journal has no room
+	stop    *wire.Error   // why the machine has ended
+	now     int64         // milliseconds of ticks
+	rd      Ready         // being gathered
+	beat    int64         // when the next heartbeat is due
+	toldW   wire.Position // last in a W record
+	wall    int64         // the caller's clock, nanoseconds since 1970
+	ops     map[wire.OpID]*tx
+	queue   []*Request // in the order of arrival
+	queued  map[wire.OpID]*Request
+	waiting int64 // bytes of queue
+
+	// The streams' entries: log holds those after trimmed, the last is
+	// number last. config and open are the numbers of those entries.
+	log          []logEntry
+	trimmed      uint64
+	last         uint64
+	bytes        int64
+	config, open uint64
+	held         uint64 // entries from here on wait for the CONFIG record; 0: none
+	decision     uint64 // the last decision or OPEN: where reads start (P5)
+
+	durable uint64 // every member has made its journal durable up to here
+	w       wire.Position
+	byIndex map[uint64]*tx // transactions of this epoch above W
+	order   []*tx          // the same, by PREPARE
+	aborts  []*tx          // waiting for their ABORT to be durable, by ABORT
+
+	counter  uint64 // the next id's
+	sessions map[wire.SessionID]*session
+	links    uint64 // given out
+	stages   map[wire.ID]*stage
+}
+
+type logEntry struct {
+	entry *wire.Entry
+	tx    *tx   // of a PREPARE
+	bytes int64 // that it takes
+}
+
+// Ready is what the caller has to carry out, in this order: queue Sends,
+// append Records, give Replies. It is valid until the next call of a method.
+type Ready struct {
+	Sends   []Send
+	Records []*Record
+	Replies []Reply
+	Unstage []wire.ID // staged objects that all participants may drop
+	Drop    []Drop    // links whose peer broke the protocol
+	Commits int       // COMMITs put, by votes
+	Serving bool      // service has begun
+	Stop    *wire.Error
+}
+
+// Send is a message for a member's link.
+type Send struct {
+	Member int
+	Link   uint64
+	Down   wire.Down
+}
+
+// Reply answers a request that was submitted.
+type Reply struct {
+	Request *Request
+	Reply   wire.TransactReply
+	Err     *wire.Error // nil: committed
+}
+
+// Drop tells to end a link.
+type Drop struct {
+	Member int
+	Link   uint64
+	Err    *wire.Error
+}
+
+// New starts a reign. An error is one of the options: a wrong list of peers.
+func New(o Options) (*Machine, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	m := &Machine{
+		o: o, state: o.State, epoch: o.State.Epoch, phase: Greeting,
+		ops: map[wire.OpID]*tx{}, queued: map[wire.OpID]*Request{}, byIndex: map[uint64]*tx{},
+		sessions: map[wire.SessionID]*session{}, stages: map[wire.ID]*stage{},
+		counter: 2, w: o.State.W, toldW: o.State.W, beat: o.Heartbeat,
+	}
+	c := o.State.Config
+	if c == nil {
+		for _, p := range o.Peers {
+			m.members = append(m.members, &member{name: p.Name, addr: p.Addr})
+		}
+		return m, nil
+	}
+	m.base = c.ID
+	if c.Cluster != o.Cluster {
+		return nil, &wire.Error{Code: wire.CodeCorrupt, Text: fmt.Sprintf(
+			"the journal is of cluster %v, the data directory's FORMAT of %v: they do not belong together", c.Cluster, o.Cluster)}
+	}
+	if err := m.adopt(c); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// adopt makes the config's participants the members, with the peers' addresses (P8).
+func (m *Machine) adopt(c *wire.Config) error {
+	addr := map[string]string{}
+	for _, p := range m.o.Peers {
+		addr[p.Name] = p.Addr
+	}
+	var missing []string
+	for _, f := range c.Configured {
+		mem := &member{name: f.Name, addr: f.Addr, storage: f.Storage}
+		if a, ok := addr[f.Name]; ok {
+			mem.addr = a
+		} else if len(m.o.Peers) > 0 {
+			missing = append(missing, f.Name)
+		}
+		delete(addr, f.Name)
+		m.members = append(m.members, mem)
+	}
+	switch {
+	case len(missing) > 0:
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(
+			"--participant does not name %s, which the cluster was made with: give the address of each, or no --participant at all", strings.Join(missing, ", "))}
+	case len(addr) > 0:
+		var extra []string
+		for name := range addr {
+			extra = append(extra, name)
+		}
+		slices.Sort(extra)
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(
+			"--participant names %s, which the cluster was not made with: it only tells addresses, it adds nobody", strings.Join(extra, ", "))}
+	}
+	return nil
+}
+
+// becomes is the one place where the phase changes.
+func (m *Machine) becomes(p Phase) {
+	if p != m.phase+1 {
+		panic(fmt.Sprintf("commit: phase %d after %d", p, m.phase))
+	}
+	m.phase = p
+}
+
+// halt ends the machine: the reason, and an answer for everybody.
+func (m *Machine) halt(err *wire.Error) {
+	if m.stop != nil {
+		return
+	}
+	m.stop = err
+	m.rd.Stop = err
+	m.refuseQueue(&wire.Error{Code: wire.CodeUnavailable, Text: "the coordinator has stopped; nothing changed: " + err.Error()})
+	unknown := &wire.Error{Code: wire.CodeUnknownOutcome, Text: "the coordinator has stopped while the change was under way; " +
+		"the same request tells its outcome when it is back: " + err.Error()}
+	for _, t := range m.ops {
+		m.answer(t, nil, unknown)
+	}
+}
+
+// Shut makes the machine put nothing more: what waits is refused, what is put goes on.
+func (m *Machine) Shut() {
+	m.closing = true
+	m.refuseQueue(wire.NewError(wire.CodeUnavailable, "the coordinator is shutting down; nothing changed"))
+}
+
+// Idle reports whether no client waits for a transaction that was put.
+func (m *Machine) Idle() bool {
+	for _, t := range m.ops {
+		if len(t.waiters) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// JournalFull tells whether the journal has no room for more records: while it
+// has none, nothing is put.
+func (m *Machine) JournalFull(full bool) { m.full = full }
+
+// Halt ends the machine for that reason; who still waits is answered.
+func (m *Machine) Halt(reason *wire.Error) { m.halt(reason) }
+
+// Stopped returns why the machine has ended; nil while it has not.
+func (m *Machine) Stopped() *wire.Error { return m.stop }
+
+// Clock tells the caller's wall clock, in nanoseconds since 1970, for the
+// transactions put from now on. One that runs backwards stands still.
+func (m *Machine) Clock(wall int64) { m.wall = wall }
+
+// Phase returns how far the reign has come.
+func (m *Machine) Phase() Phase { return m.phase }
+
+// ReadPoint is where a read that arrives now has to wait for at its
+// participant: the last decision or OPEN put. 0: no read is served yet (P5).
+func (m *Machine) ReadPoint() uint64 {
+	if m.phase != Serving || m.stop != nil {
+		return 0
+	}
+	return m.decision
+}
+
+// Snapshot is the record for the head of a new segment (P13). It stands for
+// the records of every Ready up to now.
+func (m *Machine) Snapshot() *Record { return m.state.Snapshot() }
+
+// record hands a record out, and does what replaying it would do.
+func (m *Machine) record(r *Record) {
+	if err := m.state.Apply(r); err != nil {
+		panic("commit: own record: " + err.Error())
+	}
+	m.rd.Records = append(m.rd.Records, r)
+}
+
+// put gives an entry its place on the streams.
+func (m *Machine) put(e wire.Entry, t *tx, bytes int64) uint64 {
+	m.last++
+	e.Index = m.last
+	m.log = append(m.log, logEntry{&e, t, bytes})
+	m.bytes += bytes
+	return m.last
+}
+
+// Ready returns what has to be carried out since the last Ready.
+func (m *Machine) Ready() Ready {
+	m.pump()
+	if m.stop == nil {
+		for i := range m.members {
+			m.flush(i)
+		}
+	}
+	rd := m.rd
+	m.rd = Ready{
+		Sends: rd.Sends[len(rd.Sends):], Records: rd.Records[len(rd.Records):], Replies: rd.Replies[len(rd.Replies):],
+	}
+	return rd
+}
+
+// Tick tells that so many milliseconds have passed. Service time moves only
+// while writes are possible.
+func (m *Machine) Tick(ms int64) {
+	if m.stop != nil {
+		return
+	}
+	m.now += ms
+	if m.writable() {
+		m.state.ServiceTime += ms
+	}
+	m.expireRequests()
+	m.expireSessions()
+	if m.w != m.toldW {
+		m.toldW = m.w
+		m.record(&Record{Kind: RecW, W: m.w, ServiceTime: m.state.ServiceTime, Time: m.state.Time})
+	}
+	if m.now >= m.beat {
+		m.beat = m.now + m.o.Heartbeat
+		for i, mem := range m.members {
+			if mem.linked {
+				m.rd.Sends = append(m.rd.Sends, Send{i, mem.link, m.down(nil)})
+			}
+		}
+	}
+}
+
+// writable: service is open and every member has a link (P8).
+func (m *Machine) writable() bool {
+	return m.phase == Serving && !m.closing && !m.full && m.stop == nil && m.missing() == nil
+}
+
+// missing names the members without a link.
+func (m *Machine) missing() []string {
+	var names []string
+	for _, mem := range m.members {
+		if !mem.linked {
+			names = append(names, mem.name)
+		}
+	}
+	return names
+}
+
+func (m *Machine) down(e *wire.Entry) wire.Down {
+	return wire.Down{Entry: e, W: m.w, ServiceTime: m.state.ServiceTime}
+}

@@ -1,0 +1,355 @@
+package commit
+
+import (
+	"fmt"
+
+	"tpcfs/wire"
+)
+
+// member is a participant as its coordinator knows it.
+type member struct {
+	name, addr string
+	storage    wire.UUID
+	answered   bool // has testified in this epoch (P6)
+	greeting   wire.Greeting
+	known      map[wire.ID]*wire.Testimony // of its first answer; until recovery
+
+	linked  bool
+	link    uint64 // number of the link, from 1; what comes by another does not count
+	next    uint64 // entry to be sent next by it
+	handled uint64 // last entry that it has handled
+	durable uint64 // last entry up to which its journal is durable
+	free    uint64 // bytes of space left to files
+}
+
+// Member is one of the participants.
+type Member struct {
+	Name, Addr string
+	Answered   bool // has been greeted in this epoch
+	Linked     bool
+	Handled    uint64
+	Durable    uint64
+	Free       uint64 // bytes
+}
+
+// Members returns the participants in the config's order.
+func (m *Machine) Members() []Member {
+	list := make([]Member, len(m.members))
+	for i, mem := range m.members {
+		list[i] = Member{mem.name, mem.addr, mem.answered, mem.linked, mem.handled, mem.durable, mem.free}
+	}
+	return list
+}
+
+// Greet is what the member has to be greeted with.
+func (m *Machine) Greet(i int) wire.Greet {
+	g := wire.Greet{Epoch: m.epoch, Name: m.members[i].name}
+	if m.state.Config != nil {
+		g.Cluster = m.o.Cluster
+	}
+	return g
+}
+
+// Greeted tells that a participant has answered on a new link, whose number it
+// returns: from then on that link alone counts. 0: the machine has stopped.
+func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64) {
+	mem := m.members[i]
+	if m.stop == nil {
+		if err := m.checkGreeting(mem, &g); err != nil {
+			m.halt(err)
+		}
+	}
+	if m.stop != nil {
+		return 0
+	}
+	var at uint64 // handled in this epoch
+	if g.Position.Epoch == m.epoch.Number {
+		at = g.Position.Index
+	}
+	mem.linked = true
+	mem.link++
+	mem.handled, mem.next = at, at+1
+	m.state.ServiceTime = max(m.state.ServiceTime, g.ServiceTime)
+	known := map[wire.ID]*wire.Testimony{}
+	for k := range g.Known {
+		known[g.Known[k].Tx] = &g.Known[k]
+	}
+	if !mem.answered {
+		// Its first words count, and are never asked for again (P6, P7).
+		mem.answered = true
+		mem.storage = g.Storage
+		mem.known = known
+		g.Known = nil
+		mem.greeting = g
+		m.startConfig()
+		return mem.link
+	}
+	if m.phase == Serving {
+		m.resumeVotes(i, at, known)
+	}
+	return mem.link
+}
+
+// resumeVotes counts the NOs of a member that has handled prepares whose votes
+// were lost with its old link: a PREPARE that it holds is voted for again, one
+// that it is past and does not hold was a NO (P10).
+func (m *Machine) resumeVotes(i int, at uint64, known map[wire.ID]*wire.Testimony) {
+	for _, t := range append([]*tx(nil), m.order...) {
+		if t.index > at || t.state != undecided || t.votes[i] != 0 {
+			continue
+		}
+		k := known[t.id]
+		switch {
+		case k == nil:
+			m.vote(t, i, wire.VoteNo, &wire.Error{
+				Code: wire.CodeConflict, Who: m.members[i].name,
+				Text: "the participant refused, and its reason was lost with the connection; nothing changed: try again",
+			}, nil)
+		case k.State == wire.TxRefused && k.Outcome != nil:
+			m.vote(t, i, wire.VoteDup, nil, k.Outcome)
+		case k.State == wire.TxRefused:
+			m.vote(t, i, wire.VoteNo, k.Err, nil)
+		case k.State != wire.TxPrepared:
+			m.halt(m.blame(m.members[i], fmt.Sprintf("it holds transaction %v as decided, which it is not", t.id)))
+			return
+		}
+	}
+}
+
+// checkGreeting finds those who may not testify, and a coordinator whose own
+// journal is empty, old or foreign (P13). Nobody is evicted: the start stops.
+func (m *Machine) checkGreeting(mem *member, g *wire.Greeting) *wire.Error {
+	stale := func(what string) *wire.Error {
+		return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf(
+			"participant %s %s: this coordinator's journal is empty, old or another's. Nothing was changed. "+
+				"Start the coordinator on the data directory that it last ran on", mem.name, what)}
+	}
+	c := g.Config
+	switch {
+	case g.Held.Number > m.epoch.Number:
+		return stale(fmt.Sprintf("has served in epoch %d, later than this one (%d)", g.Held.Number, m.epoch.Number))
+	case g.Held.Number == m.epoch.Number && g.Held.Run != m.epoch.Run:
+		return stale(fmt.Sprintf("has served another coordinator's epoch %d", g.Held.Number))
+	case c.ID.Epoch != 0 && m.state.Config == nil:
+		return stale(fmt.Sprintf("belongs to cluster %v, of which this coordinator knows nothing", c.Cluster))
+	case c.ID.Epoch != 0 && c.Cluster != m.o.Cluster:
+		return m.blame(mem, fmt.Sprintf("it belongs to cluster %v, not to this one (%v)", c.Cluster, m.o.Cluster))
+	case c.ID.Epoch < m.epoch.Number && c.ID.Compare(m.base) > 0:
+		return stale(fmt.Sprintf("holds config %v, newer than the journal's (%v)", c.ID, m.base))
+	case m.state.Config != nil && c.ID.Compare(m.state.Config.ID) > 0:
+		return stale(fmt.Sprintf("holds config %v, newer than the coordinator's (%v)", c.ID, m.state.Config.ID))
+	case g.LastID.Epoch() > m.epoch.Number:
+		return stale(fmt.Sprintf("knows of transaction %v, of a later epoch than this one (%d)", g.LastID, m.epoch.Number))
+	}
+	return m.checkMember(mem, g)
+}
+
+// checkMember: is it who the config means, and does it still have what it had?
+func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
+	if g.Resync != "" {
+		return m.blame(mem, "it may not testify: "+g.Resync)
+	}
+	if !mem.storage.IsZero() && g.Storage != mem.storage {
+		return m.blame(mem, fmt.Sprintf("its storage is %v, the cluster knows it as %v: "+
+			"its data directory is another's, or new", g.Storage, mem.storage))
+	}
+	for _, other := range m.members {
+		if other != mem && other.storage == g.Storage {
+			return m.blame(mem, fmt.Sprintf("it is the same participant as %s (storage %v)", other.name, g.Storage))
+		}
+	}
+	if g.Config.ID.Epoch == 0 && m.state.Config != nil && m.state.Root == nil {
+		return m.blame(mem, "it holds no config, although the cluster has served before: it has lost its data")
+	}
+	var at uint64
+	if g.Position.Epoch == m.epoch.Number {
+		at = g.Position.Index
+	}
+	switch {
+	case g.Position.Epoch > m.epoch.Number, at > m.last, at > 0 && !mem.answered:
+		return m.blame(mem, fmt.Sprintf("it has handled entry %v, which was never put", g.Position))
+	case at < mem.durable:
+		return m.blame(mem, fmt.Sprintf("it has handled its stream up to %d, after it said that %d is durable there: "+
+			"its disk has lost what was synced", at, mem.durable))
+	case at < m.trimmed:
+		panic(fmt.Sprintf("commit: trimmed to %d, %s is at %d", m.trimmed, mem.name, at))
+	}
+	return nil
+}
+
+func (m *Machine) blame(mem *member, why string) *wire.Error {
+	return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf("participant %s (%s): %s", mem.name, mem.addr, why)}
+}
+
+// Refused tells that a participant has answered a greeting with an error. A
+// newer coordinator (CodeStaleEpoch) ends this reign, another cluster or
+// protocol (CodeProtocol) its start; after anything else it is greeted again.
+func (m *Machine) Refused(i int, why *wire.Error) {
+	mem := m.members[i]
+	switch {
+	case why.Code == wire.CodeStaleEpoch:
+		m.halt(&wire.Error{Code: wire.CodeStaleEpoch, Who: mem.name, Text: fmt.Sprintf(
+			"participant %s (%s) serves a newer coordinator than this one (epoch %d): %s. Either another coordinator runs, "+
+				"or this one's journal is old: start it on the data directory that it last ran on", mem.name, mem.addr, m.epoch.Number, why.Text)})
+	case why.Code == wire.CodeProtocol && m.phase == Greeting:
+		m.halt(m.blame(mem, "it refuses this coordinator: "+why.Text))
+	}
+}
+
+// LinkDown tells that a link is gone.
+func (m *Machine) LinkDown(i int, link uint64) {
+	if mem := m.members[i]; mem.link == link {
+		mem.linked = false
+	}
+}
+
+// startConfig begins when all have answered: this epoch's config, forced here,
+// then put (P8). Without any config anywhere it is the bootstrap's.
+func (m *Machine) startConfig() {
+	for _, mem := range m.members {
+		if !mem.answered {
+			return
+		}
+	}
+	m.becomes(Configuring)
+	c := &wire.Config{ID: wire.ConfigID{Epoch: m.epoch.Number, Counter: 1}, Cluster: m.o.Cluster}
+	for _, mem := range m.members {
+		c.Configured = append(c.Configured, wire.Member{Name: mem.name, Addr: mem.addr, Storage: mem.storage})
+		c.InSync = append(c.InSync, mem.name)
+	}
+	root := m.state.Root // a bootstrap that may not be over is repeated
+	if m.state.Config == nil {
+		r := m.o.Root
+		root = &r
+	}
+	m.record(&Record{Kind: RecConfig, Config: c, Root: root})
+	m.config = m.put(wire.Entry{Kind: wire.EntryConfig, Config: c, Root: root}, nil, 0)
+	m.held = m.config
+}
+
+// Journaled tells that the CONFIG record with that id is durable.
+func (m *Machine) Journaled(id wire.ConfigID) {
+	if m.state.Config != nil && m.state.Config.ID == id {
+		m.held = 0
+	}
+}
+
+// flush sends a member what it has not been sent on its link, in order.
+func (m *Machine) flush(i int) {
+	mem := m.members[i]
+	if !mem.linked {
+		return
+	}
+	for ; mem.next <= m.last && (m.held == 0 || mem.next < m.held); mem.next++ {
+		l := &m.log[mem.next-m.trimmed-1]
+		e := l.entry
+		if l.tx != nil && (l.tx.votes[i] == wire.VoteNo || l.tx.votes[i] == wire.VoteDup || l.tx.state == aborted) {
+			e = &wire.Entry{Index: mem.next, Kind: wire.EntryVoid} // P10
+		}
+		m.rd.Sends = append(m.rd.Sends, Send{i, mem.link, m.down(e)})
+	}
+}
+
+// Up takes a message that came by a link.
+func (m *Machine) Up(i int, link uint64, up *wire.Up) {
+	mem := m.members[i]
+	if m.stop != nil || !mem.linked || mem.link != link {
+		return // what an old link brings late does not count (P10)
+	}
+	if err := m.up(i, mem, up); err != nil {
+		mem.linked = false
+		m.rd.Drop = append(m.rd.Drop, Drop{i, link, err})
+		return
+	}
+	if m.advance() {
+		m.settle()
+	}
+}
+
+func (m *Machine) up(i int, mem *member, up *wire.Up) *wire.Error {
+	odd := func(format string, args ...any) *wire.Error {
+		return &wire.Error{Code: wire.CodeProtocol, Who: mem.name, Text: fmt.Sprintf(format, args...)}
+	}
+	sent := mem.next - 1
+	if up.Handled > sent || up.Durable > sent {
+		return odd("handled %d, durable %d, while only %d was sent", up.Handled, up.Durable, sent)
+	}
+	for k := range up.Votes {
+		v := &up.Votes[k]
+		if v.Index > sent {
+			return odd("a vote on entry %d, while only %d was sent", v.Index, sent)
+		}
+		t := m.byIndex[v.Index]
+		if t == nil {
+			continue // decided long ago
+		}
+		if t.id != v.Tx || v.Verdict < wire.VoteYes || v.Verdict > wire.VoteDup {
+			return odd("a vote (%d) on transaction %v at entry %d, which is %v", v.Verdict, v.Tx, v.Index, t.id)
+		}
+		m.vote(t, i, v.Verdict, v.Err, v.Outcome)
+	}
+	mem.free = up.Free
+	mem.handled = max(mem.handled, up.Handled)
+	mem.durable = max(mem.durable, up.Durable)
+	return nil
+}
+
+// advance tells whether all members' journals are durable further than before.
+func (m *Machine) advance() bool {
+	least := m.last
+	for _, mem := range m.members {
+		least = min(least, mem.durable)
+	}
+	if least <= m.durable {
+		return false
+	}
+	m.durable = least
+	return true
+}
+
+// settle does what waited for entries to be durable at every member.
+func (m *Machine) settle() {
+	for m.trimmed < m.durable { // nobody can need it again (P10)
+		m.trimmed++
+		m.bytes -= m.log[0].bytes
+		m.log[0] = logEntry{}
+		m.log = m.log[1:]
+	}
+	if m.phase == Configuring && m.durable >= m.config {
+		m.recover()
+	}
+	m.abortsDurable()
+	m.watermark()
+}
+
+// watermark raises W: all up to it is decided, and the decisions are durable
+// at all members; in this epoch only once its OPEN is (P9).
+func (m *Machine) watermark() {
+	if m.phase != Serving || m.durable < m.open {
+		return
+	}
+	w := m.durable
+	n := 0
+	for ; n < len(m.order); n++ {
+		t := m.order[n]
+		if t.index > m.durable {
+			break
+		}
+		if t.state == undecided || t.decided > m.durable {
+			w = t.index - 1
+			break
+		}
+		m.forget(t)
+		m.order[n] = nil
+	}
+	m.order = m.order[n:]
+	if w < m.open {
+		return
+	}
+	if m.w.Epoch != m.epoch.Number {
+		m.forgetRecovered()
+	}
+	if p := (wire.Position{Epoch: m.epoch.Number, Index: w}); m.w.Before(p) {
+		m.w = p
+	}
+}

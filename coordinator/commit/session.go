@@ -1,0 +1,153 @@
+package commit
+
+import (
+	"fmt"
+	"slices"
+
+	"tpcfs/wire"
+)
+
+// session is a client, kept over its links.
+type session struct {
+	link   uint64 // the newest
+	lowest uint64 // least sequence number without an answer
+	used   int64  // m.now at its last call
+	busy   int    // stages under way
+}
+
+func (s *session) checkSeq(seq uint64) *wire.Error {
+	if seq == 0 || seq < s.lowest {
+		return &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf(
+			"request %d of a session that has had all answers below %d", seq, s.lowest)}
+	}
+	return nil
+}
+
+// stage is a staged object that no prepare has consumed.
+type stage struct {
+	session wire.SessionID
+	ready   bool // complete at all members
+}
+
+// Attach gives a session a new link in place of its old one: what waits by
+// that is not put any more (W5).
+func (m *Machine) Attach(id wire.SessionID) wire.Attached {
+	m.links++
+	s := m.sessions[id]
+	if s == nil {
+		s = &session{}
+		m.sessions[id] = s
+	}
+	s.link, s.used = m.links, m.now
+	m.dropQueued(id)
+	return wire.Attached{Link: s.link, ServiceTime: m.state.ServiceTime, Cluster: m.o.Cluster}
+}
+
+// Detach ends a session: what it staged is dropped, what it has put goes on.
+func (m *Machine) Detach(id wire.SessionID) {
+	m.dropQueued(id)
+	m.dropStages(id)
+	delete(m.sessions, id)
+}
+
+func (m *Machine) dropQueued(id wire.SessionID) {
+	for _, r := range slices.Clone(m.queue) {
+		if r.Transact.Op.Session == id {
+			m.unqueue(r)
+			m.reply(r, nil, replaced())
+		}
+	}
+}
+
+func replaced() *wire.Error {
+	return wire.NewError(wire.CodeReplaced, "attach again; nothing changed")
+}
+
+func (m *Machine) dropStages(id wire.SessionID) {
+	for stageID, st := range m.stages {
+		if st.session == id && st.ready {
+			delete(m.stages, stageID)
+			m.rd.Unstage = append(m.rd.Unstage, stageID)
+		}
+	}
+}
+
+// checkSession: does a call come by the session's link?
+func (m *Machine) checkSession(id wire.SessionID, link uint64) *wire.Error {
+	s := m.sessions[id]
+	if s == nil || s.link != link {
+		return replaced()
+	}
+	s.used = m.now
+	return nil
+}
+
+func (m *Machine) touch(id wire.SessionID) {
+	if s := m.sessions[id]; s != nil {
+		s.used = m.now
+	}
+}
+
+// BeginStage gives a stage its id. EndStage follows, always.
+func (m *Machine) BeginStage(id wire.SessionID, link uint64) (wire.ID, *wire.Error) {
+	if err := m.checkSession(id, link); err != nil {
+		return 0, err
+	}
+	if !m.writable() {
+		return 0, &wire.Error{Code: wire.CodeUnavailable, Text: "contents go to all participants" + m.forWhom() + "; nothing changed"}
+	}
+	stageID := m.takeIDs(1)
+	if stageID == 0 {
+		return 0, wire.NewError(wire.CodeUnavailable, "this epoch's transaction numbers are used up: restart the coordinator")
+	}
+	m.stages[stageID] = &stage{session: id}
+	m.sessions[id].busy++
+	return stageID, nil
+}
+
+// EndStage tells whether all members have the object. One that is not
+// complete, or whose session has gone, is dropped.
+func (m *Machine) EndStage(stageID wire.ID, ok bool) {
+	st := m.stages[stageID]
+	if st == nil {
+		return
+	}
+	s := m.sessions[st.session]
+	if s != nil {
+		s.busy--
+		s.used = m.now
+	}
+	if st.ready = ok && s != nil; !st.ready {
+		delete(m.stages, stageID)
+		m.rd.Unstage = append(m.rd.Unstage, stageID)
+	}
+}
+
+// expireSessions forgets sessions that have been silent for long.
+func (m *Machine) expireSessions() {
+	for id, s := range m.sessions {
+		if s.busy > 0 {
+			continue
+		}
+		if m.now-s.used >= m.o.StageIdle {
+			m.dropStages(id)
+		}
+		if m.now-s.used >= m.o.SessionIdle && !m.waits(id) {
+			delete(m.sessions, id)
+		}
+	}
+}
+
+// waits: has the session requests that are not answered?
+func (m *Machine) waits(id wire.SessionID) bool {
+	mine := func(r *Request) bool { return r.Transact.Op.Session == id }
+	if slices.ContainsFunc(m.queue, mine) {
+		return true
+	}
+	for _, t := range m.ops {
+		if slices.ContainsFunc(t.waiters, mine) {
+			return true
+		}
+	}
+	return false
+}

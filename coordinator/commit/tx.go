@@ -1,0 +1,499 @@
+package commit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tpcfs/wire"
+)
+
+// txState is how far a transaction is. It changes in tx.becomes only.
+type txState uint8
+
+const (
+	undecided txState = iota
+	committed         // COMMIT is put
+	aborted           // ABORT is put: somebody prepared it, somebody did not
+	refused           // all voted, none YES: nobody has it, no decision is put (P4)
+)
+
+func (s txState) String() string { return [...]string{"", "commit", "abort", "refused"}[s] }
+
+// tx is a transaction whose PREPARE is put, until W has passed it.
+type tx struct {
+	id       wire.ID
+	index    uint64        // of its PREPARE; 0: of an earlier epoch
+	prepared wire.Position // the same, with the epoch
+	op       wire.OpID
+	state    txState
+	votes    []wire.Verdict // by member; 0: none yet
+	errs     []*wire.Error  // why, of the NOs
+	count    int            // votes that are not 0
+	outcome  *wire.Outcome
+	dup      *wire.Outcome // of the first attempt (VoteDup)
+	err      *wire.Error   // aborted, refused: what the client hears
+	decided  uint64        // index of the decision; 0: none put
+	waiters  []*Request
+	stages   []wire.ID
+	names    []string
+	since    int64 // m.now at the put
+}
+
+func (t *tx) becomes(s txState) {
+	if t.state != undecided || s == undecided {
+		panic(fmt.Sprintf("commit: transaction %v is %v, becomes %v", t.id, t.state, s))
+	}
+	t.state = s
+}
+
+// Request is a client's Transact. It is the machine's until it is answered;
+// mutations and payload for good: they go into the buffer of the streams.
+type Request struct {
+	Transact wire.Transact
+	Payload  []byte
+	Token    any // the caller's own
+
+	tx       *tx // that it waits for; nil while queued
+	arrived  int64
+	deadline int64 // m.now at which it is answered all the same; 0: never
+	size     int64 // bytes that it takes
+}
+
+// Fixed costs of memory, in bytes, beside what names and contents take.
+const (
+	mutationCost = 256
+	requestCost  = 512
+)
+
+// Submit takes a request. Its answer comes in a Ready: the outcome; what
+// refused it; CodeUnavailable if it was not put in time, CodeUnknownOutcome if
+// it was and is not decided in time (G6).
+func (m *Machine) Submit(r *Request) {
+	if err := m.admit(r); err != nil {
+		m.reply(r, nil, err)
+		return
+	}
+	if r.Transact.Wait > 0 {
+		r.deadline = m.now + r.Transact.Wait
+	}
+	r.arrived = m.now
+	op := r.Transact.Op
+	if t := m.ops[op]; t != nil && !m.mayRunAnew(t) {
+		m.join(t, r)
+		return
+	}
+	if first := m.queued[op]; first != nil {
+		m.unqueue(first)
+		m.reply(first, nil, &wire.Error{Code: wire.CodeReplaced, Text: "the same request came again"})
+	}
+	if len(m.queue) >= m.o.MaxQueued || m.waiting+r.size > m.o.MaxQueuedBytes {
+		m.reply(r, nil, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
+			"%d requests wait already%s; nothing changed: try again later", len(m.queue), m.forWhom())})
+		return
+	}
+	m.queue = append(m.queue, r)
+	m.queued[op] = r
+	m.waiting += r.size
+}
+
+// admit checks what needs no participant.
+func (m *Machine) admit(r *Request) *wire.Error {
+	t := &r.Transact
+	switch {
+	case m.stop != nil:
+		return &wire.Error{Code: wire.CodeUnavailable, Text: "the coordinator has stopped; nothing changed: " + m.stop.Error()}
+	case m.closing:
+		return wire.NewError(wire.CodeUnavailable, "the coordinator is shutting down; nothing changed")
+	}
+	if err := m.checkSession(t.Op.Session, t.Link); err != nil {
+		return err
+	}
+	s := m.sessions[t.Op.Session]
+	s.lowest = max(s.lowest, t.Lowest)
+	if err := s.checkSeq(t.Op.Seq); err != nil {
+		return err
+	}
+	switch {
+	case len(t.Mutations) == 0:
+		return wire.NewError(wire.CodeInvalid, "a transaction without mutations")
+	case len(t.Mutations) > wire.MaxMutations:
+		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("%d mutations, at most %d", len(t.Mutations), wire.MaxMutations)}
+	case len(r.Payload) > wire.MaxInline:
+		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("%d bytes inline, at most %d: stage them", len(r.Payload), wire.MaxInline)}
+	}
+	names := 0
+	for i := range t.Mutations {
+		mu := &t.Mutations[i]
+		names += len(mu.At.Path) + len(mu.To.Path) + len(mu.Target)
+		if st := m.stages[mu.Content.Stage]; mu.Content.Stage != 0 && st != nil && (st.session != t.Op.Session || !st.ready) {
+			return &wire.Error{Code: wire.CodeStageLost, Name: mu.At.String(), Mutation: i,
+				Text: fmt.Sprintf("stage %v is not this session's, or not complete", mu.Content.Stage)}
+		}
+	}
+	if names > wire.MaxBindings {
+		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("%d bytes of names, at most %d", names, wire.MaxBindings)}
+	}
+	r.size = requestCost + int64(len(t.Mutations)*mutationCost+names+len(r.Payload))
+	return nil
+}
+
+// mayRunAnew: an attempt that is known to have changed nothing anywhere is
+// not remembered to a retry; its answer was lost (S1a).
+func (m *Machine) mayRunAnew(t *tx) bool {
+	return t.state == refused && t.dup == nil || t.state == aborted && t.decided <= m.durable
+}
+
+// join makes a retry wait for the attempt that is known (W5), or answers it.
+func (m *Machine) join(t *tx, r *Request) {
+	switch {
+	case t.state == committed:
+		m.reply(r, t.outcome, nil)
+	case t.dup != nil:
+		m.reply(r, t.dup, nil)
+	default:
+		r.tx = t
+		t.waiters = append(t.waiters, r)
+	}
+}
+
+// pump puts what may be put, in the order of arrival.
+func (m *Machine) pump() {
+	for len(m.queue) > 0 && m.writable() && m.room() {
+		r := m.queue[0]
+		m.unqueue(r)
+		if err := m.checkSession(r.Transact.Op.Session, r.Transact.Link); err != nil {
+			m.reply(r, nil, err)
+			continue
+		}
+		if err := m.sessions[r.Transact.Op.Session].checkSeq(r.Transact.Op.Seq); err != nil {
+			m.reply(r, nil, err)
+			continue
+		}
+		m.putPrepare(r)
+	}
+}
+
+// room: is there place for another prepare beyond W (P9)?
+func (m *Machine) room() bool {
+	low := m.open
+	if m.w.Epoch == m.epoch.Number {
+		low = m.w.Index
+	}
+	return m.last-low < m.o.MaxAhead && m.bytes < m.o.MaxBytes
+}
+
+func (m *Machine) unqueue(r *Request) {
+	if len(m.queue) > 0 && m.queue[0] == r {
+		m.queue[0] = nil
+		m.queue = m.queue[1:]
+	} else {
+		i := slices.Index(m.queue, r)
+		m.queue = slices.Delete(m.queue, i, i+1)
+	}
+	delete(m.queued, r.Transact.Op)
+	m.waiting -= r.size
+}
+
+// putPrepare gives a request its transaction and its place.
+func (m *Machine) putPrepare(r *Request) {
+	q := &r.Transact
+	id := m.takeIDs(len(q.Mutations))
+	if id == 0 {
+		m.reply(r, nil, wire.NewError(wire.CodeUnavailable, "this epoch's transaction numbers are used up: restart the coordinator; nothing changed"))
+		return
+	}
+	m.state.Time = max(m.state.Time, m.wall)
+	n := len(m.members)
+	t := &tx{id: id, op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, waiters: []*Request{r}}
+	p := &wire.Prepare{
+		Tx: id, Config: m.state.Config.ID, Op: q.Op, Lowest: q.Lowest, Sent: q.Sent,
+		Time: m.state.Time, ServiceTime: m.state.ServiceTime, W: m.w, Mutations: q.Mutations,
+	}
+	t.index = m.put(wire.Entry{Kind: wire.EntryPrepare, Prepare: p, Payload: r.Payload}, t, r.size)
+	t.prepared = wire.Position{Epoch: m.epoch.Number, Index: t.index}
+	for i := range q.Mutations {
+		mu := &q.Mutations[i]
+		if len(t.names) < maxNames {
+			t.names = append(t.names, mu.At.String())
+		}
+		if st := m.stages[mu.Content.Stage]; st != nil {
+			delete(m.stages, mu.Content.Stage) // consumed
+			t.stages = append(t.stages, mu.Content.Stage)
+		}
+	}
+	r.tx, r.Payload = t, nil
+	m.ops[q.Op] = t
+	m.byIndex[t.index] = t
+	m.order = append(m.order, t)
+}
+
+// maxNames is how many of a transaction's names status shows.
+const maxNames = 8
+
+// maxCounter bounds an epoch's ids: they stay below those of the next.
+const maxCounter = 1<<40 - 1
+
+// takeIDs reserves n consecutive ids and returns the first; 0: there are none.
+func (m *Machine) takeIDs(n int) wire.ID {
+	n = max(n, 1)
+	if m.counter+uint64(n) > maxCounter {
+		return 0
+	}
+	id := wire.MakeID(m.epoch.Number, m.counter)
+	m.counter += uint64(n)
+	return id
+}
+
+// vote counts a member's first vote on a transaction.
+func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Outcome) {
+	if t.state != undecided || t.votes[i] != 0 {
+		return
+	}
+	t.votes[i] = v
+	t.count++
+	switch v {
+	case wire.VoteYes:
+		if t.outcome == nil {
+			t.outcome = o
+		}
+	case wire.VoteNo:
+		if err == nil {
+			err = wire.NewError(wire.CodeIO, "refused without a reason")
+		}
+		t.errs[i] = err
+	case wire.VoteDup:
+		if o == nil {
+			o = &wire.Outcome{}
+		}
+		if t.dup == nil {
+			t.dup = o
+		}
+		// The first attempt has committed: whoever waits hears that (G5).
+		m.answer(t, t.dup, nil)
+	}
+	if t.count == len(m.members) {
+		m.decide(t)
+	}
+}
+
+// decide: all have voted (P3, P4).
+func (m *Machine) decide(t *tx) {
+	yes := 0
+	for _, v := range t.votes {
+		if v == wire.VoteYes {
+			yes++
+		}
+	}
+	switch yes {
+	case len(m.members):
+		if t.outcome == nil {
+			t.outcome = &wire.Outcome{Tx: t.id}
+		}
+		t.becomes(committed)
+		m.rd.Commits++
+		m.putCommit(t)
+		m.answer(t, t.outcome, nil)
+	case 0:
+		t.becomes(refused)
+		t.err = m.reason(t)
+		m.answer(t, nil, t.err)
+		m.aborted(t)
+	default:
+		t.becomes(aborted)
+		m.putAbort(t, m.reason(t))
+	}
+}
+
+func (m *Machine) putCommit(t *tx) {
+	t.decided = m.put(wire.Entry{Kind: wire.EntryCommit, Tx: t.id}, nil, 0)
+	m.decision = t.decided
+	m.record(&Record{Kind: RecDecision, Decision: &Decision{Tx: t.id, Prepared: t.prepared, Commit: true}, Time: m.state.Time})
+}
+
+// putAbort: the client hears of it once it is durable at every member (P4).
+func (m *Machine) putAbort(t *tx, why *wire.Error) {
+	t.err = why
+	t.decided = m.put(wire.Entry{Kind: wire.EntryAbort, Tx: t.id}, nil, 0)
+	m.decision = t.decided
+	m.aborts = append(m.aborts, t)
+	m.record(&Record{Kind: RecDecision, Decision: &Decision{Tx: t.id, Prepared: t.prepared}, Time: m.state.Time})
+}
+
+// abortsDurable answers those whose ABORT has become durable everywhere.
+func (m *Machine) abortsDurable() {
+	n := 0
+	for ; n < len(m.aborts) && m.aborts[n].decided <= m.durable; n++ {
+		t := m.aborts[n]
+		m.aborts[n] = nil
+		m.answer(t, nil, t.err)
+		m.aborted(t)
+	}
+	m.aborts = m.aborts[n:]
+}
+
+// aborted drops what an attempt that failed had staged.
+func (m *Machine) aborted(t *tx) {
+	m.rd.Unstage = append(m.rd.Unstage, t.stages...)
+	t.stages = nil
+}
+
+// rank orders reasons for a NO: the greatest is what the client hears.
+// Unknown comes first, because an earlier attempt may have happened; then what
+// every participant finds alike; then what one of them lacks.
+func rank(c wire.Code) int {
+	switch c {
+	case wire.CodeUnknownOutcome:
+		return 6
+	case wire.CodeConflict:
+		return 4
+	case wire.CodeNoSpace:
+		return 3
+	case wire.CodeStageLost:
+		return 2
+	case wire.CodeCorrupt, wire.CodeIO, wire.CodeUnavailable, wire.CodeBusy:
+		return 1
+	default: // validation
+		return 5
+	}
+}
+
+// reason chooses what the client hears of a transaction that was refused: the
+// reason of the highest rank, the first member's of equals.
+func (m *Machine) reason(t *tx) *wire.Error {
+	var best *wire.Error
+	who := 0
+	for i, e := range t.errs {
+		if e != nil && (best == nil || rank(e.Code) > rank(best.Code)) {
+			best, who = e, i
+		}
+	}
+	if best == nil { // all DUP, or DUP and YES: everybody has had the outcome
+		return wire.NewError(wire.CodeConflict, "the request was done before")
+	}
+	e := *best
+	if rank(e.Code) <= 3 { // of that member alone
+		e.Who = m.members[who].name
+		if e.Text != "" && !strings.Contains(e.Text, e.Who) {
+			e.Text = "participant " + e.Who + ": " + e.Text
+		}
+	} else {
+		e.Who = ""
+	}
+	return &e
+}
+
+// answer gives all who wait for a transaction its outcome or error.
+func (m *Machine) answer(t *tx, o *wire.Outcome, err *wire.Error) {
+	for _, r := range t.waiters {
+		m.reply(r, o, err)
+	}
+	t.waiters = nil
+}
+
+func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
+	rep := Reply{Request: r, Err: err}
+	if err == nil {
+		rep.Reply = wire.TransactReply{Outcome: *o, ServiceTime: m.state.ServiceTime}
+	}
+	m.touch(r.Transact.Op.Session)
+	m.rd.Replies = append(m.rd.Replies, rep)
+}
+
+// forget drops a transaction that W has passed.
+func (m *Machine) forget(t *tx) {
+	delete(m.byIndex, t.index)
+	if m.ops[t.op] == t {
+		delete(m.ops, t.op)
+	}
+}
+
+// Cancel gives up a request (its caller has). It is answered at once:
+// CodeCanceled if it was not put, else CodeUnknownOutcome; the transaction
+// goes on. A request that was answered stays so.
+func (m *Machine) Cancel(r *Request) {
+	switch {
+	case r.tx != nil:
+		if i := slices.Index(r.tx.waiters, r); i >= 0 {
+			r.tx.waiters = slices.Delete(r.tx.waiters, i, i+1)
+			m.reply(r, nil, m.unknown(r.tx, "the caller gave up"))
+		}
+	case m.queued[r.Transact.Op] == r:
+		m.unqueue(r)
+		m.reply(r, nil, &wire.Error{Code: wire.CodeCanceled, Text: "given up before anything was put; nothing changed" + m.forWhom()})
+	}
+}
+
+// unknown says who keeps a transaction that was put from being decided (G6).
+func (m *Machine) unknown(t *tx, why string) *wire.Error {
+	_, missing := m.voted(t)
+	text := why + " while the change was under way: it may happen yet"
+	if len(missing) > 0 {
+		text += "; it waits for " + strings.Join(missing, ", ")
+	}
+	return &wire.Error{Code: wire.CodeUnknownOutcome, Text: text}
+}
+
+// voted names who has voted on t, or has its ABORT durable, and who has not.
+func (m *Machine) voted(t *tx) (done, missing []string) {
+	for i, mem := range m.members {
+		ok := t.votes[i] != 0
+		if t.decided != 0 {
+			ok = mem.durable >= t.decided
+		}
+		if ok {
+			done = append(done, mem.name)
+		} else {
+			missing = append(missing, mem.name)
+		}
+	}
+	return done, missing
+}
+
+// expireRequests answers those whose wait is over (W3).
+func (m *Machine) expireRequests() {
+	for _, r := range slices.Clone(m.queue) {
+		if r.deadline != 0 && m.now >= r.deadline {
+			m.unqueue(r)
+			m.reply(r, nil, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
+				"not begun within %d ms%s; nothing changed", r.Transact.Wait, m.forWhom())})
+		}
+	}
+	for _, t := range m.ops {
+		late := func(r *Request) bool { return r.deadline != 0 && m.now >= r.deadline }
+		if !slices.ContainsFunc(t.waiters, late) {
+			continue
+		}
+		t.waiters = slices.DeleteFunc(t.waiters, func(r *Request) bool {
+			if late(r) {
+				m.reply(r, nil, m.unknown(t, fmt.Sprintf("no answer within %d ms", r.Transact.Wait)))
+			}
+			return late(r)
+		})
+	}
+}
+
+// refuseQueue answers everything that waits.
+func (m *Machine) refuseQueue(err *wire.Error) {
+	for _, r := range m.queue {
+		m.reply(r, nil, err)
+	}
+	clear(m.queued)
+	m.queue, m.waiting = nil, 0
+}
+
+// forWhom says what requests wait for, to be appended to an error's text.
+func (m *Machine) forWhom() string {
+	switch missing := m.missing(); {
+	case len(missing) > 0:
+		return ": waits for participant " + strings.Join(missing, ", ")
+	case m.full:
+		return ": the coordinator's disk is full"
+	case m.phase != Serving:
+		return ": the participants are being recovered"
+	case !m.room() && len(m.order) > 0 && m.order[0] != nil:
+		_, names := m.voted(m.order[0])
+		return ": the oldest change waits for " + strings.Join(names, ", ")
+	}
+	return ""
+}
