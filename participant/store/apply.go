@@ -1,0 +1,282 @@
+package store
+
+import (
+	"fmt"
+
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+)
+
+// Bootstrap makes the root directory, at the position of the first CONFIG
+// (P8). Where there is one already it does nothing. Owner only.
+func (s *Store) Bootstrap(root wire.Root, pos wire.Position) error {
+	b := s.newBatch()
+	err := s.look(func(m *moment) error {
+		b.m = m
+		if _, ok, err := m.get(inodeKey(wire.RootIno)); err != nil || ok {
+			return err
+		}
+		b.putInode(&inode{attr: wire.Attr{
+			Ino: wire.RootIno, Mode: wire.ModeDir | root.Mode&wire.ModePerm, Nlink: 2, UID: root.UID, GID: root.GID,
+			Atime: root.Time, Mtime: root.Time, Ctime: root.Time, Parent: wire.RootIno,
+		}}, true)
+		b.noteChanges(pos)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.install(b)
+	return nil
+}
+
+// Apply enters a committed transaction, decided at pos: rows into the table,
+// contents beyond InlineMax into the page cache. It looks nothing up but the
+// rows that it changes, so a redo of the same transactions from the same
+// checkpoint gives the same rows. A *FatalError, or a damaged store, ends the
+// participant. Owner only.
+func (s *Store) Apply(tx *vote.Tx, pos wire.Position) error {
+	if err := s.trouble(); err != nil {
+		return err
+	}
+	contents, err := s.takeContents(tx)
+	if err != nil {
+		return err
+	}
+	b := s.newBatch()
+	err = s.look(func(m *moment) error {
+		b.m = m
+		for i := range tx.Bounds {
+			if err := b.mutation(tx, i, contents[i]); err != nil {
+				return err
+			}
+		}
+		return b.finish(tx, pos)
+	})
+	if err != nil {
+		return err
+	}
+	s.install(b)
+	s.Release(tx.ID)
+	return nil
+}
+
+// install shows a batch to readers, all at once.
+func (s *Store) install(b *batch) {
+	s.mu.Lock()
+	for _, key := range b.order {
+		s.active.set(key, b.cells[key])
+		if key[0] == bucketChange {
+			s.active.changes++
+		}
+	}
+	s.counts.Files += b.files
+	s.counts.Bytes += b.bytes
+	s.mu.Unlock()
+
+	for _, id := range b.named {
+		s.objects.settle(id, stateStaged)
+	}
+	for _, d := range b.dead {
+		if f := s.active.dirty[d.id]; f != nil { // nothing of it has to last
+			_ = f.Close()
+			delete(s.active.dirty, d.id)
+		}
+		s.kill(d.id, d.size)
+	}
+	s.opsFrom = b.opsFrom
+}
+
+// takeContents writes the contents that become objects, and finds those that
+// are staged: all I/O of an apply, before any row changes.
+func (s *Store) takeContents(tx *vote.Tx) ([]*content, error) {
+	contents := make([]*content, len(tx.Bounds))
+	payload := tx.Payload
+	for i := range tx.Bounds {
+		d := &tx.Bounds[i]
+		if d.Kind != wire.MutWriteFile {
+			continue
+		}
+		size := d.Content.Size
+		if d.Content.Stage != 0 {
+			c, err := s.takeStage(&d.Content)
+			if err != nil {
+				return nil, err
+			}
+			contents[i] = c
+			continue
+		}
+		if size < 0 || size > int64(len(payload)) {
+			return nil, s.damage(fmt.Sprintf("transaction %s: contents of %d bytes, and %d are left of its payload", tx.ID, size, len(payload)))
+		}
+		c, err := s.takeInline(tx.ID+wire.ID(i), payload[:size])
+		if err != nil {
+			return nil, err
+		}
+		contents[i], payload = c, payload[size:]
+	}
+	return contents, nil
+}
+
+func (s *Store) takeStage(c *wire.Content) (*content, error) {
+	st, ok, err := s.stagedObject(c.Stage)
+	if err != nil || !ok || st.size != c.Size || st.sum != c.Sum {
+		return nil, s.damage(fmt.Sprintf("%s: the staged contents that a prepared transaction names are not there (found %t, error %v)", s.objectPath(c.Stage), ok, err))
+	}
+	if st.size == 0 {
+		return &content{object: c.Stage}, nil
+	}
+	return &content{kind: contentObject, object: c.Stage, size: st.size, sums: st.sums}, nil
+}
+
+func (s *Store) takeInline(id wire.ID, data []byte) (*content, error) {
+	size := int64(len(data))
+	switch {
+	case size == 0:
+		return &content{}, nil
+	case size <= int64(s.o.InlineMax):
+		return &content{kind: contentInline, inline: data, size: size}, nil
+	}
+	f, err := s.makeObject(id, data)
+	if err != nil {
+		return nil, err
+	}
+	s.active.dirty[id] = f
+	return &content{kind: contentObject, object: id, size: size, sums: []uint32{padSum(data)}}, nil
+}
+
+// mutation enters one mutation, after those before it (bound.go).
+func (b *batch) mutation(tx *vote.Tx, i int, c *content) error {
+	d := &tx.Bounds[i]
+	switch d.Kind {
+	case wire.MutWriteFile:
+		return b.writeFile(tx, d, c)
+	case wire.MutDeleteFile, wire.MutRmdir:
+		n, err := b.inode(d.Ino)
+		if err != nil {
+			return err
+		}
+		if err := b.leaveName(d.Dir, d.Name, n.isDir(), tx.Time); err != nil {
+			return err
+		}
+		return b.unlink(&n, tx.Time)
+	case wire.MutMkdir:
+		n := newInode(tx, d, wire.ModeDir)
+		n.attr.Nlink, n.attr.Parent = 2, d.Dir
+		b.putInode(&n, true)
+		return b.enterName(d.Dir, d.Name, &n, tx.Time)
+	case wire.MutSymlink:
+		n := newInode(tx, d, wire.ModeSymlink)
+		n.attr.Mode, n.target, n.attr.Size = wire.ModeSymlink|0o777, d.Target, int64(len(d.Target))
+		b.putInode(&n, true)
+		return b.enterName(d.Dir, d.Name, &n, tx.Time)
+	case wire.MutRename:
+		return b.rename(tx, d)
+	case wire.MutSetattr:
+		return b.setattr(tx, d)
+	default:
+		return &wire.Error{Code: wire.CodeUnsupported, Mutation: i, Text: fmt.Sprintf("transaction %s was prepared by a newer version: unknown mutation %d", tx.ID, d.Kind)}
+	}
+}
+
+func newInode(tx *vote.Tx, d *vote.Bound, kind uint32) inode {
+	return inode{attr: wire.Attr{
+		Ino: d.Ino, Mode: kind | d.Mode&wire.ModePerm, Nlink: 1, UID: d.UID, GID: d.GID,
+		Atime: tx.Time, Mtime: tx.Time, Ctime: tx.Time, Version: tx.ID,
+	}}
+}
+
+func (b *batch) writeFile(tx *vote.Tx, d *vote.Bound, c *content) error {
+	var n inode
+	if d.Created {
+		n = newInode(tx, d, wire.ModeRegular)
+		if err := b.enterName(d.Dir, d.Name, &n, tx.Time); err != nil {
+			return err
+		}
+	} else {
+		var err error
+		if n, err = b.inode(d.Ino); err != nil {
+			return err
+		}
+		if err := b.dropContent(&n); err != nil {
+			return err
+		}
+		n.attr.Version = tx.ID
+		n.touch(tx.Time, true)
+	}
+	b.setContent(&n, c, d.Created)
+	b.putInode(&n, d.Created)
+	return nil
+}
+
+func (b *batch) rename(tx *vote.Tx, d *vote.Bound) error {
+	if d.Replaced == d.Ino { // two names of one file, or one name
+		return nil
+	}
+	n, err := b.inode(d.Ino)
+	if err != nil {
+		return err
+	}
+	if d.Replaced != 0 {
+		old, err := b.inode(d.Replaced)
+		if err != nil {
+			return err
+		}
+		if err := b.leaveName(d.ToDir, d.ToName, old.isDir(), tx.Time); err != nil {
+			return err
+		}
+		if err := b.unlink(&old, tx.Time); err != nil {
+			return err
+		}
+	}
+	if err := b.leaveName(d.Dir, d.Name, n.isDir(), tx.Time); err != nil {
+		return err
+	}
+	if err := b.enterName(d.ToDir, d.ToName, &n, tx.Time); err != nil {
+		return err
+	}
+	if n.isDir() {
+		n.attr.Parent = d.ToDir
+	}
+	n.touch(tx.Time, false)
+	b.putInode(&n, false)
+	return nil
+}
+
+func (b *batch) setattr(tx *vote.Tx, d *vote.Bound) error {
+	n, err := b.inode(d.Ino)
+	if err != nil {
+		return err
+	}
+	a := &n.attr
+	if d.Set&wire.SetMode != 0 {
+		a.Mode = a.Mode&wire.ModeType | d.Mode&wire.ModePerm
+	}
+	if d.Set&wire.SetUID != 0 {
+		a.UID = d.UID
+	}
+	if d.Set&wire.SetGID != 0 {
+		a.GID = d.GID
+	}
+	if d.Set&wire.SetSize != 0 {
+		if err := b.truncate(&n, d.Size, d.Tail); err != nil {
+			return err
+		}
+		a.Version = tx.ID
+	}
+	n.touch(tx.Time, d.Set&wire.SetSize != 0)
+	switch {
+	case d.Set&wire.SetAtime != 0:
+		a.Atime = d.Atime
+	case d.Set&wire.SetAtimeNow != 0:
+		a.Atime = tx.Time
+	}
+	switch {
+	case d.Set&wire.SetMtime != 0:
+		a.Mtime = d.Mtime
+	case d.Set&wire.SetMtimeNow != 0:
+		a.Mtime = tx.Time
+	}
+	b.putInode(&n, false)
+	return nil
+}

@@ -1,0 +1,184 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// Export writes the tree as plain files below out, which must be empty or
+// missing (S7): with modes, times, symbolic links, and owners if the process is
+// root. What cannot be read or written is named in the error, joined with the
+// rest's; all else is exported. progress, if not nil, is told the number of
+// files and bytes so far, after each file. Nothing is synced.
+func (s *Store) Export(out string, progress func(files, bytes int64)) error {
+	if err := os.MkdirAll(out, 0o700); err != nil {
+		return exportError(out, err)
+	}
+	there, err := os.ReadDir(out)
+	if err != nil {
+		return exportError(out, err)
+	}
+	if len(there) > 0 {
+		return &wire.Error{Code: wire.CodeNotEmpty, Op: "export", Name: out, Text: "give an empty or a new directory"}
+	}
+	root, err := os.OpenRoot(out)
+	if err != nil {
+		return exportError(out, err)
+	}
+	defer root.Close()
+	reply, err := s.Read(wire.Read{Kind: wire.ReadStat, At: wire.At{Dir: wire.RootIno}}, nil)
+	if wire.CodeOf(err) == wire.CodeStale {
+		return &wire.Error{Code: wire.CodeNotExist, Op: "export", Name: s.o.Dir, Text: "nothing was ever stored in it"}
+	}
+	if err != nil {
+		return err
+	}
+	e := &exporter{s: s, root: root, progress: progress, owners: os.Geteuid() == 0}
+	e.dir(".", reply.Attr)
+	return errors.Join(e.errs...)
+}
+
+func exportError(name string, err error) error {
+	var e *wire.Error
+	if errors.As(err, &e) {
+		named := *e
+		named.Op, named.Name = "export", name
+		return &named
+	}
+	code := wire.CodeIO
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		code = wire.CodeExist
+	case errors.Is(err, fs.ErrPermission):
+		code = wire.CodeAccess
+	}
+	return &wire.Error{Code: code, Op: "export", Name: name, Text: err.Error()}
+}
+
+// exporter writes a tree through an os.Root: no name and no link of the tree
+// leads out of it.
+type exporter struct {
+	s        *Store
+	root     *os.Root
+	progress func(files, bytes int64)
+	owners   bool
+	files    int64
+	bytes    int64
+	errs     []error
+}
+
+func (e *exporter) fail(name string, err error) {
+	if err != nil {
+		e.errs = append(e.errs, exportError(name, err))
+	}
+}
+
+// dir fills a directory that is there already, then sets its attributes.
+func (e *exporter) dir(name string, a wire.Attr) {
+	req := wire.Read{Kind: wire.ReadList, At: wire.At{Dir: a.Ino}}
+	for {
+		reply, err := e.s.Read(req, nil)
+		if err != nil {
+			e.fail(name, err)
+			break
+		}
+		for _, entry := range reply.Entries {
+			e.entry(path.Join(name, entry.Name), entry)
+		}
+		if !reply.More || len(reply.Entries) == 0 {
+			break
+		}
+		req.After = reply.Entries[len(reply.Entries)-1].Name
+	}
+	e.fail(name, e.attributes(name, a))
+}
+
+func (e *exporter) entry(name string, entry wire.DirEntry) {
+	if strings.Contains(entry.Name, "/") || entry.Name == "." || entry.Name == ".." {
+		e.fail(name, fmt.Errorf("%q is no file name", entry.Name))
+		return
+	}
+	switch entry.Attr.Mode & wire.ModeType {
+	case wire.ModeDir:
+		if err := e.root.Mkdir(name, 0o700); err != nil {
+			e.fail(name, err)
+			return
+		}
+		e.dir(name, entry.Attr)
+	case wire.ModeSymlink:
+		e.fail(name, e.symlink(name, entry.Attr))
+	case wire.ModeRegular:
+		e.fail(name, e.file(name, entry.Attr))
+	default:
+		e.fail(name, fmt.Errorf("mode %o cannot be exported", entry.Attr.Mode))
+	}
+	e.files++
+	if e.progress != nil {
+		e.progress(e.files, e.bytes)
+	}
+}
+
+func (e *exporter) symlink(name string, a wire.Attr) error {
+	reply, err := e.s.Read(wire.Read{Kind: wire.ReadLink, At: wire.At{Dir: a.Ino}}, nil)
+	if err != nil {
+		return err
+	}
+	if err := e.root.Symlink(reply.Target, name); err != nil || !e.owners {
+		return err
+	}
+	return e.root.Lchown(name, int(a.UID), int(a.GID))
+}
+
+// fileWriter writes pieces where they belong; holes stay holes.
+type fileWriter struct {
+	f *os.File
+	e *exporter
+}
+
+func (w fileWriter) WritePiece(p wire.Piece) error {
+	if wire.Sum(p.Data) != p.Sum {
+		return wire.NewError(wire.CodeCorrupt, "the contents were damaged in memory")
+	}
+	w.e.bytes += int64(len(p.Data))
+	_, err := w.f.WriteAt(p.Data, p.Offset)
+	return err
+}
+
+func (e *exporter) file(name string, a wire.Attr) error {
+	f, err := e.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = e.s.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: a.Ino}, Length: -1}, fileWriter{f, e})
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("%w (what could be read of it is in the file)", err)
+	}
+	return e.attributes(name, a)
+}
+
+// attributes sets owner, mode and times of a file or directory, in this order:
+// chown takes set-id bits away, and both move ctime alone.
+func (e *exporter) attributes(name string, a wire.Attr) error {
+	if e.owners {
+		if err := e.root.Chown(name, int(a.UID), int(a.GID)); err != nil {
+			return err
+		}
+	}
+	mode := fs.FileMode(a.Mode & 0o777)
+	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if a.Mode&bit != 0 {
+			mode |= flag
+		}
+	}
+	if err := e.root.Chmod(name, mode); err != nil {
+		return err
+	}
+	return e.root.Chtimes(name, time.Unix(0, a.Atime), time.Unix(0, a.Mtime))
+}

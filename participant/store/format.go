@@ -1,0 +1,179 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+
+	"tpcfs/journal/disk"
+	"tpcfs/wire"
+)
+
+// Names in a data directory. The journal's is the participant's.
+const (
+	formatName  = "FORMAT"
+	lockName    = "LOCK"
+	kvName      = "meta.db"
+	objectsName = "objects"
+	ballastName = "ballast"
+	journalName = "journal"
+	newSuffix   = ".new"
+
+	formatVersion  = 1
+	maxFormatBytes = 4096
+)
+
+// format is what FORMAT says (S4).
+type format struct {
+	uuid wire.UUID
+	dirs int // directories below objects/
+}
+
+func (f format) encode() []byte {
+	body := fmt.Sprintf("tpcfs participant\nversion %d\nuuid %s\ndirectories %d\n", formatVersion, f.uuid, f.dirs)
+	return fmt.Appendf(nil, "%ssum %08x\n", body, wire.Sum([]byte(body)))
+}
+
+// decodeFormat reads a FORMAT file; the error is words for a user.
+func decodeFormat(b []byte) (format, error) {
+	var f format
+	var version int
+	text := string(b)
+	if _, err := fmt.Sscanf(text, "tpcfs participant\nversion %d\n", &version); err != nil {
+		return f, errors.New("it is not the FORMAT file of a tpcfs participant")
+	}
+	if version != formatVersion {
+		return f, fmt.Errorf("its version is %d and this tpcfs knows version %d: use a newer tpcfs", version, formatVersion)
+	}
+	body, tail, ok := strings.Cut(text, "sum ")
+	var sum uint32
+	var uuid string
+	if _, err := fmt.Sscanf(tail, "%08x\n", &sum); !ok || err != nil || sum != wire.Sum([]byte(body)) {
+		return f, errors.New("its checksum does not match")
+	}
+	if _, err := fmt.Sscanf(body, "tpcfs participant\nversion %d\nuuid %s\ndirectories %d\n", &version, &uuid, &f.dirs); err != nil {
+		return f, fmt.Errorf("it is malformed: %v", err)
+	}
+	raw, err := hex.DecodeString(uuid)
+	if err != nil || len(raw) != len(f.uuid) || f.dirs < 1 || f.dirs > 1<<16 {
+		return f, errors.New("it is malformed")
+	}
+	copy(f.uuid[:], raw)
+	return f, nil
+}
+
+func (s *Store) path(parts ...string) string {
+	return path.Join(append([]string{s.o.Dir}, parts...)...)
+}
+
+// readFormat reads FORMAT; found is false if the directory has none.
+func (s *Store) readFormat() (found bool, err error) {
+	name := s.path(formatName)
+	b, err := readAll(s.fs, name, maxFormatBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, openError(name, err.Error())
+	}
+	s.format, err = decodeFormat(b)
+	if err != nil {
+		return false, openError(name, err.Error())
+	}
+	return true, nil
+}
+
+func readAll(fsys disk.FS, name string, limit int64) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size > limit {
+		return nil, fmt.Errorf("it has %d bytes, at most %d are expected", size, limit)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	return b, nil
+}
+
+// refuseForeign refuses a directory without FORMAT in which somebody else's
+// files lie, or a store that has lost its FORMAT.
+func (s *Store) refuseForeign() error {
+	entries, err := s.fs.ReadDir(s.o.Dir)
+	if err != nil {
+		return openError(s.o.Dir, err.Error())
+	}
+	for _, e := range entries {
+		switch e.Name {
+		case formatName + newSuffix, lockName, objectsName, ballastName, journalName, "lost+found":
+		case kvName:
+			if s.o.KV == nil && e.Size > boltFreshSize {
+				return openError(s.o.Dir, "there is a "+kvName+" with data but no FORMAT file: the directory is damaged; put FORMAT back from a backup, or give an empty directory to start this participant anew")
+			}
+		default:
+			return openError(s.o.Dir, fmt.Sprintf("it is not a participant's data directory (no FORMAT file) and not empty (%s is in it): give an empty or a new directory", e.Name))
+		}
+	}
+	return nil
+}
+
+// create makes what a new store consists of; FORMAT comes last, so that a
+// crash before it leaves a directory that is made again.
+func (s *Store) create() error {
+	s.format = format{uuid: s.o.UUID, dirs: s.o.Fanout}
+	if s.format.uuid.IsZero() {
+		if _, err := rand.Read(s.format.uuid[:]); err != nil {
+			return openError(s.o.Dir, err.Error())
+		}
+	}
+	for i := range s.format.dirs {
+		if err := s.fs.MkdirAll(s.path(objectsName, dirName(i))); err != nil {
+			return openError(s.o.Dir, err.Error())
+		}
+	}
+	return nil
+}
+
+// writeFormat makes the directory a store.
+func (s *Store) writeFormat() error {
+	name := s.path(formatName)
+	err := s.fs.Remove(name + newSuffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return openError(name, err.Error())
+	}
+	f, err := s.fs.Create(name + newSuffix)
+	if err != nil {
+		return openError(name, err.Error())
+	}
+	_, err = f.WriteAt(s.format.encode(), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.fs.Rename(name+newSuffix, name)
+	}
+	if err == nil {
+		err = s.fs.SyncDir(s.o.Dir)
+	}
+	if err != nil {
+		return openError(name, err.Error())
+	}
+	return nil
+}
+
+// openError is why a store cannot be opened.
+func openError(name, reason string) *wire.Error {
+	return &wire.Error{Code: wire.CodeCorrupt, Op: "open", Name: name, Text: reason}
+}

@@ -1,0 +1,98 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"syscall"
+
+	"tpcfs/journal/disk"
+	"tpcfs/wire"
+)
+
+// Options say where a store lives and how large its parts are.
+type Options struct {
+	FS  disk.FS // nil: the real file system
+	Dir string  // FORMAT, LOCK, meta.db, objects/ and ballast lie in it
+	// KV holds the rows; the store closes it. nil: bbolt in Dir/meta.db.
+	KV KV
+	// InlineMax is the size in bytes up to which contents live in the kv
+	// (0: 8 KiB). Participants of one cluster must agree on it.
+	InlineMax int
+	// TableBytes bounds the in-memory table (0: 32 MiB).
+	TableBytes int64
+	// Ballast is the size in bytes of the file that is given up when the disk
+	// is full (0: 64 MiB; negative: none).
+	Ballast int64
+	// Workers sync objects at a checkpoint (0: 16). With 1 all is done in the
+	// caller's goroutine, in the order of ids.
+	Workers int
+	// Fanout is the number of directories that a new store spreads its objects
+	// over (0: 64).
+	Fanout int
+	// UUID of a new store; zero: random.
+	UUID   wire.UUID
+	Logger *slog.Logger // nil: discard
+}
+
+func (o *Options) validate() error {
+	if o.Dir == "" {
+		return &wire.Error{Code: wire.CodeInvalid, Text: "no data directory given"}
+	}
+	if o.FS == nil {
+		o.FS = disk.New()
+	}
+	if o.InlineMax == 0 {
+		o.InlineMax = 8 << 10
+	}
+	if o.TableBytes == 0 {
+		o.TableBytes = 32 << 20
+	}
+	if o.Ballast == 0 {
+		o.Ballast = 64 << 20
+	}
+	if o.Workers == 0 {
+		o.Workers = 16
+	}
+	if o.Fanout == 0 {
+		o.Fanout = 64
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.InlineMax < 0 || o.InlineMax > wire.MaxInline || o.TableBytes < 0 || o.Workers < 0 || o.Fanout < 0 || o.Fanout > 1<<16 {
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("store options out of range: inline %d, table %d, workers %d, fanout %d", o.InlineMax, o.TableBytes, o.Workers, o.Fanout)}
+	}
+	return nil
+}
+
+// FatalError says that a write or a sync failed on which durability depends
+// (P12). The participant must end without voting; only a restart, which reads
+// the disk again, may go on.
+type FatalError struct {
+	Op   string // "sync", "write", ...
+	File string
+	Err  error
+}
+
+func (e *FatalError) Error() string {
+	return fmt.Sprintf("%s %s: %v: this participant cannot go on; see to its disk and start it again", e.Op, e.File, e.Err)
+}
+
+func (e *FatalError) Unwrap() error { return e.Err }
+
+// DamageError is a KV's word that what it holds is not what was written: a
+// panic or a fault inside it, or an impossible page (S1).
+type DamageError struct {
+	File, Reason string
+}
+
+func (e *DamageError) Error() string { return fmt.Sprintf("%s: damaged: %s", e.File, e.Reason) }
+
+// writeNoSpace reports a full disk, met by a write and never by a sync (S6).
+// Both kv implementations return a PathError for a write alone.
+func writeNoSpace(err error) bool {
+	var pe *fs.PathError
+	return errors.Is(err, syscall.ENOSPC) && errors.As(err, &pe) && pe.Op == "write"
+}

@@ -1,0 +1,300 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+)
+
+// Rows and their keys. A key begins with the letter of its bucket, numbers in
+// it are big-endian, so that rows lie in the order of names and of time:
+//
+//	e  dir:8 name            ino:8                       directory entry
+//	i  ino:8                 see below                   inode
+//	c  ino:8                 bytes                       contents up to InlineMax
+//	s  object:8 page:4       256 x (state:1 sum:4)       checksums of blocks
+//	o  session:16 seq:8      service time:8 CBOR outcome an operation that committed
+//	t  time:8 session:16 seq:8  nothing                  the same, by service time (S1a)
+//	x  epoch:8 index:8 chunk:4  keys, each (length:2 key) changed by the decision there (P11)
+//	m  name                                              applied LSN and counters, state
+//
+// Every value is followed by the CRC32C of (length of key:2, key, value). Inode:
+//
+//	0        1        2      6       10    14    18     22     30      38
+//	+--------+--------+------+-------+-----+-----+------+------+-------+
+//	| format | content| mode | nlink | uid | gid | rdev | size | valid |
+//	+--------+--------+------+-------+-----+-----+------+------+-------+
+//	38      46      54      62        70       78       86
+//	+-------+-------+-------+---------+--------+--------+--------+
+//	| atime | mtime | ctime | version | parent | object | target |
+//	+-------+-------+-------+---------+--------+--------+--------+
+const (
+	bucketEntry   = 'e'
+	bucketInode   = 'i'
+	bucketInline  = 'c'
+	bucketSum     = 's'
+	bucketOp      = 'o'
+	bucketOpTime  = 't'
+	bucketChange  = 'x'
+	bucketMeta    = 'm'
+	inodeFormat   = 1
+	inodeFixed    = 86
+	sumsPerPage   = 256
+	sumEntry      = 5
+	changesInRow  = 256
+	crcLen        = 4
+	maxKeyLen     = 1 + 8 + wire.MaxNameLen
+	maxInlineRow  = wire.MaxInline
+	opTimeKeyLen  = 1 + 8 + 16 + 8
+	changeKeyLen  = 1 + 8 + 8 + 4
+	maxTargetSize = wire.MaxPathLen
+)
+
+var be = binary.BigEndian
+
+func entryKey(dir wire.Ino, name string) string {
+	b := make([]byte, 0, 9+len(name))
+	b = be.AppendUint64(append(b, bucketEntry), uint64(dir))
+	return string(append(b, name...))
+}
+
+func numberKey(bucket byte, n uint64) string {
+	var b [9]byte
+	b[0] = bucket
+	be.PutUint64(b[1:], n)
+	return string(b[:])
+}
+
+func inodeKey(ino wire.Ino) string  { return numberKey(bucketInode, uint64(ino)) }
+func inlineKey(ino wire.Ino) string { return numberKey(bucketInline, uint64(ino)) }
+
+func sumKey(object wire.ID, page int64) string {
+	var b [13]byte
+	b[0] = bucketSum
+	be.PutUint64(b[1:], uint64(object))
+	be.PutUint32(b[9:], uint32(page))
+	return string(b[:])
+}
+
+func opKey(op wire.OpID) string {
+	var b [25]byte
+	b[0] = bucketOp
+	copy(b[1:], op.Session[:])
+	be.PutUint64(b[17:], op.Seq)
+	return string(b[:])
+}
+
+func opOfKey(key string) wire.OpID {
+	var op wire.OpID
+	copy(op.Session[:], key[1:17])
+	op.Seq = be.Uint64([]byte(key[17:25]))
+	return op
+}
+
+func opTimeKey(ms int64, op wire.OpID) string {
+	b := make([]byte, 0, opTimeKeyLen)
+	b = be.AppendUint64(append(b, bucketOpTime), uint64(ms))
+	b = append(b, op.Session[:]...)
+	return string(be.AppendUint64(b, op.Seq))
+}
+
+func opOfTimeKey(key string) (int64, wire.OpID) {
+	var op wire.OpID
+	copy(op.Session[:], key[9:25])
+	op.Seq = be.Uint64([]byte(key[25:33]))
+	return int64(be.Uint64([]byte(key[1:9]))), op
+}
+
+func changeKey(pos wire.Position, chunk int) string {
+	b := make([]byte, 0, changeKeyLen)
+	b = be.AppendUint64(append(b, bucketChange), pos.Epoch)
+	b = be.AppendUint64(b, pos.Index)
+	return string(be.AppendUint32(b, uint32(chunk)))
+}
+
+func positionOfKey(key string) wire.Position {
+	return wire.Position{Epoch: be.Uint64([]byte(key[1:9])), Index: be.Uint64([]byte(key[9:17]))}
+}
+
+// rowSum is what a row's value ends with.
+func rowSum(key string, val []byte) uint32 {
+	var b [2 + maxKeyLen]byte
+	be.PutUint16(b[:], uint16(len(key)))
+	n := 2 + copy(b[2:], key)
+	return wire.SumUpdate(wire.Sum(b[:n]), val)
+}
+
+// seal appends the checksum to a value; it may use val's spare room.
+func seal(key string, val []byte) []byte { return be.AppendUint32(val, rowSum(key, val)) }
+
+// unseal returns the value without its checksum; false if that does not match.
+func unseal(key string, sealed []byte) ([]byte, bool) {
+	n := len(sealed) - crcLen
+	if n < 0 || rowSum(key, sealed[:n]) != be.Uint32(sealed[n:]) {
+		return nil, false
+	}
+	return sealed[:n:n], true
+}
+
+type contentKind uint8
+
+const (
+	contentNone   contentKind = iota // all zeros
+	contentInline                    // a row of its own
+	contentObject
+)
+
+// inode is an inode row. The first valid bytes of the contents are what the
+// inline row or the object says; from there to Size they are zeros, whatever
+// the object file holds.
+type inode struct {
+	attr    wire.Attr
+	content contentKind
+	valid   int64
+	object  wire.ID
+	target  string
+}
+
+func (n *inode) isDir() bool     { return n.attr.Mode&wire.ModeType == wire.ModeDir }
+func (n *inode) isSymlink() bool { return n.attr.Mode&wire.ModeType == wire.ModeSymlink }
+func (n *inode) isRegular() bool { return n.attr.Mode&wire.ModeType == wire.ModeRegular }
+
+func (n *inode) view() vote.Inode { return vote.Inode{Attr: n.attr, Target: n.target} }
+
+// touch moves ctime, and with contents mtime, forward to t (bound.go: never back).
+func (n *inode) touch(t int64, contents bool) {
+	n.attr.Ctime = max(n.attr.Ctime, t)
+	if contents {
+		n.attr.Mtime = max(n.attr.Mtime, t)
+	}
+}
+
+func encodeInode(n *inode) []byte {
+	b := make([]byte, 0, inodeFixed+len(n.target)+crcLen)
+	a := &n.attr
+	b = append(b, inodeFormat, byte(n.content))
+	for _, v := range []uint32{a.Mode, a.Nlink, a.UID, a.GID, a.Rdev} {
+		b = be.AppendUint32(b, v)
+	}
+	for _, v := range []uint64{uint64(a.Size), uint64(n.valid), uint64(a.Atime), uint64(a.Mtime), uint64(a.Ctime),
+		uint64(a.Version), uint64(a.Parent), uint64(n.object)} {
+		b = be.AppendUint64(b, v)
+	}
+	return append(b, n.target...)
+}
+
+func decodeInode(ino wire.Ino, b []byte) (inode, error) {
+	if len(b) < inodeFixed || b[0] != inodeFormat || len(b) > inodeFixed+maxTargetSize {
+		return inode{}, fmt.Errorf("row of inode %d is malformed (%d bytes)", ino, len(b))
+	}
+	u32 := func(at int) uint32 { return be.Uint32(b[at:]) }
+	u64 := func(at int) uint64 { return be.Uint64(b[at:]) }
+	n := inode{
+		attr: wire.Attr{
+			Ino: ino, Mode: u32(2), Nlink: u32(6), UID: u32(10), GID: u32(14), Rdev: u32(18),
+			Size: int64(u64(22)), Atime: int64(u64(38)), Mtime: int64(u64(46)), Ctime: int64(u64(54)),
+			Version: wire.ID(u64(62)), Parent: wire.Ino(u64(70)),
+		},
+		content: contentKind(b[1]), valid: int64(u64(30)), object: wire.ID(u64(78)), target: string(b[inodeFixed:]),
+	}
+	if n.content > contentObject || n.valid < 0 || n.attr.Size < 0 || n.isRegular() && n.valid > n.attr.Size {
+		return inode{}, fmt.Errorf("row of inode %d is malformed: content %d, size %d, valid %d", ino, n.content, n.attr.Size, n.valid)
+	}
+	n.attr.Blocks = (n.valid + 511) / 512
+	return n, nil
+}
+
+func encodeIno(ino wire.Ino) []byte {
+	return be.AppendUint64(make([]byte, 0, 8+crcLen), uint64(ino))
+}
+
+type blockState uint8
+
+const (
+	blockZero blockState = iota // no checksum: the block is zeros, whatever the file holds
+	blockSum
+	blockBad // was rotten when its file was cut (S5)
+)
+
+// blockCheck is what is known of one block of an object.
+type blockCheck struct {
+	state blockState
+	sum   uint32 // of the block zero-padded to BlockSize
+}
+
+func encodeSums(blocks []blockCheck) []byte {
+	b := make([]byte, 0, len(blocks)*sumEntry+crcLen)
+	for _, c := range blocks {
+		b = be.AppendUint32(append(b, byte(c.state)), c.sum)
+	}
+	return b
+}
+
+func decodeSums(b []byte) ([]blockCheck, error) {
+	if len(b)%sumEntry != 0 || len(b) > sumsPerPage*sumEntry {
+		return nil, fmt.Errorf("a page of checksums has %d bytes", len(b))
+	}
+	blocks := make([]blockCheck, len(b)/sumEntry)
+	for i := range blocks {
+		e := b[i*sumEntry:]
+		blocks[i] = blockCheck{blockState(e[0]), be.Uint32(e[1:])}
+		if blocks[i].state > blockBad {
+			return nil, fmt.Errorf("a page of checksums has state %d", e[0])
+		}
+	}
+	return blocks, nil
+}
+
+func encodeOp(ms int64, outcome *wire.Outcome) []byte {
+	b := be.AppendUint64(make([]byte, 0, 64), uint64(ms))
+	return append(b, wire.Marshal(outcome)...)
+}
+
+func decodeOp(b []byte) (ms int64, outcome wire.Outcome, err error) {
+	if len(b) < 8 {
+		return 0, outcome, fmt.Errorf("an operation's row has %d bytes", len(b))
+	}
+	err = wire.Unmarshal(b[8:], &outcome)
+	return int64(be.Uint64(b)), outcome, err
+}
+
+// metaRow is what a checkpoint says of the store as a whole. The participant's
+// own state is a row beside it.
+type metaRow struct {
+	Applied uint64 `cbor:"1,keyasint"`
+	Files   int64  `cbor:"2,keyasint"` // inodes
+	Bytes   int64  `cbor:"3,keyasint"` // sum of the sizes of regular files
+	// Changes is the number of rows of the changed-keys index, which has all
+	// decisions after ChangesFrom.
+	Changes     int64         `cbor:"4,keyasint"`
+	ChangesFrom wire.Position `cbor:"5,keyasint"`
+}
+
+const (
+	metaKey  = string(bucketMeta) + "meta"
+	stateKey = string(bucketMeta) + "state"
+)
+
+// blocksOf is the number of blocks that n bytes take.
+func blocksOf(n int64) int64 { return (n + wire.BlockSize - 1) / wire.BlockSize }
+
+// pagesOf is the number of checksum pages of n blocks.
+func pagesOf(blocks int64) int64 { return (blocks + sumsPerPage - 1) / sumsPerPage }
+
+var zeroBlock [wire.BlockSize]byte
+
+// padSum is the checksum of b, at most a block, zero-padded to BlockSize.
+func padSum(b []byte) uint32 { return wire.SumUpdate(wire.Sum(b), zeroBlock[len(b):]) }
+
+// sumOfSums is StageReply.Sum of blocks with these checksums.
+func sumOfSums(sums []uint32) uint32 {
+	var sum uint32
+	var b [4]byte
+	for _, s := range sums {
+		binary.LittleEndian.PutUint32(b[:], s)
+		sum = wire.SumUpdate(sum, b[:])
+	}
+	return sum
+}

@@ -1,0 +1,247 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"tpcfs/journal/disk"
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+	"tpcfs/wire/failpoint"
+)
+
+// writebackEvery is how many bytes of a stage are left to the final sync (S6).
+const writebackEvery = 8 << 20
+
+// Stage is a staged object being written. One goroutine uses it.
+type Stage struct {
+	s     *Store
+	id    wire.ID
+	file  disk.File
+	size  int64
+	sums  []uint32
+	short bool  // a piece shorter than PieceSize has come: it was the last
+	begun int64 // up to where writeback was started
+	over  bool  // finished or discarded
+}
+
+// NewStage begins the staged object id. It is in the way of no other stage.
+func (s *Store) NewStage(id wire.ID) (*Stage, error) {
+	if err := s.trouble(); err != nil {
+		return nil, err
+	}
+	if err := s.roomToStage(); err != nil {
+		return nil, err
+	}
+	if id == 0 || !s.objects.claim(id) {
+		return nil, &wire.Error{Code: wire.CodeProtocol, Op: "stage", Text: fmt.Sprintf("stage id %s is taken", id)}
+	}
+	f, err := s.fs.Create(s.objectPath(id))
+	if err != nil {
+		s.objects.become(id, 0, 0, nil)
+		return nil, stageError(id, err)
+	}
+	return &Stage{s: s, id: id, file: f}, nil
+}
+
+func stageError(id wire.ID, err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: "the participant's disk is full"}
+	}
+	return &wire.Error{Code: wire.CodeIO, Op: "stage", Text: fmt.Sprintf("stage %s: %v", id, err)}
+}
+
+// roomToStage keeps stages from taking what YES votes were promised.
+func (s *Store) roomToStage() error {
+	free, err := s.fs.Free(s.o.Dir)
+	if err == nil && int64(free) < s.headroom()+writebackEvery {
+		s.space.mu.Lock()
+		s.space.refused = true
+		s.space.mu.Unlock()
+		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: fmt.Sprintf("the participant's disk is full: %d bytes are left", free)}
+	}
+	return nil
+}
+
+// Write appends a piece: in order, all but the last PieceSize bytes long. After
+// an error the stage is good for Discard alone.
+func (st *Stage) Write(p wire.Piece) error {
+	switch {
+	case st.over:
+		panic("store: Write to a stage that is over")
+	case p.Offset != st.size || st.short || len(p.Data) > wire.PieceSize:
+		return &wire.Error{Code: wire.CodeProtocol, Op: "stage", Text: fmt.Sprintf("a piece of %d bytes at %d does not follow %d", len(p.Data), p.Offset, st.size)}
+	case st.size+int64(len(p.Data)) > wire.MaxFileSize:
+		return &wire.Error{Code: wire.CodeTooLarge, Op: "stage", Text: fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize))}
+	case wire.Sum(p.Data) != p.Sum:
+		return &wire.Error{Code: wire.CodeCorrupt, Op: "stage", Text: fmt.Sprintf("the contents at %d were damaged on the way here; send them again", p.Offset)}
+	}
+	if _, err := st.file.WriteAt(p.Data, st.size); err != nil {
+		return stageError(st.id, err)
+	}
+	for block := range slices.Chunk(p.Data, wire.BlockSize) {
+		st.sums = append(st.sums, padSum(block))
+	}
+	st.size += int64(len(p.Data))
+	st.short = len(p.Data) < wire.PieceSize
+	if st.size-st.begun < writebackEvery {
+		return nil
+	}
+	if err := st.file.StartWriteback(st.begun, st.size-st.begun); err != nil {
+		return stageError(st.id, err)
+	}
+	st.begun = st.size
+	return st.s.roomToStage()
+}
+
+// Finish makes the object durable, name and all. A failed sync is a *FatalError
+// (P12). After any error the stage is good for Discard alone.
+func (st *Stage) Finish(ctx context.Context) (wire.StageReply, error) {
+	if err := ctxError(ctx, "stage"); err != nil {
+		return wire.StageReply{}, err
+	}
+	done := &staged{size: st.size, sum: sumOfSums(st.sums), sums: st.sums}
+	if _, err := st.file.WriteAt(encodeTail(st.id, done), tailOffset(st.size)); err != nil {
+		return wire.StageReply{}, stageError(st.id, err)
+	}
+	failpoint.At("participant.staged")
+	if err := st.file.Sync(); err != nil {
+		return wire.StageReply{}, st.s.fail("sync", st.s.objectPath(st.id), err)
+	}
+	if err := st.s.fs.SyncDir(st.s.objectDir(st.id)); err != nil {
+		return wire.StageReply{}, st.s.fail("sync", st.s.objectDir(st.id), err)
+	}
+	if err := st.file.Close(); err != nil {
+		return wire.StageReply{}, st.s.fail("close", st.s.objectPath(st.id), err)
+	}
+	failpoint.At("participant.stage-synced")
+	st.over = true
+	st.s.objects.become(st.id, stateStaged, st.size, done)
+	return wire.StageReply{ID: st.id, Size: st.size, Sum: done.sum}, nil
+}
+
+// Discard drops an unfinished stage; after Finish it does nothing.
+func (st *Stage) Discard() {
+	if st.over {
+		return
+	}
+	st.over = true
+	_ = st.file.Close() // it is removed
+	st.s.removeFile(st.id)
+	st.s.objects.become(st.id, 0, 0, nil)
+}
+
+// Unstage drops staged objects that no prepare has consumed or will consume.
+func (s *Store) Unstage(ids []wire.ID) {
+	for _, id := range ids {
+		if _, ok, err := s.stagedObject(id); err == nil && ok {
+			s.removeFile(id)
+			s.objects.become(id, 0, 0, nil)
+		}
+	}
+}
+
+// Abort drops what an aborted transaction has staged and reserved. The objects
+// are unlinked by the next checkpoint: until the ABORT is durable, the PREPARE
+// names them.
+func (s *Store) Abort(tx *vote.Tx) {
+	for i := range tx.Bounds {
+		id := tx.Bounds[i].Content.Stage
+		if id == 0 {
+			continue
+		}
+		if st, ok, err := s.stagedObject(id); err == nil && ok {
+			s.kill(id, st.size)
+		}
+	}
+	s.Release(tx.ID)
+}
+
+// kill marks an object that no row names any more. Owner only.
+func (s *Store) kill(id wire.ID, size int64) {
+	s.objects.become(id, stateDead, size, nil)
+	s.active.dead = append(s.active.dead, id)
+}
+
+// Sweep removes the objects that an earlier process has left: those that
+// neither rows, nor keep (undecided PREPAREs, and what else the caller knows to
+// be of use), nor stages of this process name. It is called after OPEN, and may
+// run beside all else.
+func (s *Store) Sweep(keep func(wire.ID) bool) error {
+	for i := range s.format.dirs {
+		dir := s.path(objectsName, dirName(i))
+		entries, err := s.fs.ReadDir(dir)
+		if err != nil {
+			return &wire.Error{Code: wire.CodeIO, Op: "sweep", Name: dir, Text: err.Error()}
+		}
+		for part := range slices.Chunk(entries, maxTxKeys/2) {
+			if err := s.sweepSome(dir, part, keep); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) sweepSome(dir string, entries []disk.Entry, keep func(wire.ID) bool) error {
+	var gone []wire.ID
+	for _, e := range entries {
+		var n uint64
+		if _, err := fmt.Sscanf(e.Name, "%016x", &n); err != nil || fmt.Sprintf("%016x", n) != e.Name || e.IsDir {
+			s.log.Warn("not an object; left alone", "file", strings.Join([]string{dir, e.Name}, "/"))
+			continue
+		}
+		id := wire.ID(n)
+		// What is known goes to a row before it is known no more: looked for in
+		// this order, it is not missed.
+		if _, known := s.objects.get(id); known || keep(id) {
+			continue
+		}
+		gone = append(gone, id)
+	}
+	var sweep []wire.ID
+	err := s.look(func(m *moment) error {
+		for _, id := range gone {
+			named, err := m.names(id)
+			if err != nil {
+				return err
+			}
+			if !named {
+				sweep = append(sweep, id)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range sweep {
+		s.log.Info("removing an object that nothing names", "object", id)
+		s.unlink(id)
+	}
+	return nil
+}
+
+// names tells whether a row of either table or of the kv names the object,
+// also if a newer table has dropped it: only a checkpoint makes that true for
+// ever. Every object of a file has a first page of checksums.
+func (m *moment) names(id wire.ID) (bool, error) {
+	key := sumKey(id, 0)
+	if c, ok := m.active.Get(key); ok && c.val != nil {
+		return true, nil
+	}
+	if m.frozen != nil {
+		if c, ok := m.frozen.Get(key); ok && c.val != nil {
+			return true, nil
+		}
+	}
+	if err := m.begin(); err != nil {
+		return false, err
+	}
+	_, ok, err := m.tx.Get(key)
+	return ok, m.s.kvError(err)
+}
