@@ -1,0 +1,248 @@
+// Package coordinator is the coordinator's service: one owner goroutine around
+// the commit machine, a link to each participant, the journal, reads and the
+// staging of large contents (DESIGN.md sections 4 and 5). *Coordinator
+// implements wire.Service.
+//
+// The caller's duties: give participants a Dial; watch Done, after which
+// nothing is served any more and Err says why; Close.
+package coordinator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tpcfs/coordinator/commit"
+	"tpcfs/journal/disk"
+	"tpcfs/wire"
+	"tpcfs/wire/failpoint"
+)
+
+// Peer is a participant: the name that the cluster knows it by, and where it is.
+type Peer = commit.Peer
+
+// Options says where a coordinator's data lies and who its participants are.
+type Options struct {
+	// Dir is the data directory: FORMAT, LOCK and the journal. It is made if
+	// it is missing.
+	Dir string
+	// FS is the file system of Dir; default the real one.
+	FS disk.FS
+
+	// Participants are all configured participants. The first start makes the
+	// cluster of them; later ones only tell addresses, and may leave the list
+	// empty when none has changed.
+	Participants []Peer
+	// Dial opens a connection to a participant. It is called again when the
+	// connection is lost; the coordinator closes what it returns.
+	Dial func(ctx context.Context, p Peer) (wire.Replica, error)
+
+	// Root describes the root directory of a new cluster; default mode 0755,
+	// this process's user and group, and the time of the start.
+	Root *wire.Root
+
+	Logger *slog.Logger // default: none
+
+	// SegmentSize is that of the journal, in bytes; default 4 MiB.
+	SegmentSize int64
+	// SilentAfter is how long a participant may say nothing before its
+	// connection is given up, default 3 s; its heartbeats come every 500 ms.
+	SilentAfter time.Duration
+	// Tick is the owner's clock: how exact the waits of requests are, and how
+	// soon lazy records are written when it is quiet. Default 20 ms.
+	Tick time.Duration
+	// DrainWait is how long Close waits for what is under way, default 2 s.
+	DrainWait time.Duration
+	// StatusWait is how long Status and Statfs wait for a participant, default 500 ms.
+	StatusWait time.Duration
+
+	// MaxStages bounds the contents being staged at one time, default 64;
+	// each takes at most 1 MiB of memory. More wait.
+	MaxStages int
+	// MaxAhead, MaxQueued and so on: see commit.Options.
+	MaxAhead  uint64
+	MaxBytes  int64
+	MaxQueued int
+}
+
+func (o *Options) validate() error {
+	if o.Dir == "" || o.Dial == nil {
+		return wire.NewError(wire.CodeInvalid, "a coordinator needs a data directory and a way to its participants")
+	}
+	if o.FS == nil {
+		o.FS = disk.New()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Root == nil {
+		o.Root = &wire.Root{Mode: 0o755, UID: uint32(os.Getuid()), GID: uint32(os.Getgid()), Time: time.Now().UnixNano()}
+	}
+	if o.SegmentSize == 0 {
+		o.SegmentSize = 4 << 20
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{{&o.SilentAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond}} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+		if *d.v < time.Millisecond {
+			return wire.NewError(wire.CodeInvalid, "a wait of less than a millisecond")
+		}
+	}
+	if o.MaxStages == 0 {
+		o.MaxStages = 64
+	}
+	if o.MaxStages < 0 {
+		return wire.NewError(wire.CodeInvalid, "a negative number of stages")
+	}
+	return nil
+}
+
+// Coordinator serves a cluster.
+type Coordinator struct {
+	o       Options
+	log     *slog.Logger
+	began   time.Time
+	lock    interface{ Close() error }
+	cluster wire.UUID
+	epoch   wire.Epoch
+
+	// The owner's alone:
+	m       *commit.Machine
+	ledger  *ledger
+	lastMS  int64 // milliseconds since began that the machine was told of
+	served  bool
+	closing chan struct{} // closed when Close was called
+	drained bool
+
+	inbox inbox
+	links []atomic.Pointer[link] // by member; nil: none. Stored by the owner
+	peers []*peer
+	names []string
+	// readPoint is the machine's, for reads that do not pass through the
+	// owner. It is stored before any reply of the same turn is given (P5).
+	readPoint atomic.Uint64
+	changed   notifier // links, service
+	stages    chan struct{}
+	space     spaceCache
+	rotten    rottenList
+
+	ctx       context.Context // of everything that waits; ends with the owner
+	cancel    context.CancelFunc
+	crew      crew
+	closeOnce sync.Once
+	ready     chan struct{}
+	done      chan struct{}
+	err       error // why it ended by itself; set before done is closed
+}
+
+var _ wire.Service = (*Coordinator)(nil)
+
+var errStopped = wire.NewError(wire.CodeUnavailable, "the coordinator has stopped")
+
+// Open starts a coordinator on a data directory. It returns when its epoch is
+// durable; it serves when Ready says so. Errors are *wire.Error and name the
+// file: CodeBusy when another process holds the directory, CodeCorrupt for
+// damage, CodeInvalid for a list of participants that is not the cluster's.
+func Open(o Options) (*Coordinator, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	var fresh, run wire.UUID
+	for _, u := range []*wire.UUID{&fresh, &run} {
+		if _, err := rand.Read(u[:]); err != nil {
+			return nil, wire.NewError(wire.CodeIO, "no random numbers: "+err.Error())
+		}
+	}
+	lock, cluster, err := openDir(o.FS, o.Dir, fresh)
+	if err != nil {
+		return nil, err
+	}
+	c := &Coordinator{
+		o: o, log: o.Logger, began: time.Now(), lock: lock, cluster: cluster,
+		closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), stages: make(chan struct{}, o.MaxStages),
+	}
+	c.inbox.wake = make(chan struct{}, 1)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if err := c.reign(run); err != nil {
+		c.cancel()
+		return nil, errors.Join(err, lock.Close())
+	}
+	c.start()
+	return c, nil
+}
+
+// reign begins the next epoch: durable before anybody is greeted (P6).
+func (c *Coordinator) reign(run wire.UUID) error {
+	led, state, err := openLedger(c.o.FS, c.o.Dir+"/"+journalName, c.o.SegmentSize)
+	if err != nil {
+		return err
+	}
+	c.epoch = wire.Epoch{Number: state.Epoch.Number + 1, Run: run}
+	opts := commit.Options{
+		State: state, Peers: c.o.Participants, Cluster: c.cluster, Root: *c.o.Root,
+		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
+	}
+	opts.State.Epoch = c.epoch
+	if c.m, err = commit.New(opts); err == nil { // a wrong list of participants costs no epoch
+		var keeper authority = led
+		err = keeper.Reign(c.epoch)
+	}
+	if err != nil {
+		return errors.Join(err, led.close())
+	}
+	failpoint.At("coordinator.epoch-journaled")
+	c.ledger = led
+	return nil
+}
+
+func (c *Coordinator) start() {
+	c.ledger.run(func(f func()) { c.post(f) }, c.journalProblem)
+	members := c.m.Members()
+	c.links = make([]atomic.Pointer[link], len(members))
+	for i, mem := range members {
+		c.peers = append(c.peers, &peer{state: stateGreeting})
+		c.names = append(c.names, mem.Name)
+		c.crew.start(func() { c.keep(i, Peer{Name: mem.Name, Addr: mem.Addr}) })
+	}
+	go c.own()
+}
+
+// Ready is closed when the coordinator serves for the first time.
+func (c *Coordinator) Ready() <-chan struct{} { return c.ready }
+
+// Done is closed when the coordinator has ended, by Close or by itself.
+func (c *Coordinator) Done() <-chan struct{} { return c.done }
+
+// Err tells, after Done, why the coordinator has ended by itself; nil after Close.
+func (c *Coordinator) Err() error {
+	select {
+	case <-c.done:
+		return c.err
+	default:
+		return nil
+	}
+}
+
+// Epoch is the coordinator's reign.
+func (c *Coordinator) Epoch() wire.Epoch { return c.epoch }
+
+// Cluster is the cluster's name.
+func (c *Coordinator) Cluster() wire.UUID { return c.cluster }
+
+// Close ends the coordinator: nothing more is put, what is under way gets
+// DrainWait, then links and journal are closed. It returns when all
+// goroutines are gone; the error is why the coordinator had ended by itself.
+func (c *Coordinator) Close() error {
+	c.closeOnce.Do(func() { close(c.closing) })
+	<-c.done
+	return c.err
+}

@@ -1,0 +1,257 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tpcfs/wire"
+	"tpcfs/wire/failpoint"
+)
+
+// link is a connection to a participant from its greeting on.
+type link struct {
+	member  int
+	number  uint64 // as the machine counts; set before anything else uses the link
+	name    string
+	replica wire.Replica
+	stream  wire.TxStream
+	ctx     context.Context // ends with the link
+	cancel  context.CancelFunc
+	heard   atomic.Int64 // when something came, nanoseconds since the coordinator's start
+
+	mu   sync.Mutex    // guards out
+	out  []wire.Down   // what the owner has queued; bounded by what the machine holds of its streams
+	wake chan struct{} // capacity 1: out is not empty
+}
+
+// push queues messages for the link's sender.
+func (l *link) push(d wire.Down) {
+	l.mu.Lock()
+	l.out = append(l.out, d)
+	n := len(l.out)
+	l.mu.Unlock()
+	if n == 1 {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take waits for messages; spare is used again. nil: the link has ended.
+func (l *link) take(spare []wire.Down) []wire.Down {
+	select {
+	case <-l.wake:
+	case <-l.ctx.Done():
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := l.out
+	l.out = spare[:0]
+	return out
+}
+
+// send gives the stream what is queued, in order, until the link ends.
+func (l *link) send() {
+	var batch []wire.Down
+	for {
+		clear(batch)
+		if batch = l.take(batch); batch == nil {
+			return
+		}
+		for i := range batch {
+			sendPoint(batch[i].Entry)
+			if err := l.stream.Send(batch[i]); err != nil {
+				l.cancel()
+				return
+			}
+		}
+	}
+}
+
+func sendPoint(e *wire.Entry) {
+	switch {
+	case e == nil:
+	case e.Kind == wire.EntryPrepare:
+		failpoint.At("coordinator.send-prepare")
+	case e.Kind == wire.EntryCommit:
+		failpoint.At("coordinator.send-commit")
+	case e.Kind == wire.EntryAbort:
+		failpoint.At("coordinator.send-abort")
+	case e.Kind == wire.EntryOpen:
+		failpoint.At("coordinator.open")
+	}
+}
+
+// How long the steps of opening a link may take, and how soon it is tried again.
+const (
+	dialWait     = 5 * time.Second
+	greetWait    = 30 * time.Second // the participant makes its fence durable
+	firstBackoff = 10 * time.Millisecond
+	lastBackoff  = 80 * time.Millisecond // a participant that is back is found soon
+	refusedPause = time.Second
+)
+
+// peer is what is known of the way to a participant, for status.
+type peer struct {
+	mu    sync.Mutex // guards both
+	state string
+	err   string
+}
+
+func (p *peer) set(state string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state
+	switch {
+	case err != nil:
+		p.err = err.Error()
+	case state != stateUnreachable:
+		p.err = ""
+	}
+}
+
+func (p *peer) get() (state, err string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state, p.err
+}
+
+// The states of wire.MemberStatus.
+const (
+	stateInSync      = "in sync"
+	stateUnreachable = "unreachable"
+	stateGreeting    = "greeting"
+	stateRefused     = "refused"
+)
+
+// keep keeps a link to a participant until the coordinator ends.
+func (c *Coordinator) keep(i int, p Peer) {
+	backoff := time.Duration(0)
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-time.After(backoff):
+		}
+		began := time.Now()
+		state, err := c.visit(i, p)
+		if c.ctx.Err() != nil {
+			return
+		}
+		before, _ := c.peers[i].get()
+		c.peers[i].set(state, err)
+		if before != state {
+			c.log.Warn("participant", "name", p.Name, "addr", p.Addr, "state", state, "err", err)
+		}
+		switch {
+		case state == stateRefused:
+			backoff = refusedPause
+		case time.Since(began) > time.Second:
+			backoff = 0
+		default:
+			backoff = min(max(2*backoff, firstBackoff), lastBackoff)
+		}
+	}
+}
+
+// visit opens a link and serves it until it ends. It tells how it ended.
+func (c *Coordinator) visit(i int, p Peer) (state string, err error) {
+	dialCtx, cancelDial := context.WithTimeout(c.ctx, dialWait)
+	defer cancelDial()
+	replica, err := c.o.Dial(dialCtx, p)
+	if err != nil {
+		if wire.CodeOf(err) == wire.CodeProtocol {
+			return stateRefused, err
+		}
+		return stateUnreachable, err
+	}
+	if s, _ := c.peers[i].get(); s != stateRefused {
+		c.peers[i].set(stateGreeting, nil)
+	}
+	l := &link{member: i, name: p.Name, replica: replica, wake: make(chan struct{}, 1)}
+	l.ctx, l.cancel = context.WithCancel(c.ctx)
+	defer func() {
+		l.cancel()
+		_ = replica.Close() // the link is given up either way
+	}()
+	greetCtx, cancelGreet := context.WithTimeout(l.ctx, greetWait)
+	defer cancelGreet()
+	greet, ok := c.greet(i)
+	if !ok {
+		return stateRefused, errStopped
+	}
+	greeting, stream, err := replica.Greet(greetCtx, greet)
+	if err != nil {
+		return c.greetFailed(i, err)
+	}
+	l.stream = stream
+	l.heard.Store(int64(time.Since(c.began)))
+	if !c.welcome(l, greeting) {
+		_ = stream.Close()
+		return stateRefused, errStopped
+	}
+	c.peers[i].set(stateInSync, nil)
+	c.log.Info("participant linked", "name", p.Name, "addr", p.Addr, "position", greeting.Position.String())
+	err = c.converse(l)
+	c.ask(context.Background(), func() {
+		c.links[i].CompareAndSwap(l, nil)
+		c.m.LinkDown(i, l.number)
+		c.changed.notify()
+	})
+	return stateUnreachable, err
+}
+
+func (c *Coordinator) greetFailed(i int, err error) (string, error) {
+	e := asError(err)
+	if e.Lost || e.Code == wire.CodeUnavailable || e.Code == wire.CodeCanceled || e.Code == wire.CodeUnknownOutcome {
+		return stateUnreachable, err
+	}
+	c.ask(c.ctx, func() { c.m.Refused(i, e) })
+	return stateRefused, err
+}
+
+// welcome gives the owner a greeting; false: the coordinator has stopped.
+func (c *Coordinator) welcome(l *link, g wire.Greeting) bool {
+	failpoint.At("coordinator.greeted")
+	ran := c.ask(c.ctx, func() {
+		if l.number = c.m.Greeted(l.member, g); l.number != 0 {
+			c.links[l.member].Store(l)
+			c.changed.notify()
+		}
+	})
+	return ran && l.number != 0
+}
+
+// greet is what the member is greeted with; false: the coordinator has stopped.
+func (c *Coordinator) greet(i int) (g wire.Greet, ok bool) {
+	answer := make(chan wire.Greet, 1)
+	if !c.ask(c.ctx, func() { answer <- c.m.Greet(i) }) {
+		return g, false
+	}
+	return <-answer, true
+}
+
+// converse sends and receives until the link ends.
+func (c *Coordinator) converse(l *link) error {
+	var wg sync.WaitGroup
+	wg.Go(l.send)
+	wg.Go(func() { // what ends the link ends the calls that wait on it
+		<-l.ctx.Done()
+		_ = l.stream.Close()
+		_ = l.replica.Close()
+	})
+	defer wg.Wait()
+	defer l.cancel()
+	for {
+		up, err := l.stream.Recv()
+		if err != nil {
+			return err
+		}
+		l.heard.Store(int64(time.Since(c.began)))
+		c.post(func() { c.m.Up(l.member, l.number, &up) })
+	}
+}

@@ -1,0 +1,296 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"tpcfs/coordinator/commit"
+	"tpcfs/journal"
+	"tpcfs/wire"
+	"tpcfs/wire/failpoint"
+)
+
+// inbox is what the owner has to do next. Its length is bounded by its
+// users: requests by the sessions' limits, messages by the streams'.
+type inbox struct {
+	mu     sync.Mutex // guards the following
+	items  []func()
+	closed bool
+	wake   chan struct{} // capacity 1: items is not empty
+}
+
+// post hands the owner a function. false: the owner is gone.
+func (b *inbox) post(f func()) bool {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return false
+	}
+	b.items = append(b.items, f)
+	n := len(b.items)
+	b.mu.Unlock()
+	if n == 1 {
+		select {
+		case b.wake <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// take returns what was posted; spare is used again.
+func (b *inbox) take(spare []func(), last bool) []func() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	items := b.items
+	b.items = spare[:0]
+	b.closed = last
+	return items
+}
+
+// crew is the coordinator's goroutines but the owner.
+type crew struct {
+	mu     sync.Mutex // guards closed, and the order of wg's Add and Wait
+	closed bool
+	wg     sync.WaitGroup
+}
+
+// start runs f in a goroutine of its own; false: the coordinator is ending.
+func (w *crew) start(f func()) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.wg.Go(f)
+	return true
+}
+
+// wait lets nobody start any more and waits for all.
+func (w *crew) wait() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.wg.Wait()
+}
+
+// notifier wakes all who wait for a change.
+type notifier struct {
+	mu sync.Mutex // guards ch
+	ch chan struct{}
+}
+
+// wait returns what the next notify closes. Look at the state after that.
+func (n *notifier) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch == nil {
+		n.ch = make(chan struct{})
+	}
+	return n.ch
+}
+
+func (n *notifier) notify() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch != nil {
+		close(n.ch)
+		n.ch = nil
+	}
+}
+
+func (c *Coordinator) post(f func()) bool { return c.inbox.post(f) }
+
+// ask runs f in the owner and waits for it; f may run later all the same when
+// ctx ends first. false: it did not run yet, and perhaps never will.
+func (c *Coordinator) ask(ctx context.Context, f func()) bool {
+	ran := make(chan struct{})
+	if !c.post(func() { f(); close(ran) }) {
+		return false
+	}
+	select {
+	case <-ran:
+		return true
+	case <-ctx.Done():
+	case <-c.done:
+	}
+	select {
+	case <-ran:
+		return true
+	default:
+		return false
+	}
+}
+
+// own is the owner goroutine: everything that changes the machine happens here.
+func (c *Coordinator) own() {
+	tick := time.NewTicker(c.o.Tick)
+	defer tick.Stop()
+	var batch []func()
+	var drain <-chan time.Time
+	closing := c.closing
+	for {
+		ticked := false
+		select {
+		case <-c.inbox.wake:
+		case <-tick.C:
+			ticked = true
+		case <-closing:
+			closing = nil
+			c.m.Shut()
+			drain = time.After(c.o.DrainWait)
+		case <-drain:
+			c.drained = true
+		}
+		batch = c.inbox.take(batch, false)
+		c.m.Clock(time.Now().UnixNano())
+		for i, f := range batch {
+			f()
+			batch[i] = nil
+		}
+		if ticked {
+			c.tick()
+		}
+		c.carryOut(c.m.Ready())
+		if c.m.Stopped() != nil || closing == nil && (c.drained || c.m.Idle()) {
+			break
+		}
+	}
+	c.end(batch)
+}
+
+// end answers everybody, ends all goroutines and closes the files.
+func (c *Coordinator) end(batch []func()) {
+	stop := c.m.Stopped()
+	if stop == nil {
+		c.m.Halt(wire.NewError(wire.CodeUnavailable, "it was shut down"))
+	} else {
+		c.log.Error("coordinator stops", "err", stop)
+	}
+	c.readPoint.Store(0)
+	c.cancel()
+	for _, f := range c.inbox.take(batch, true) {
+		f()
+	}
+	c.carryOut(c.m.Ready())
+	c.changed.notify()
+	c.crew.wait()
+	err := c.ledger.close()
+	err = errors.Join(err, c.lock.Close())
+	switch {
+	case stop != nil:
+		c.err = stop
+	case err != nil:
+		c.err = &wire.Error{Code: wire.CodeIO, Name: c.o.Dir, Text: err.Error()}
+	}
+	close(c.done)
+}
+
+// carryOut does what the machine asks for.
+func (c *Coordinator) carryOut(rd commit.Ready) {
+	for range rd.Commits {
+		failpoint.At("coordinator.votes")
+	}
+	if rd.Serving {
+		failpoint.At("coordinator.recovery")
+	}
+	c.readPoint.Store(c.m.ReadPoint())
+	for i := range rd.Sends {
+		s := &rd.Sends[i]
+		if l := c.links[s.Member].Load(); l != nil && l.number == s.Link {
+			l.push(s.Down)
+		}
+	}
+	for _, r := range rd.Replies {
+		r.Request.Token.(*call).done <- r
+		failpoint.At("coordinator.replied")
+	}
+	c.journal(rd.Records)
+	for _, d := range rd.Drop {
+		c.log.Error("participant broke the protocol: its connection is closed", "name", c.m.Members()[d.Member].Name, "err", d.Err)
+		if l := c.links[d.Member].Load(); l != nil && l.number == d.Link {
+			l.cancel()
+		}
+	}
+	if len(rd.Unstage) > 0 && c.m.Stopped() == nil {
+		c.unstage(rd.Unstage)
+	}
+	if rd.Serving && !c.served {
+		c.served = true
+		c.log.Info("serving", "epoch", c.epoch.Number)
+		close(c.ready)
+		c.changed.notify()
+	}
+}
+
+// journal appends records: CONFIG through the authority, the rest lazily.
+func (c *Coordinator) journal(records []*commit.Record) {
+	if c.m.Stopped() != nil {
+		return
+	}
+	var err error
+	if len(records) > 0 && records[0].Kind == commit.RecConfig {
+		r := records[0]
+		var keeper authority = c.ledger
+		err = keeper.Configure(r, func() {
+			failpoint.At("coordinator.config")
+			c.m.Journaled(r.Config.ID)
+		})
+		records = records[1:]
+	}
+	if err == nil {
+		err = c.ledger.append(records)
+	}
+	if err != nil {
+		c.journalProblem(err)
+	}
+}
+
+// journalProblem is called in the owner with what became of a sync. A failure
+// is fatal (P12); a full disk makes requests wait.
+func (c *Coordinator) journalProblem(err error) {
+	var full *journal.FullError
+	switch {
+	case err == nil:
+		c.m.JournalFull(false)
+	case errors.As(err, &full):
+		c.m.JournalFull(true)
+		c.log.Error("the coordinator's disk is full: no change is begun", "err", err)
+	default:
+		c.m.Halt(&wire.Error{Code: wire.CodeIO, Name: c.o.Dir, Text: "the coordinator's journal has failed: " + err.Error() +
+			". Mend the disk and start again"})
+	}
+}
+
+// tick tells the machine the time, gives up silent links, and lets the
+// journal write what is lazy.
+func (c *Coordinator) tick() {
+	if c.m.Stopped() != nil {
+		return
+	}
+	now := time.Since(c.began)
+	ms := now.Milliseconds()
+	elapsed := ms - c.lastMS
+	c.lastMS = ms
+	slept := time.Duration(elapsed)*time.Millisecond > c.o.SilentAfter/2 // this process stood still, not they
+	c.m.Tick(min(elapsed, 1000))
+	for i := range c.links {
+		l := c.links[i].Load()
+		switch {
+		case l == nil:
+		case slept:
+			l.heard.Store(int64(now))
+		case now-time.Duration(l.heard.Load()) > c.o.SilentAfter:
+			c.log.Warn("participant is silent: its connection is given up", "name", l.name)
+			l.cancel()
+			c.links[i].CompareAndSwap(l, nil)
+			c.m.LinkDown(i, l.number)
+			c.changed.notify()
+		}
+	}
+	if err := c.ledger.tick(c.m.Snapshot); err != nil {
+		c.journalProblem(err)
+	}
+}

@@ -1,0 +1,247 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// maxRestarts bounds how often a read begins again because the file changes.
+const maxRestarts = 8
+
+// retryPause is how long a read waits when all participants have failed it.
+const retryPause = 50 * time.Millisecond
+
+// reading is one Read on its way through the participants.
+type reading struct {
+	c   *Coordinator
+	req wire.Read
+	w   wire.PieceWriter
+
+	// What was passed on to w since the last beginning.
+	next    int64   // the offset after it
+	version wire.ID // of it; 0: nothing was
+	werr    error   // why w does not take more
+
+	tried    []bool // members that have failed since the last pause
+	corrupt  error  // what the last of them said that found its copy rotten
+	last     error // what the last of the others said
+	restarts int
+}
+
+// Read implements wire.Service.
+func (c *Coordinator) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) {
+	if req.Wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
+		defer cancel()
+	}
+	r := &reading{c: c, req: req, w: w, next: req.Offset}
+	for {
+		changed := c.changed.wait() // before the look at what may change
+		l := c.pick(r.tried)
+		point := c.readPoint.Load()
+		if l == nil || point == 0 {
+			if r.corrupt != nil && l == nil { // of all that can be asked
+				return wire.ReadReply{}, r.named(r.corrupt)
+			}
+			if err := r.pause(ctx, changed); err != nil {
+				return wire.ReadReply{}, err
+			}
+			continue
+		}
+		reply, err := r.attempt(ctx, l, point)
+		if err == nil {
+			return reply, nil
+		}
+		if done, err := r.judge(ctx, l, err); done {
+			return wire.ReadReply{}, r.named(err)
+		}
+	}
+}
+
+// pick chooses a linked participant at random that was not tried; nil: none.
+func (c *Coordinator) pick(tried []bool) *link {
+	n := len(c.links)
+	first := rand.IntN(n)
+	for k := range n {
+		i := (first + k) % n
+		if tried != nil && tried[i] {
+			continue
+		}
+		if l := c.links[i].Load(); l != nil {
+			return l
+		}
+	}
+	return nil
+}
+
+// pause waits until there may be somebody to ask.
+func (r *reading) pause(ctx context.Context, changed <-chan struct{}) error {
+	var again <-chan time.Time
+	if r.tried != nil { // all have failed, but are there
+		again = time.After(retryPause)
+	}
+	select {
+	case <-changed:
+	case <-again:
+	case <-r.c.done:
+		return r.named(errStopped)
+	case <-ctx.Done():
+		return r.named(r.expired(ctx))
+	}
+	r.tried, r.corrupt = nil, nil
+	return nil
+}
+
+// expired says why a read has found no answer in time.
+func (r *reading) expired(ctx context.Context) *wire.Error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return wire.NewError(wire.CodeCanceled, "given up")
+	}
+	text := "no participant answered in time"
+	if missing := r.c.unlinked(); len(missing) > 0 {
+		text += "; not connected: " + strings.Join(missing, ", ")
+	}
+	if r.c.readPoint.Load() == 0 {
+		text = "the coordinator does not serve yet: it waits for participants " + strings.Join(r.c.unlinked(), ", ")
+	}
+	if r.last != nil {
+		text += ": " + r.last.Error()
+	}
+	return wire.NewError(wire.CodeUnavailable, text)
+}
+
+// unlinked names the participants without a connection.
+func (c *Coordinator) unlinked() []string {
+	var names []string
+	for i := range c.links {
+		if c.links[i].Load() == nil {
+			names = append(names, c.names[i])
+		}
+	}
+	return names
+}
+
+// attempt asks one participant, for the rest if something was passed on.
+func (r *reading) attempt(ctx context.Context, l *link, point uint64) (wire.ReadReply, error) {
+	req := r.req
+	req.Wait = 0
+	if r.version != 0 {
+		req.IfVersion = r.version
+		req.Offset = r.next
+		if req.Length >= 0 {
+			req.Length -= r.next - r.req.Offset
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(l.ctx, cancel) // a lost link ends the call
+	defer stop()
+	return l.replica.Read(ctx, wire.PositionedRead{Epoch: r.c.epoch, Index: point, Read: req}, r)
+}
+
+// WritePiece passes a piece on, if it is the next one of the version begun.
+func (r *reading) WritePiece(p wire.Piece) error {
+	switch {
+	case p.Offset != r.next:
+		return &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf("a piece at %d in place of %d", p.Offset, r.next)}
+	case r.version != 0 && p.Version != r.version:
+		return wire.NewError(wire.CodeChanged, "the file changed while it was read")
+	case len(p.Data) > wire.PieceSize:
+		return wire.NewError(wire.CodeProtocol, "a piece that is too long")
+	}
+	if err := r.w.WritePiece(p); err != nil {
+		r.werr = err
+		return err
+	}
+	r.version = p.Version
+	r.next += int64(len(p.Data))
+	return nil
+}
+
+// judge tells whether an error is the answer, or somebody else is to be asked.
+func (r *reading) judge(ctx context.Context, l *link, err error) (done bool, answer error) {
+	switch {
+	case r.werr != nil:
+		return true, r.werr
+	case ctx.Err() != nil:
+		return true, r.expired(ctx)
+	}
+	switch e := asError(err); e.Code {
+	case wire.CodeChanged:
+		if r.req.IfVersion != 0 {
+			return true, e
+		}
+		// From the beginning, with the version of now (W5).
+		if r.restarts++; r.restarts > maxRestarts {
+			return true, &wire.Error{Code: wire.CodeChanged, Text: fmt.Sprintf("the file changed %d times while it was read", r.restarts)}
+		}
+		r.next, r.version = r.req.Offset, 0
+		return false, nil
+	case wire.CodeCorrupt:
+		r.corrupt = e
+		r.c.logRotten(l, &r.req, e)
+	case wire.CodeUnavailable, wire.CodeUnknownOutcome, wire.CodeIO, wire.CodeProtocol, wire.CodeStaleEpoch, wire.CodeReplaced, wire.CodeCanceled:
+		r.last = e
+	default:
+		return true, e
+	}
+	if r.tried == nil {
+		r.tried = make([]bool, len(r.c.links))
+	}
+	r.tried[l.member] = true
+	return false, nil
+}
+
+var readNames = map[wire.ReadKind]string{
+	wire.ReadFile: "readFile", wire.ReadStat: "stat", wire.ReadList: "list", wire.ReadLink: "readlink",
+	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr",
+}
+
+func (r *reading) named(err error) *wire.Error {
+	e := *asError(err)
+	if e.Op == "" {
+		e.Op = readNames[r.req.Kind]
+	}
+	if e.Name == "" {
+		e.Name = r.req.At.String()
+	}
+	return &e
+}
+
+// maxRotten is how many rotten files are remembered as logged.
+const maxRotten = 1000
+
+// rottenList keeps one damaged file from filling the log.
+type rottenList struct {
+	mu   sync.Mutex // guards seen
+	seen map[rottenFile]bool
+}
+
+type rottenFile struct {
+	member int
+	at     wire.At
+}
+
+func (c *Coordinator) logRotten(l *link, req *wire.Read, err *wire.Error) {
+	k := rottenFile{l.member, req.At}
+	c.rotten.mu.Lock()
+	known := c.rotten.seen[k]
+	if !known {
+		if c.rotten.seen == nil || len(c.rotten.seen) >= maxRotten {
+			c.rotten.seen = map[rottenFile]bool{}
+		}
+		c.rotten.seen[k] = true
+	}
+	c.rotten.mu.Unlock()
+	if !known {
+		c.log.Error("a participant's copy is damaged; read from another", "name", l.name, "file", req.At.String(), "err", err)
+	}
+}

@@ -1,0 +1,302 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// pieceBuffers is how many pieces of one stage are in memory: the slowest
+// participant sets the pace.
+const pieceBuffers = 8
+
+// Stage implements wire.Service: every piece goes to all participants as it comes.
+func (c *Coordinator) Stage(ctx context.Context, session wire.SessionID, req wire.StageRequest, pieces wire.PieceReader) (wire.StageReply, error) {
+	reply, err := c.stage(ctx, session, req, pieces)
+	if err != nil {
+		e := *asError(err)
+		e.Op, e.Name = "stage", req.Name
+		return wire.StageReply{}, &e
+	}
+	return reply, nil
+}
+
+func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wire.StageRequest, pieces wire.PieceReader) (wire.StageReply, error) {
+	if req.Size > wire.MaxFileSize {
+		return wire.StageReply{}, &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf("%d bytes, at most %d", req.Size, int64(wire.MaxFileSize))}
+	}
+	waitCtx, cancelWait := ctx, context.CancelFunc(func() {})
+	if req.Wait > 0 { // for the beginning; then progress is watched link by link
+		waitCtx, cancelWait = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
+	}
+	defer cancelWait()
+	select {
+	case c.stages <- struct{}{}:
+		defer func() { <-c.stages }()
+	case <-waitCtx.Done():
+		return wire.StageReply{}, &wire.Error{Code: asError(waitCtx.Err()).Code, Text: "too many contents are being staged; nothing changed"}
+	case <-c.ctx.Done():
+		return wire.StageReply{}, errStopped
+	}
+	id, links, err := c.beginStage(waitCtx, session, req.Link)
+	if err != nil {
+		return wire.StageReply{}, err
+	}
+	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name}, links, pieces)
+	known := make(chan struct{})
+	if c.post(func() { c.m.EndStage(id, err == nil); close(known) }) {
+		select {
+		case <-known: // a Transact that names it may follow at once
+		case <-c.done:
+		}
+	}
+	return reply, err
+}
+
+// beginStage waits until all participants have a link, and takes an id.
+func (c *Coordinator) beginStage(ctx context.Context, session wire.SessionID, number uint64) (wire.ID, []*link, error) {
+	type begun struct {
+		id    wire.ID
+		links []*link
+		err   *wire.Error
+	}
+	for {
+		changed := c.changed.wait()
+		answer := make(chan begun, 1)
+		posted := c.post(func() {
+			var b begun
+			if b.id, b.err = c.m.BeginStage(session, number); b.err == nil {
+				for i := range c.links {
+					b.links = append(b.links, c.links[i].Load())
+				}
+			}
+			answer <- b
+		})
+		if !posted {
+			return 0, nil, errStopped
+		}
+		b := <-answer // the owner never waits
+		switch {
+		case b.err == nil:
+			return b.id, b.links, nil
+		case b.err.Code != wire.CodeUnavailable:
+			return 0, nil, b.err
+		}
+		select {
+		case <-changed:
+		case <-c.ctx.Done():
+			return 0, nil, errStopped
+		case <-ctx.Done():
+			e := *b.err
+			if errors.Is(ctx.Err(), context.Canceled) {
+				e.Code = wire.CodeCanceled
+			}
+			return 0, nil, &e
+		}
+	}
+}
+
+// fanOut brings the pieces to all links and compares what they say.
+func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links []*link, pieces wire.PieceReader) (wire.StageReply, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	f := newFan(ctx, len(links))
+	replies := make([]wire.StageReply, len(links))
+	errs := make([]error, len(links))
+	var wg sync.WaitGroup
+	for i, l := range links {
+		wg.Go(func() {
+			defer context.AfterFunc(l.ctx, cancel)()
+			replies[i], errs[i] = l.replica.Stage(ctx, req, &fanReader{f: f, in: f.out[i]})
+			if errs[i] != nil {
+				cancel() // the others' work is in vain
+			}
+		})
+	}
+	feedErr := f.feed(req.Size, pieces)
+	if feedErr != nil {
+		cancel()
+	}
+	f.finish()
+	wg.Wait()
+	if feedErr != nil && !errors.Is(feedErr, context.Canceled) {
+		return wire.StageReply{}, feedErr
+	}
+	return judgeStage(ctx, req.ID, links, replies, errs)
+}
+
+// judgeStage: the same from everybody, or what is most telling.
+func judgeStage(ctx context.Context, id wire.ID, links []*link, replies []wire.StageReply, errs []error) (wire.StageReply, error) {
+	var worst *wire.Error
+	for i, l := range links {
+		if errs[i] == nil {
+			continue
+		}
+		e := *asError(errs[i])
+		e.Who = l.name
+		switch e.Code {
+		case wire.CodeNoSpace, wire.CodeTooLarge, wire.CodeInvalid, wire.CodeCorrupt:
+			e.Text = "participant " + l.name + ": " + e.Text
+			return wire.StageReply{}, &e
+		case wire.CodeCanceled:
+			if l.ctx.Err() == nil {
+				continue // because of another
+			}
+		}
+		e.Code = wire.CodeUnavailable
+		e.Text = "participant " + l.name + " was lost while the contents were brought to it; nothing changed: " + errs[i].Error()
+		worst = &e
+	}
+	switch {
+	case worst != nil:
+		return wire.StageReply{}, worst
+	case ctx.Err() != nil:
+		return wire.StageReply{}, wire.NewError(wire.CodeCanceled, "given up; nothing changed")
+	}
+	for i, r := range replies {
+		if r.Size != replies[0].Size || r.Sum != replies[0].Sum {
+			return wire.StageReply{}, &wire.Error{Code: wire.CodeCorrupt, Who: links[i].name, Text: fmt.Sprintf(
+				"participant %s has %d bytes (sum %08x) of what is %d bytes (sum %08x) at %s; nothing changed: try again",
+				links[i].name, r.Size, r.Sum, replies[0].Size, replies[0].Sum, links[0].name)}
+		}
+	}
+	reply := replies[0]
+	reply.ID = id
+	return reply, nil
+}
+
+// piece is a copy of a client's piece, shared by the links.
+type piece struct {
+	wire.Piece
+	buf  *[]byte
+	refs atomic.Int32
+}
+
+var pieceBufs = sync.Pool{New: func() any { b := make([]byte, wire.PieceSize); return &b }}
+
+// fan hands pieces to all links. At most pieceBuffers are on their way.
+type fan struct {
+	ctx  context.Context
+	out  []chan *piece // by link, each with room for all
+	free chan struct{} // a token for each piece that may still be read
+	done bool          // the last piece was fed; read after out is closed
+}
+
+func newFan(ctx context.Context, n int) *fan {
+	f := &fan{ctx: ctx, free: make(chan struct{}, pieceBuffers)}
+	for range n {
+		f.out = append(f.out, make(chan *piece, pieceBuffers))
+	}
+	for range pieceBuffers {
+		f.free <- struct{}{}
+	}
+	return f
+}
+
+// feed reads all pieces and checks their order, sums and size (G7).
+func (f *fan) feed(size int64, pieces wire.PieceReader) error {
+	var next int64
+	for {
+		select {
+		case <-f.free:
+		case <-f.ctx.Done():
+			return f.ctx.Err()
+		}
+		p, err := pieces.ReadPiece()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case p.Offset != next || len(p.Data) == 0 || len(p.Data) > wire.PieceSize:
+			return &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf("a piece of %d bytes at %d, expected at %d", len(p.Data), p.Offset, next)}
+		case wire.Sum(p.Data) != p.Sum:
+			return wire.NewError(wire.CodeCorrupt, "the contents changed on their way to the coordinator: their checksum does not match; try again")
+		}
+		if next += int64(len(p.Data)); next > wire.MaxFileSize || size >= 0 && next > size {
+			return &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf("more than the %d bytes announced, or allowed", size)}
+		}
+		f.give(p)
+	}
+	if size >= 0 && next != size {
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("%d bytes came, %d were announced", next, size)}
+	}
+	f.done = true
+	return nil
+}
+
+func (f *fan) give(p wire.Piece) {
+	c := &piece{Piece: p, buf: pieceBufs.Get().(*[]byte)}
+	c.Data = (*c.buf)[:copy(*c.buf, p.Data)]
+	c.refs.Store(int32(len(f.out)))
+	for _, ch := range f.out {
+		ch <- c // never waits: there are no more pieces than room
+	}
+}
+
+// finish tells the links that nothing more comes.
+func (f *fan) finish() {
+	for _, ch := range f.out {
+		close(ch)
+	}
+}
+
+// fanReader is one link's PieceReader.
+type fanReader struct {
+	f    *fan
+	in   chan *piece
+	last *piece // given out; its buffer is the reader's until the next call
+}
+
+// ReadPiece implements wire.PieceReader.
+func (r *fanReader) ReadPiece() (wire.Piece, error) {
+	if p := r.last; p != nil {
+		r.last = nil
+		if p.refs.Add(-1) == 0 {
+			pieceBufs.Put(p.buf)
+			r.f.free <- struct{}{}
+		}
+	}
+	select {
+	case p, ok := <-r.in:
+		if ok {
+			r.last = p
+			return p.Piece, nil
+		}
+		if r.f.done {
+			return wire.Piece{}, io.EOF
+		}
+	case <-r.f.ctx.Done():
+	}
+	return wire.Piece{}, wire.NewError(wire.CodeCanceled, "staging was given up")
+}
+
+// unstageWait bounds the dropping of staged objects; what it misses is swept
+// when the participants recover.
+const unstageWait = 10 * time.Second
+
+// unstage drops staged objects at all participants, in the background.
+func (c *Coordinator) unstage(ids []wire.ID) {
+	for i := range c.links {
+		l := c.links[i].Load()
+		if l == nil {
+			continue
+		}
+		c.crew.start(func() {
+			ctx, cancel := context.WithTimeout(l.ctx, unstageWait)
+			defer cancel()
+			if err := l.replica.Unstage(ctx, c.epoch, ids); err != nil && l.ctx.Err() == nil {
+				c.log.Warn("staged contents were not dropped; they are at the next recovery", "name", l.name, "err", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,143 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// Status implements wire.Service. It waits for nobody longer than StatusWait.
+func (c *Coordinator) Status(ctx context.Context) (wire.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.o.StatusWait)
+	defer cancel()
+	answer := make(chan wire.Status, 1)
+	if !c.ask(ctx, func() { answer <- c.m.Status() }) {
+		return wire.Status{Cluster: c.cluster, Epoch: c.epoch, Problem: c.gone(ctx, "status").Error()}, nil
+	}
+	s := <-answer
+	replicas := c.replicas(ctx)
+	for i := range s.Members {
+		m := &s.Members[i]
+		m.State, m.Error = c.peers[i].get()
+		m.Replica = replicas[i].status
+		if err := replicas[i].err; err != nil && m.Error == "" {
+			m.Error = err.Error()
+		}
+	}
+	return s, nil
+}
+
+type replicaAnswer struct {
+	status *wire.ReplicaStatus
+	err    error
+}
+
+// replicas asks all linked participants how they are, at once.
+func (c *Coordinator) replicas(ctx context.Context) []replicaAnswer {
+	type numbered struct {
+		i int
+		replicaAnswer
+	}
+	answers := make(chan numbered, len(c.links))
+	asked := 0
+	for i := range c.links {
+		l := c.links[i].Load()
+		if l == nil {
+			continue
+		}
+		started := c.crew.start(func() { // may outlive this call, not the link
+			ctx, cancel := context.WithTimeout(l.ctx, c.o.StatusWait)
+			defer cancel()
+			st, err := l.replica.Status(ctx)
+			if err != nil {
+				answers <- numbered{i, replicaAnswer{nil, err}}
+				return
+			}
+			answers <- numbered{i, replicaAnswer{&st, nil}}
+		})
+		if started {
+			asked++
+		}
+	}
+	list := make([]replicaAnswer, len(c.links))
+	for range asked {
+		select {
+		case a := <-answers:
+			list[a.i] = a.replicaAnswer
+		case <-ctx.Done():
+			return list
+		}
+	}
+	return list
+}
+
+// spaceAge is how long the answer to Statfs is used again.
+const spaceAge = time.Second
+
+// spaceCache is the last answer to Statfs.
+type spaceCache struct {
+	mu    sync.Mutex // guards the following; held while the participants are asked, for StatusWait at most
+	at    time.Time
+	space wire.Statfs
+}
+
+// Statfs implements wire.Service: the space of the fullest participant.
+func (c *Coordinator) Statfs(ctx context.Context) (wire.Statfs, error) {
+	type heard struct {
+		serviceTime int64
+		free        []uint64
+	}
+	answer := make(chan heard, 1)
+	ok := c.ask(ctx, func() {
+		h := heard{serviceTime: c.m.Status().ServiceTime}
+		for _, mem := range c.m.Members() {
+			h.free = append(h.free, mem.Free)
+		}
+		answer <- h
+	})
+	if !ok {
+		return wire.Statfs{}, c.gone(ctx, "statfs")
+	}
+	h := <-answer
+	s, ok := c.fullest(ctx)
+	if !ok {
+		return wire.Statfs{}, &wire.Error{Code: wire.CodeUnavailable, Op: "statfs", Text: "no participant answered"}
+	}
+	for i, free := range h.free {
+		if free > 0 && c.links[i].Load() != nil {
+			s.Free = min(s.Free, free)
+		}
+	}
+	s.ServiceTime = h.serviceTime
+	return s, nil
+}
+
+// fullest asks the participants for their space, at most once in spaceAge.
+func (c *Coordinator) fullest(ctx context.Context) (wire.Statfs, bool) {
+	c.space.mu.Lock()
+	defer c.space.mu.Unlock()
+	if !c.space.at.IsZero() && time.Since(c.space.at) < spaceAge {
+		return c.space.space, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.o.StatusWait)
+	defer cancel()
+	found := false
+	var s wire.Statfs
+	for _, a := range c.replicas(ctx) {
+		if a.status == nil {
+			continue
+		}
+		if !found || a.status.Free < s.Free {
+			s.Total, s.Free = a.status.Total, a.status.Free
+		}
+		s.Files = max(s.Files, a.status.Files)
+		found = true
+	}
+	if !found {
+		return c.space.space, !c.space.at.IsZero()
+	}
+	c.space.space, c.space.at = s, time.Now()
+	return s, true
+}

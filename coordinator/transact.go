@@ -1,0 +1,147 @@
+package coordinator
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"tpcfs/coordinator/commit"
+	"tpcfs/wire"
+	"tpcfs/wire/failpoint"
+)
+
+// call waits for the answer to a request.
+type call struct {
+	done chan commit.Reply // capacity 1
+}
+
+// asError makes an *wire.Error of any error.
+func asError(err error) *wire.Error {
+	var e *wire.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, context.Canceled):
+		return wire.NewError(wire.CodeCanceled, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return wire.NewError(wire.CodeUnavailable, "not in time")
+	}
+	return wire.NewError(wire.CodeIO, err.Error())
+}
+
+// Attach implements wire.Service.
+func (c *Coordinator) Attach(ctx context.Context, req wire.Attach) (wire.Attached, error) {
+	answer := make(chan wire.Attached, 1)
+	if !c.ask(ctx, func() { answer <- c.m.Attach(req.Session) }) {
+		return wire.Attached{}, c.gone(ctx, "attach")
+	}
+	return <-answer, nil
+}
+
+// Detach implements wire.Service.
+func (c *Coordinator) Detach(ctx context.Context, session wire.SessionID) error {
+	if !c.ask(ctx, func() { c.m.Detach(session) }) {
+		return c.gone(ctx, "detach")
+	}
+	return nil
+}
+
+// gone is the error of a call that the owner did not get to.
+func (c *Coordinator) gone(ctx context.Context, op string) *wire.Error {
+	if err := ctx.Err(); err != nil {
+		e := *asError(err)
+		e.Op = op
+		return &e
+	}
+	return &wire.Error{Code: wire.CodeUnavailable, Op: op, Text: errStopped.Text}
+}
+
+// Transact implements wire.Service.
+func (c *Coordinator) Transact(ctx context.Context, req wire.Transact, payload []byte) (wire.TransactReply, error) {
+	if err := checkPayload(&req, payload); err != nil {
+		return wire.TransactReply{}, err
+	}
+	if ctx.Err() != nil {
+		return wire.TransactReply{}, named(&req, asError(ctx.Err()))
+	}
+	// The streams keep both until every participant has them, longer than
+	// the caller may.
+	req.Mutations = slices.Clone(req.Mutations)
+	w := &call{make(chan commit.Reply, 1)}
+	r := &commit.Request{Transact: req, Payload: bytes.Clone(payload), Token: w}
+	submitted := c.post(func() {
+		failpoint.At("coordinator.before-put")
+		c.m.Submit(r)
+	})
+	if !submitted {
+		return wire.TransactReply{}, named(&req, errStopped)
+	}
+	var reply commit.Reply
+	select {
+	case reply = <-w.done:
+	case <-ctx.Done():
+		c.post(func() { c.m.Cancel(r) })
+		reply = <-w.done // the owner answers everything that was submitted
+		if reply.Err != nil && reply.Err.Code == wire.CodeCanceled && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			e := *reply.Err
+			e.Code = wire.CodeUnavailable
+			reply.Err = &e
+		}
+	}
+	if reply.Err != nil {
+		return wire.TransactReply{}, named(&req, reply.Err)
+	}
+	return reply.Reply, nil
+}
+
+// checkPayload checks that the inline contents are those that the client
+// summed up (G7).
+func checkPayload(req *wire.Transact, payload []byte) *wire.Error {
+	rest := payload
+	for i := range req.Mutations {
+		mu := &req.Mutations[i]
+		if mu.Kind != wire.MutWriteFile || mu.Content.Stage != 0 {
+			continue
+		}
+		size := mu.Content.Size
+		bad := func(code wire.Code, text string) *wire.Error {
+			return named(req, &wire.Error{Code: code, Mutation: i, Text: text})
+		}
+		if size < 0 || size > int64(len(rest)) {
+			return bad(wire.CodeInvalid, fmt.Sprintf("contents of %d bytes, of which %d came", size, len(rest)))
+		}
+		if size > 0 && wire.Sum(rest[:size]) != mu.Content.Sum {
+			return bad(wire.CodeCorrupt, "the contents changed on their way to the coordinator: their checksum does not match; try again")
+		}
+		rest = rest[size:]
+	}
+	if len(rest) > 0 {
+		return named(req, &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("%d bytes of contents that no mutation names", len(rest))})
+	}
+	return nil
+}
+
+var opNames = map[wire.MutationKind]string{
+	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
+	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+}
+
+// named is a copy of an error that names the file and what was to be done to it.
+func named(req *wire.Transact, err *wire.Error) *wire.Error {
+	e := *err
+	if e.Mutation >= 0 && e.Mutation < len(req.Mutations) {
+		mu := &req.Mutations[e.Mutation]
+		if e.Op == "" {
+			e.Op = opNames[mu.Kind]
+		}
+		if e.Name == "" {
+			e.Name = mu.At.String()
+		}
+	}
+	if e.Op == "" {
+		e.Op = "transact"
+	}
+	return &e
+}
