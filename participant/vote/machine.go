@@ -525,3 +525,12 @@ func (m *Machine) known() []*tx {
 	})
 	return list
 }
+
+// Stages are the staged objects that prepared transactions name.
+func (m *Machine) Stages() map[wire.ID]bool {
+	ids := make(map[wire.ID]bool, len(m.stages))
+	for id := range m.stages {
+		ids[id] = true
+	}
+	return ids
+}

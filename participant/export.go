@@ -1,0 +1,26 @@
+package participant
+
+import "errors"
+
+// Export writes the files of the participant in o.Dir, which nobody else may
+// be using, as a plain directory tree to out, which must not exist (S7). What
+// the journal holds and no checkpoint has yet is replayed; transactions still
+// in doubt are left out. progress may be nil.
+func Export(o Options, out string, progress func(files int, bytes int64)) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	r, err := recoverState(&o)
+	if err != nil {
+		return err
+	}
+	if n := r.machine.InDoubt(); n > 0 {
+		o.Logger.Warn("transactions are in doubt here and left out", "transactions", n)
+	}
+	err = r.store.Export(out, func(files, bytes int64) {
+		if progress != nil {
+			progress(int(files), bytes)
+		}
+	})
+	return errors.Join(err, r.log.Close(), r.store.Close())
+}

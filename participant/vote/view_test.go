@@ -1,0 +1,210 @@
+package vote
+
+import (
+	"fmt"
+	"maps"
+
+	"tpcfs/wire"
+)
+
+// fakeView is a store in a few maps: the decided state.
+type fakeView struct {
+	inodes   map[wire.Ino]Inode
+	entries  map[Entry]wire.Ino
+	ops      map[wire.OpID]wire.Outcome
+	stages   map[wire.ID]wire.Content
+	data     map[wire.Ino][]byte
+	reserved map[wire.ID]int64
+	full     bool
+	broken   error // of every look
+}
+
+func newFakeView() *fakeView {
+	return &fakeView{inodes: map[wire.Ino]Inode{}, entries: map[Entry]wire.Ino{}, ops: map[wire.OpID]wire.Outcome{},
+		stages: map[wire.ID]wire.Content{}, data: map[wire.Ino][]byte{}, reserved: map[wire.ID]int64{}}
+}
+
+func (v *fakeView) clone() *fakeView {
+	c := *v
+	c.inodes, c.entries, c.ops = maps.Clone(v.inodes), maps.Clone(v.entries), maps.Clone(v.ops)
+	c.stages, c.data, c.reserved = maps.Clone(v.stages), maps.Clone(v.data), maps.Clone(v.reserved)
+	return &c
+}
+
+func (v *fakeView) Inode(ino wire.Ino) (Inode, error) {
+	if v.broken != nil {
+		return Inode{}, v.broken
+	}
+	if n, ok := v.inodes[ino]; ok {
+		return n, nil
+	}
+	return Inode{}, wire.NewError(wire.CodeNotExist, "")
+}
+
+func (v *fakeView) Lookup(dir wire.Ino, name string) (wire.Ino, error) {
+	if v.broken != nil {
+		return 0, v.broken
+	}
+	if ino, ok := v.entries[Entry{dir, name}]; ok {
+		return ino, nil
+	}
+	return 0, wire.NewError(wire.CodeNotExist, "")
+}
+
+func (v *fakeView) Op(op wire.OpID) (wire.Outcome, bool, error) {
+	o, ok := v.ops[op]
+	return o, ok, v.broken
+}
+
+func (v *fakeView) Staged(id wire.ID) (int64, uint32, bool) {
+	c, ok := v.stages[id]
+	return c.Size, c.Sum, ok
+}
+
+func (v *fakeView) Tail(ino wire.Ino, size int64) (*Tail, error) {
+	data := v.data[ino]
+	if int64(len(data)) > size {
+		data = data[:size]
+	}
+	return inlineTail(data), v.broken
+}
+
+func (v *fakeView) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
+	if v.full && !deletes {
+		return &wire.Error{Code: wire.CodeNoSpace, Text: "full"}
+	}
+	v.reserved[id] = bytes
+	return nil
+}
+
+func (v *fakeView) Release(id wire.ID) { delete(v.reserved, id) }
+
+// give carries out what a step asks for.
+func (v *fakeView) give(r *Ready) {
+	switch {
+	case r.Bootstrap != nil:
+		v.inodes[wire.RootIno] = Inode{Attr: wire.Attr{Ino: wire.RootIno, Mode: wire.ModeDir | r.Bootstrap.Mode, Nlink: 2, Parent: wire.RootIno}}
+	case r.Commit != nil:
+		v.apply(r.Commit)
+	case r.Abort != nil:
+		for _, id := range r.Abort.Stages() {
+			delete(v.stages, id)
+		}
+		v.Release(r.Abort.ID)
+	}
+}
+
+func (v *fakeView) apply(t *Tx) {
+	v.Release(t.ID)
+	v.ops[t.Op] = t.Outcome
+	payload := t.Payload
+	for i := range t.Bounds {
+		payload = v.applyBound(t, &t.Bounds[i], payload)
+	}
+}
+
+func (v *fakeView) edit(ino wire.Ino, fn func(a *wire.Attr)) {
+	n, ok := v.inodes[ino]
+	if !ok {
+		panic(fmt.Sprintf("apply to inode %d, which is not there", ino))
+	}
+	fn(&n.Attr)
+	v.inodes[ino] = n
+}
+
+func (v *fakeView) enter(dir wire.Ino, name string, ino wire.Ino) {
+	if _, ok := v.entries[Entry{dir, name}]; ok {
+		panic(fmt.Sprintf("entry %q of %d is taken", name, dir))
+	}
+	v.entries[Entry{dir, name}] = ino
+	isDir := v.inodes[ino].Attr.Mode&wire.ModeType == wire.ModeDir
+	v.edit(dir, func(a *wire.Attr) {
+		a.Size++
+		if isDir {
+			a.Nlink++
+		}
+	})
+	if isDir {
+		v.edit(ino, func(a *wire.Attr) { a.Parent = dir })
+	}
+}
+
+func (v *fakeView) leave(dir wire.Ino, name string, ino wire.Ino) {
+	if v.entries[Entry{dir, name}] != ino {
+		panic(fmt.Sprintf("entry %q of %d is %d, not %d", name, dir, v.entries[Entry{dir, name}], ino))
+	}
+	delete(v.entries, Entry{dir, name})
+	isDir := v.inodes[ino].Attr.Mode&wire.ModeType == wire.ModeDir
+	v.edit(dir, func(a *wire.Attr) {
+		a.Size--
+		if isDir {
+			a.Nlink--
+		}
+	})
+}
+
+func (v *fakeView) drop(ino wire.Ino) {
+	n := v.inodes[ino]
+	if n.Attr.Mode&wire.ModeType == wire.ModeDir && n.Attr.Size != 0 {
+		panic(fmt.Sprintf("directory %d goes with %d entries", ino, n.Attr.Size))
+	}
+	if n.Attr.Nlink > 1 && n.Attr.Mode&wire.ModeType != wire.ModeDir {
+		v.edit(ino, func(a *wire.Attr) { a.Nlink-- })
+		return
+	}
+	delete(v.inodes, ino)
+	delete(v.data, ino)
+}
+
+func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
+	switch b.Kind {
+	case wire.MutWriteFile:
+		if b.Created {
+			v.inodes[b.Ino] = Inode{Attr: wire.Attr{Ino: b.Ino, Mode: wire.ModeRegular | b.Mode, Nlink: 1, UID: b.UID, GID: b.GID}}
+			v.enter(b.Dir, b.Name, b.Ino)
+		}
+		if b.Content.Stage == 0 {
+			v.data[b.Ino], payload = payload[:b.Content.Size], payload[b.Content.Size:]
+		} else {
+			delete(v.stages, b.Content.Stage)
+		}
+		v.edit(b.Ino, func(a *wire.Attr) { a.Size, a.Version = b.Content.Size, t.ID })
+	case wire.MutMkdir:
+		v.inodes[b.Ino] = Inode{Attr: wire.Attr{Ino: b.Ino, Mode: wire.ModeDir | b.Mode, Nlink: 2, UID: b.UID, GID: b.GID, Version: t.ID}}
+		v.enter(b.Dir, b.Name, b.Ino)
+	case wire.MutSymlink:
+		v.inodes[b.Ino] = Inode{Target: b.Target, Attr: wire.Attr{Ino: b.Ino, Mode: wire.ModeSymlink | b.Mode, Nlink: 1, Size: int64(len(b.Target)), Version: t.ID}}
+		v.enter(b.Dir, b.Name, b.Ino)
+	case wire.MutDeleteFile, wire.MutRmdir:
+		v.leave(b.Dir, b.Name, b.Ino)
+		v.drop(b.Ino)
+	case wire.MutRename:
+		if b.Replaced == b.Ino {
+			break
+		}
+		if b.Replaced != 0 {
+			v.leave(b.ToDir, b.ToName, b.Replaced)
+			v.drop(b.Replaced)
+		}
+		v.leave(b.Dir, b.Name, b.Ino)
+		v.enter(b.ToDir, b.ToName, b.Ino)
+	case wire.MutSetattr:
+		v.edit(b.Ino, func(a *wire.Attr) {
+			if b.Set&wire.SetMode != 0 {
+				a.Mode = a.Mode&wire.ModeType | b.Mode
+			}
+			if b.Set&wire.SetGID != 0 {
+				a.GID = b.GID
+			}
+			if b.Set&wire.SetSize != 0 {
+				a.Size, a.Version = b.Size, t.ID
+			}
+		})
+		if b.Set&wire.SetSize != 0 {
+			data := make([]byte, b.Size)
+			copy(data, v.data[b.Ino])
+			v.data[b.Ino] = data
+		}
+	}
+	return payload
+}
