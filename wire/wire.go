@@ -22,6 +22,7 @@ const (
 	MaxBindings     = 768 << 10 // bytes of a PREPARE record without its payload
 	MaxRecord       = 1 << 20   // bytes of any journal record
 	MaxFrame        = MaxRecord + 64<<10
+	MaxTransact     = MaxRecord - 8<<10 // bytes of an encoded Transact without its payload; leaves room for what a prepare adds
 	MaxFileSize     = 16<<40 - 4<<10
 	MaxNameLen      = 255  // bytes of one path component
 	MaxPathLen      = 4096 // bytes of At.Path and of a symbolic link's target

@@ -1,0 +1,139 @@
+package rpc
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"time"
+)
+
+// The few words of yamux's own framing (its spec.md) that conn looks at: a
+// header is 12 bytes, version, type, flags, stream id and length, big-endian.
+const (
+	muxHeader   = 12
+	muxTypeData = 0
+	muxTypePing = 2
+	muxFlagSYN  = 1
+)
+
+// joinBytes is up to which size a body is copied behind its header instead of
+// being handed over with writev.
+const joinBytes = 8 << 10
+
+// Pings that a peer may send: a burst, then so many a second. yamux starts a
+// goroutine for each.
+const (
+	pingBurst  = 32
+	pingPerSec = 4
+)
+
+var errPings = errors.New("the peer sends pings without measure")
+
+// conn is a connection below a yamux session. It joins the header and the body
+// that yamux writes separately into one system call, puts a deadline on every
+// read and write, and counts pings (W1a). yamux reads from one goroutine and
+// writes from one other, so the fields need no lock.
+type conn struct {
+	net.Conn
+	writeTimeout time.Duration
+	readTimeout  time.Duration
+
+	// The writer's.
+	held    bool // hdr waits for its body
+	hdr     [muxHeader]byte
+	joined  []byte
+	writeBy time.Time // the deadline that is set
+
+	// The reader's.
+	readBy time.Time
+	part   [muxHeader]byte // of the header that is being read
+	have   int
+	skip   uint32 // bytes of body still to come
+	pings  float64
+	pinged time.Time
+}
+
+func newConn(c net.Conn, readTimeout, writeTimeout time.Duration) *conn {
+	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, pings: pingBurst, pinged: time.Now()}
+}
+
+// Write writes b, or keeps it when it is a header whose body comes next.
+func (c *conn) Write(b []byte) (int, error) {
+	if !c.held && len(b) == muxHeader && b[1] == muxTypeData && binary.BigEndian.Uint32(b[8:]) > 0 {
+		copy(c.hdr[:], b)
+		c.held = true
+		return len(b), nil
+	}
+	if err := c.extend(&c.writeBy, c.writeTimeout, c.Conn.SetWriteDeadline); err != nil {
+		return 0, err
+	}
+	if !c.held {
+		return c.Conn.Write(b)
+	}
+	c.held = false
+	if len(b) <= joinBytes {
+		c.joined = append(append(c.joined[:0], c.hdr[:]...), b...)
+		n, err := c.Conn.Write(c.joined)
+		return max(0, n-muxHeader), err
+	}
+	both := net.Buffers{c.hdr[:], b}
+	n, err := both.WriteTo(c.Conn)
+	return max(0, int(n)-muxHeader), err
+}
+
+// Read reads, and follows yamux's frames as they pass.
+func (c *conn) Read(b []byte) (int, error) {
+	if err := c.extend(&c.readBy, c.readTimeout, c.Conn.SetReadDeadline); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Read(b)
+	if !c.follow(b[:n]) {
+		return 0, errPings
+	}
+	return n, err
+}
+
+// extend moves a deadline on, once at least a sixteenth of it has passed:
+// setting one at every call would cost more than it is worth.
+func (c *conn) extend(by *time.Time, timeout time.Duration, set func(time.Time) error) error {
+	now := time.Now()
+	if by.Sub(now) > timeout-timeout/16 {
+		return nil
+	}
+	*by = now.Add(timeout)
+	return set(*by)
+}
+
+// follow reports whether what was read keeps to the measure of pings.
+func (c *conn) follow(b []byte) bool {
+	for len(b) > 0 {
+		if c.skip > 0 {
+			n := min(uint32(len(b)), c.skip)
+			c.skip -= n
+			b = b[n:]
+			continue
+		}
+		n := copy(c.part[c.have:], b)
+		c.have += n
+		b = b[n:]
+		if c.have < muxHeader {
+			return true
+		}
+		c.have = 0
+		switch c.part[1] {
+		case muxTypeData:
+			c.skip = binary.BigEndian.Uint32(c.part[8:])
+		case muxTypePing:
+			if binary.BigEndian.Uint16(c.part[2:])&muxFlagSYN != 0 && !c.allowPing(time.Now()) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (c *conn) allowPing(now time.Time) bool {
+	c.pings = min(pingBurst, c.pings+now.Sub(c.pinged).Seconds()*pingPerSec) - 1
+	c.pinged = now
+	return c.pings >= 0
+}

@@ -1,0 +1,229 @@
+package rpc
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"tpcfs/wire"
+)
+
+const (
+	// writeChunk is what one yamux frame carries at most: a piece with its
+	// header. A larger one would delay all other streams (W1a).
+	writeChunk = wire.PieceSize + 512
+	// growStep is how much of a frame is allocated before its bytes arrive.
+	growStep = 64 << 10
+	// keepBuffer is the largest buffer that an idle stream keeps.
+	keepBuffer = 16 << 10
+)
+
+// message is one message of a stream: header joined, body of its last frame.
+type message struct {
+	kind   wire.FrameKind
+	end    bool
+	header []byte
+	body   []byte
+}
+
+// stream sends and receives messages over one yamux stream. One goroutine may
+// send while another receives.
+type stream struct {
+	mux   *yamux.Stream
+	br    *bufio.Reader
+	stall time.Duration
+
+	rbuf []byte // the last frame's bytes; the receiver's
+	wbuf []byte // the sender's
+
+	mu      sync.Mutex // guards what follows, and orders it with the deadlines
+	aborted bool       // sends and receives fail
+	cut     bool       // sends fail
+}
+
+func newStream(mux *yamux.Stream, stall time.Duration) *stream {
+	return &stream{mux: mux, br: bufio.NewReaderSize(mux, 4096), stall: stall}
+}
+
+// abort makes every pending and future send and receive fail at once.
+func (s *stream) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborted = true
+	_ = s.mux.SetDeadline(past) // only stores it
+}
+
+// cutOff makes every pending and future send fail at once.
+func (s *stream) cutOff() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = true
+	_ = s.mux.SetWriteDeadline(past) // only stores it
+}
+
+// past is a deadline that is over.
+var past = time.Unix(1, 0)
+
+// readBy sets the deadline of receives, d from now; 0 is none.
+func (s *stream) readBy(d time.Duration) {
+	s.deadline(d, false, s.mux.SetReadDeadline)
+}
+
+// writeBy sets the deadline of sends, d from now; 0 is none.
+func (s *stream) writeBy(d time.Duration) {
+	s.deadline(d, true, s.mux.SetWriteDeadline)
+}
+
+func (s *stream) deadline(d time.Duration, write bool, set func(time.Time) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted || write && s.cut {
+		return
+	}
+	var t time.Time
+	if d > 0 {
+		t = time.Now().Add(d)
+	}
+	_ = set(t) // only stores it
+}
+
+// close ends the stream in both directions; a peer that waits hears of it.
+func (s *stream) close() {
+	s.abort()
+	_ = s.mux.Close() // the session's death is the only error
+}
+
+// settle prepares a stream that will be idle: a large call's memory goes.
+func (s *stream) settle() {
+	s.mu.Lock()
+	s.cut = false
+	s.mu.Unlock()
+	if cap(s.rbuf) > keepBuffer {
+		s.rbuf = nil
+		s.mux.Shrink()
+	}
+	if cap(s.wbuf) > keepBuffer {
+		s.wbuf = nil
+	}
+}
+
+// receive waits for the next message, at most wait (0: forever) for its first
+// byte and the stream's stall for the rest. header and body are valid until
+// the next call. limit bounds the joined headers, in bytes.
+func (s *stream) receive(wait time.Duration, limit int) (message, error) {
+	var joined []byte
+	for {
+		f, err := s.receiveFrame(wait)
+		if err != nil {
+			return message{}, err
+		}
+		m := message{kind: f.Kind, end: f.Flags&wire.FlagEnd != 0, header: f.Header, body: f.Body}
+		if f.Flags&wire.FlagMore == 0 && joined == nil {
+			return m, nil
+		}
+		if len(joined)+len(f.Header) > limit || len(f.Header) == 0 && f.Flags&wire.FlagMore != 0 {
+			return message{}, wire.NewError(wire.CodeProtocol, "a message is too long")
+		}
+		joined = append(joined, f.Header...)
+		if f.Flags&wire.FlagMore == 0 {
+			m.header = joined
+			return m, nil
+		}
+		wait = s.stall
+	}
+}
+
+func (s *stream) receiveFrame(wait time.Duration) (wire.Frame, error) {
+	if s.br.Buffered() == 0 {
+		s.readBy(wait)
+		if _, err := s.br.Peek(1); err != nil {
+			return wire.Frame{}, err
+		}
+	}
+	s.readBy(s.stall)
+	var prefix [wire.FramePrefix]byte
+	if _, err := io.ReadFull(s.br, prefix[:]); err != nil {
+		return wire.Frame{}, noEOF(err)
+	}
+	n, err := wire.FrameLength(prefix[:])
+	if err != nil {
+		return wire.Frame{}, err
+	}
+	if err := s.fill(n); err != nil {
+		return wire.Frame{}, noEOF(err)
+	}
+	return wire.ParseFrame(prefix[:], s.rbuf)
+}
+
+// fill reads n bytes into rbuf, which grows as they come: a peer pays for
+// memory with bytes.
+func (s *stream) fill(n int) error {
+	for have := 0; have < n; {
+		end := min(n, max(cap(s.rbuf), have+max(have, growStep)))
+		if end > cap(s.rbuf) {
+			s.rbuf = append(make([]byte, 0, end), s.rbuf[:have]...)
+		}
+		s.rbuf = s.rbuf[:end]
+		got, err := io.ReadFull(s.br, s.rbuf[have:])
+		if have += got; err != nil {
+			return err
+		}
+	}
+	s.rbuf = s.rbuf[:n]
+	return nil
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// put encodes a message behind what wbuf holds already.
+func (s *stream) put(kind wire.FrameKind, end bool, header, body []byte) {
+	flags := wire.FrameFlags(0)
+	if end {
+		flags = wire.FlagEnd
+	}
+	for len(header)+len(body) > wire.MaxFrame {
+		n := min(len(header), wire.MaxRecord)
+		s.wbuf = wire.AppendFrame(s.wbuf, wire.Frame{Kind: kind, Flags: wire.FlagMore, Header: header[:n]})
+		header = header[n:]
+	}
+	s.wbuf = wire.AppendFrame(s.wbuf, wire.Frame{Kind: kind, Flags: flags, Header: header, Body: body})
+}
+
+// flush sends what put gathered; every window's worth within wait (0: forever).
+func (s *stream) flush(wait time.Duration) error {
+	b := s.wbuf
+	s.wbuf = s.wbuf[:0]
+	for len(b) > 0 {
+		s.writeBy(wait)
+		n := min(len(b), writeChunk)
+		if _, err := s.mux.Write(b[:n]); err != nil {
+			s.endHalfAlive(err)
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// send is put and flush.
+func (s *stream) send(wait time.Duration, kind wire.FrameKind, end bool, header, body []byte) error {
+	s.put(kind, end, header, body)
+	return s.flush(wait)
+}
+
+// endHalfAlive ends the session after a write that timed out: yamux goes on
+// with streams whose windows are out of step.
+func (s *stream) endHalfAlive(err error) {
+	if errors.Is(err, yamux.ErrConnectionWriteTimeout) {
+		_ = s.mux.Session().Close() // always nil
+	}
+}
