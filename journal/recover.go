@@ -359,18 +359,23 @@ func (m *files) repair(pieces []torn, n names) (Recovery, error) {
 		name := tornName(t.seg.number, t.from)
 		err := m.putFile(name, func(f disk.File) error { return copyRange(f, t.seg.file, t.from, t.to) })
 		var full *FullError
-		if errors.As(err, &full) {
+		switch {
+		case errors.As(err, &full):
 			// No record in it was ever acknowledged: a start on a full disk
 			// is worth more than the copy.
 			rec.CopyError = err.Error()
-		} else if err != nil {
+		case err != nil:
 			return rec, err
+		default:
+			n.torn = append(n.torn, name)
+			if rec.Copy == "" {
+				rec.Copy = m.path(name)
+			}
 		}
 		if rec.TornFile == "" {
-			rec.TornFile, rec.TornOffset, rec.Copy = m.path(segmentName(t.seg.number)), t.from, m.path(name)
+			rec.TornFile, rec.TornOffset = m.path(segmentName(t.seg.number)), t.from
 		}
 		rec.TornBytes += t.to - t.from
-		n.torn = append(n.torn, name)
 	}
 	for _, t := range pieces {
 		if err := zero(t.seg.file, m.path(segmentName(t.seg.number)), t.from, m.size); err != nil {
