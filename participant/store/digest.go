@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-
-	"tpcfs/wire"
 )
 
 // Digest is the SHA-256, in hexadecimal, of what the store holds: entries,
@@ -59,49 +57,4 @@ func (m *moment) page(from string, fn func(key string, val []byte) error) (next 
 		return true, fn(key, val)
 	})
 	return next, err
-}
-
-// Verify reads every row and every block and reports what does not match, each
-// problem by an error given to report, until that returns false. It is
-// expensive; nothing calls it on the way.
-func (s *Store) Verify(ctx context.Context, report func(error) bool) error {
-	from := string(bucketInode)
-	for from != "" {
-		var inos []wire.Ino
-		err := s.look(func(m *moment) (err error) {
-			from, err = m.page(from, func(key string, _ []byte) error {
-				inos = append(inos, wire.Ino(be.Uint64([]byte(key[1:]))))
-				return nil
-			})
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, ino := range inos {
-			if err := ctxError(ctx, "verify"); err != nil {
-				return err
-			}
-			if err := s.verifyFile(ino); err != nil && !report(err) {
-				return nil
-			}
-		}
-	}
-	return nil
-}
-
-type dropPieces struct{}
-
-func (dropPieces) WritePiece(wire.Piece) error { return nil }
-
-func (s *Store) verifyFile(ino wire.Ino) error {
-	at := wire.At{Dir: ino}
-	reply, err := s.Read(wire.Read{Kind: wire.ReadStat, At: at}, nil)
-	if err == nil && reply.Attr.Mode&wire.ModeType == wire.ModeRegular {
-		_, err = s.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, dropPieces{})
-	}
-	if wire.CodeOf(err) == wire.CodeStale { // deleted meanwhile
-		return nil
-	}
-	return err
 }

@@ -1,0 +1,521 @@
+package store
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+)
+
+// memFile is a file of the plain model that the store is compared with.
+type memFile struct {
+	attr   wire.Attr
+	data   []byte // of a regular file
+	valid  int64  // as in the store: for Blocks
+	target string
+	names  map[string]wire.Ino // of a directory
+}
+
+type memOp struct {
+	time    int64
+	outcome wire.Outcome
+}
+
+// memTree is what a participant holds, in plain maps.
+type memTree struct {
+	files map[wire.Ino]*memFile
+	ops   map[wire.OpID]memOp
+}
+
+func newMemTree(root wire.Root) *memTree {
+	return &memTree{
+		ops: map[wire.OpID]memOp{},
+		files: map[wire.Ino]*memFile{wire.RootIno: {
+			attr: wire.Attr{Ino: 1, Mode: wire.ModeDir | root.Mode, Nlink: 2, UID: root.UID, GID: root.GID,
+				Atime: root.Time, Mtime: root.Time, Ctime: root.Time, Parent: 1},
+			names: map[string]wire.Ino{},
+		}},
+	}
+}
+
+func (t *memTree) touch(f *memFile, time int64, contents bool) {
+	f.attr.Ctime = max(f.attr.Ctime, time)
+	if contents {
+		f.attr.Mtime = max(f.attr.Mtime, time)
+	}
+}
+
+func (t *memTree) enter(dir wire.Ino, name string, ino wire.Ino, time int64) {
+	d := t.files[dir]
+	d.names[name] = ino
+	d.attr.Size++
+	if t.files[ino].names != nil {
+		d.attr.Nlink++
+		t.files[ino].attr.Parent = dir
+	}
+	t.touch(d, time, true)
+}
+
+func (t *memTree) leave(dir wire.Ino, name string, time int64) *memFile {
+	d := t.files[dir]
+	f := t.files[d.names[name]]
+	delete(d.names, name)
+	d.attr.Size--
+	if f.names != nil {
+		d.attr.Nlink--
+	}
+	t.touch(d, time, true)
+	return f
+}
+
+func (t *memTree) create(tx *vote.Tx, d *vote.Bound, mode uint32) *memFile {
+	f := &memFile{attr: wire.Attr{Ino: d.Ino, Mode: mode, Nlink: 1, UID: d.UID, GID: d.GID,
+		Atime: tx.Time, Mtime: tx.Time, Ctime: tx.Time, Version: tx.ID}}
+	t.files[d.Ino] = f
+	return f
+}
+
+func (t *memTree) write(f *memFile, data []byte) {
+	f.data, f.valid = bytes.Clone(data), int64(len(data))
+	f.attr.Size = int64(len(data))
+}
+
+func (t *memTree) apply(tx *vote.Tx, contents [][]byte) {
+	for i := range tx.Bounds {
+		t.bound(tx, &tx.Bounds[i], contents[i])
+	}
+	if tx.Op.Seq == 0 {
+		return
+	}
+	maps.DeleteFunc(t.ops, func(op wire.OpID, _ memOp) bool {
+		return op.Session == tx.Op.Session && op.Seq < tx.Lowest
+	})
+	old := slices.SortedFunc(maps.Keys(t.ops), func(a, b wire.OpID) int {
+		return strings.Compare(opTimeKey(t.ops[a].time, a), opTimeKey(t.ops[b].time, b))
+	})
+	for _, op := range old[:min(len(old), maxExpired)] {
+		if t.ops[op].time < tx.ServiceTime-20*60*1000 {
+			delete(t.ops, op)
+		}
+	}
+	t.ops[tx.Op] = memOp{tx.ServiceTime, tx.Outcome}
+}
+
+func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
+	switch d.Kind {
+	case wire.MutWriteFile:
+		f := t.files[d.Ino]
+		if d.Created {
+			f = t.create(tx, d, wire.ModeRegular|d.Mode)
+			t.enter(d.Dir, d.Name, d.Ino, tx.Time)
+		}
+		t.write(f, data)
+		f.attr.Version = tx.ID
+		t.touch(f, tx.Time, true)
+	case wire.MutDeleteFile, wire.MutRmdir:
+		t.leave(d.Dir, d.Name, tx.Time)
+		delete(t.files, d.Ino)
+	case wire.MutMkdir:
+		f := t.create(tx, d, wire.ModeDir|d.Mode)
+		f.names, f.attr.Nlink = map[string]wire.Ino{}, 2
+		t.enter(d.Dir, d.Name, d.Ino, tx.Time)
+	case wire.MutSymlink:
+		f := t.create(tx, d, wire.ModeSymlink|0o777)
+		f.target, f.attr.Size = d.Target, int64(len(d.Target))
+		t.enter(d.Dir, d.Name, d.Ino, tx.Time)
+	case wire.MutRename:
+		if d.Replaced == d.Ino {
+			return
+		}
+		if d.Replaced != 0 {
+			t.leave(d.ToDir, d.ToName, tx.Time)
+			delete(t.files, d.Replaced)
+		}
+		f := t.leave(d.Dir, d.Name, tx.Time)
+		t.enter(d.ToDir, d.ToName, d.Ino, tx.Time)
+		t.touch(f, tx.Time, false)
+	case wire.MutSetattr:
+		t.setattr(tx, d)
+	}
+}
+
+func (t *memTree) setattr(tx *vote.Tx, d *vote.Bound) {
+	f := t.files[d.Ino]
+	if d.Set&wire.SetMode != 0 {
+		f.attr.Mode = f.attr.Mode&wire.ModeType | d.Mode
+	}
+	if d.Set&wire.SetUID != 0 {
+		f.attr.UID = d.UID
+	}
+	if d.Set&wire.SetGID != 0 {
+		f.attr.GID = d.GID
+	}
+	if d.Set&wire.SetSize != 0 {
+		data := make([]byte, d.Size)
+		copy(data, f.data)
+		f.data, f.attr.Size, f.attr.Version = data, d.Size, tx.ID
+		f.valid = min(f.valid, d.Size)
+	}
+	t.touch(f, tx.Time, d.Set&wire.SetSize != 0)
+	if d.Set&wire.SetAtimeNow != 0 {
+		f.attr.Atime = tx.Time
+	}
+	if d.Set&wire.SetMtime != 0 {
+		f.attr.Mtime = d.Mtime
+	}
+}
+
+// attrOf is what stat says.
+func (f *memFile) attrOf() wire.Attr {
+	a := f.attr
+	a.Blocks = (f.valid + 511) / 512
+	return a
+}
+
+// pieces collects what a read gives, and checks it.
+type pieces struct {
+	data    []byte
+	from    int64
+	version wire.ID
+	begun   bool
+	hook    func(p wire.Piece)
+}
+
+func (w *pieces) WritePiece(p wire.Piece) error {
+	if !w.begun {
+		w.from, w.version, w.begun = p.Offset, p.Version, true
+	}
+	switch {
+	case p.Offset != w.from+int64(len(w.data)):
+		return fmt.Errorf("a piece at %d after %d bytes from %d", p.Offset, len(w.data), w.from)
+	case wire.Sum(p.Data) != p.Sum:
+		return fmt.Errorf("the sum of the piece at %d is wrong", p.Offset)
+	case len(p.Data) == 0 || len(p.Data) > wire.PieceSize:
+		return fmt.Errorf("a piece of %d bytes", len(p.Data))
+	case p.Version != w.version:
+		return fmt.Errorf("version %s, then %s", w.version, p.Version)
+	}
+	w.data = append(w.data, p.Data...)
+	if w.hook != nil {
+		w.hook(p)
+	}
+	return nil
+}
+
+// compare returns the first difference between a store and the model.
+func (t *memTree) compare(s *Store) error {
+	if err := t.compareDir(s, wire.RootIno); err != nil {
+		return err
+	}
+	for op, want := range t.ops {
+		got, ok, err := s.Op(op)
+		if err != nil || !ok || got.Tx != want.outcome.Tx {
+			return fmt.Errorf("op %s: %v %v %v, want %v", op, got, ok, err, want)
+		}
+	}
+	st := s.Stats()
+	var size int64
+	for _, f := range t.files {
+		if f.attr.Mode&wire.ModeType == wire.ModeRegular {
+			size += f.attr.Size
+		}
+	}
+	if st.Files != uint64(len(t.files)) || st.Bytes != uint64(size) {
+		return fmt.Errorf("stats say %d files with %d bytes, want %d with %d", st.Files, st.Bytes, len(t.files), size)
+	}
+	return t.compareCounts(s)
+}
+
+// compareCounts finds rows that nothing needs any more.
+func (t *memTree) compareCounts(s *Store) error {
+	got := map[byte]int{}
+	err := s.look(func(m *moment) error {
+		m.renewable = false
+		for _, bucket := range []byte{bucketEntry, bucketInode, bucketInline, bucketSum, bucketOp, bucketOpTime} {
+			err := m.ascend(string(bucket), func(string, []byte) (bool, error) {
+				got[bucket]++
+				return true, nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	entries, contents := 0, 0
+	for _, f := range t.files {
+		entries += len(f.names)
+		if f.valid > 0 {
+			contents++
+		}
+	}
+	if got[bucketEntry] != entries || got[bucketInode] != len(t.files) || got[bucketInline]+got[bucketSum] != contents ||
+		got[bucketOp] != len(t.ops) || got[bucketOpTime] != len(t.ops) {
+		return fmt.Errorf("rows %v, want %d entries, %d inodes, %d contents, %d ops", got, entries, len(t.files), contents, len(t.ops))
+	}
+	return nil
+}
+
+func (t *memTree) compareDir(s *Store, dir wire.Ino) error {
+	var entries []wire.DirEntry
+	req := wire.Read{Kind: wire.ReadList, At: wire.At{Dir: dir}, Limit: 3}
+	for {
+		reply, err := s.Read(req, nil)
+		if err != nil {
+			return err
+		}
+		if got, want := reply.Attr, t.files[dir].attrOf(); got != want {
+			return fmt.Errorf("directory %d: %+v, want %+v", dir, got, want)
+		}
+		entries = append(entries, reply.Entries...)
+		if !reply.More {
+			break
+		}
+		req.After = entries[len(entries)-1].Name
+	}
+	want := slices.Sorted(maps.Keys(t.files[dir].names))
+	if len(entries) != len(want) {
+		return fmt.Errorf("directory %d: %v, want %v", dir, entries, want)
+	}
+	for i, e := range entries {
+		f := t.files[t.files[dir].names[want[i]]]
+		if e.Name != want[i] || e.Attr != f.attrOf() {
+			return fmt.Errorf("entry %q of %d: %+v, want %q %+v", e.Name, dir, e.Attr, want[i], f.attrOf())
+		}
+		if err := t.compareFile(s, wire.At{Dir: dir, Path: e.Name}, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *memTree) compareFile(s *Store, at wire.At, f *memFile) error {
+	switch f.attr.Mode & wire.ModeType {
+	case wire.ModeDir:
+		return t.compareDir(s, f.attr.Ino)
+	case wire.ModeSymlink:
+		reply, err := s.Read(wire.Read{Kind: wire.ReadLink, At: at}, nil)
+		if err == nil && reply.Target != f.target {
+			err = fmt.Errorf("%s -> %q, want %q", at, reply.Target, f.target)
+		}
+		return err
+	}
+	var w pieces
+	reply, err := s.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, &w)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(w.data, f.data) || reply.Attr != f.attrOf() {
+		return fmt.Errorf("%s (%+v): contents of %d bytes differ from %d (%+v)", at, reply.Attr, len(w.data), len(f.data), f.attrOf())
+	}
+	return nil
+}
+
+// txMaker makes random transactions that are valid for a tree, and puts them
+// into the tree.
+type txMaker struct {
+	rng  *rand.Rand
+	tree *memTree
+	next uint64 // counter of ids
+	seq  map[wire.SessionID]uint64
+	now  int64
+	svc  int64
+}
+
+func newTxMaker(seed uint64, tree *memTree) *txMaker {
+	return &txMaker{rng: rand.New(rand.NewPCG(seed, 7)), tree: tree, next: 2, seq: map[wire.SessionID]uint64{}, now: 1000, svc: 1}
+}
+
+func (k *txMaker) id(n int) wire.ID {
+	id := wire.MakeID(1, k.next)
+	k.next += uint64(max(1, n))
+	return id
+}
+
+func (k *txMaker) bytes(n int) []byte {
+	b := make([]byte, n)
+	for i := 0; i < n; i += 97 {
+		b[i] = byte(k.rng.Uint32())
+	}
+	if n > 0 {
+		b[n-1] = byte(n)
+	}
+	return b
+}
+
+// inos returns the inodes of a type, in order.
+func (k *txMaker) inos(mode uint32) []wire.Ino {
+	var inos []wire.Ino
+	for ino, f := range k.tree.files {
+		if f.attr.Mode&wire.ModeType == mode {
+			inos = append(inos, ino)
+		}
+	}
+	slices.Sort(inos)
+	return inos
+}
+
+func pick[T any](rng *rand.Rand, of []T) (v T, ok bool) {
+	if len(of) == 0 {
+		return v, false
+	}
+	return of[rng.IntN(len(of))], true
+}
+
+// name picks an entry, or a free name.
+func (k *txMaker) name(free bool) (dir wire.Ino, name string, ino wire.Ino, ok bool) {
+	for range 20 {
+		dir, _ := pick(k.rng, k.inos(wire.ModeDir))
+		name := fmt.Sprintf("n%d", k.rng.IntN(6))
+		ino := k.tree.files[dir].names[name]
+		if free == (ino == 0) {
+			return dir, name, ino, true
+		}
+	}
+	return 0, "", 0, false
+}
+
+// make returns a transaction of up to n mutations, already entered in the tree.
+// stage brings contents to the store, and returns 0 if it cannot.
+func (k *txMaker) make(n int, stage func(id wire.ID, data []byte) (wire.StageReply, bool)) (*vote.Tx, [][]byte) {
+	n = 1 + k.rng.IntN(n)
+	tx := &vote.Tx{ID: k.id(n), Time: k.now + int64(k.rng.IntN(5)) - 2, ServiceTime: k.svc}
+	k.now += int64(k.rng.IntN(3))
+	k.svc += int64(k.rng.IntN(2)) * int64(k.rng.IntN(200_000))
+	session := wire.SessionID{byte(k.rng.IntN(3))}
+	k.seq[session]++
+	tx.Op = wire.OpID{Session: session, Seq: k.seq[session]}
+	tx.Lowest = tx.Op.Seq - min(tx.Op.Seq, uint64(k.rng.IntN(3)))
+	tx.Outcome = wire.Outcome{Tx: tx.ID}
+	var contents [][]byte
+	staged := map[wire.Ino]bool{}
+	for len(tx.Bounds) < n {
+		d, data, ok := k.mutation(tx, staged, stage)
+		if !ok {
+			break
+		}
+		tx.Bounds, contents = append(tx.Bounds, d), append(contents, data)
+		k.tree.bound(tx, &d, data)
+	}
+	saved := tx.Bounds
+	tx.Bounds = nil
+	k.tree.apply(tx, nil) // the operation's row
+	tx.Bounds = saved
+	return tx, contents
+}
+
+var sizes = []int{0, 1, 100, 8192, 8193, 20_000, 65_536, 65_537, 131_072, 200_000}
+
+func (k *txMaker) mutation(tx *vote.Tx, staged map[wire.Ino]bool, stage func(wire.ID, []byte) (wire.StageReply, bool)) (d vote.Bound, data []byte, ok bool) {
+	d = vote.Bound{Ino: wire.Ino(tx.ID) + wire.Ino(len(tx.Bounds)), Mode: uint32(k.rng.IntN(0o1000)), UID: uint32(k.rng.IntN(3)), GID: 4}
+	switch k.rng.IntN(9) {
+	case 0, 1, 2:
+		d.Kind, d.Created = wire.MutWriteFile, true
+		d.Dir, d.Name, _, ok = k.name(true)
+		if ok {
+			data, ok = k.content(tx, &d, staged, stage)
+		}
+	case 3:
+		d.Kind = wire.MutWriteFile
+		if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); ok {
+			data, ok = k.content(tx, &d, staged, stage)
+		}
+	case 4:
+		d.Dir, d.Name, d.Ino, ok = k.name(false)
+		d.Kind = wire.MutDeleteFile
+		if ok && k.tree.files[d.Ino].names != nil {
+			d.Kind, ok = wire.MutRmdir, len(k.tree.files[d.Ino].names) == 0
+		}
+	case 5:
+		d.Kind = wire.MutMkdir
+		d.Dir, d.Name, _, ok = k.name(true)
+	case 6:
+		d.Kind, d.Target = wire.MutSymlink, "a/../b"
+		d.Dir, d.Name, _, ok = k.name(true)
+	case 7:
+		ok = k.rename(&d)
+	case 8:
+		ok = k.setattr(&d, staged)
+	}
+	return d, data, ok
+}
+
+func (k *txMaker) content(tx *vote.Tx, d *vote.Bound, staged map[wire.Ino]bool, stage func(wire.ID, []byte) (wire.StageReply, bool)) ([]byte, bool) {
+	size, _ := pick(k.rng, sizes)
+	data := k.bytes(size)
+	if len(tx.Payload)+size <= wire.MaxInline && k.rng.IntN(4) > 0 {
+		tx.Payload = append(tx.Payload, data...)
+		d.Content = wire.Content{Size: int64(size), Sum: wire.Sum(data)}
+		return data, true
+	}
+	reply, ok := stage(k.id(1), data)
+	if !ok {
+		return nil, false
+	}
+	d.Content = wire.Content{Size: reply.Size, Stage: reply.ID, Sum: reply.Sum}
+	staged[d.Ino] = true
+	return data, true
+}
+
+func (k *txMaker) rename(d *vote.Bound) bool {
+	d.Kind = wire.MutRename
+	var ok bool
+	if d.Dir, d.Name, d.Ino, ok = k.name(false); !ok {
+		return false
+	}
+	d.ToDir, d.ToName, d.Replaced, ok = k.name(k.rng.IntN(2) == 0)
+	d.IsDir = k.tree.files[d.Ino].names != nil
+	if !ok {
+		return false
+	}
+	if d.Replaced != 0 && d.Replaced != d.Ino {
+		old := k.tree.files[d.Replaced]
+		if (old.names != nil) != d.IsDir || len(old.names) > 0 {
+			return false
+		}
+	}
+	for up := d.ToDir; d.IsDir; up = k.tree.files[up].attr.Parent { // no cycles
+		if up == d.Ino {
+			return false
+		}
+		if up == wire.RootIno {
+			break
+		}
+	}
+	return true
+}
+
+func (k *txMaker) setattr(d *vote.Bound, staged map[wire.Ino]bool) bool {
+	d.Kind = wire.MutSetattr
+	var ok bool
+	if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); !ok {
+		return false
+	}
+	d.Set = wire.SetMask(k.rng.IntN(1<<8)) &^ wire.SetAtime
+	d.Mtime = int64(k.rng.IntN(2000))
+	d.Set &^= wire.SetMtimeNow
+	if staged[d.Ino] {
+		d.Set &^= wire.SetSize
+	}
+	if d.Set&wire.SetSize == 0 {
+		return true
+	}
+	f := k.tree.files[d.Ino]
+	size, _ := pick(k.rng, sizes)
+	if k.rng.IntN(2) == 0 && f.attr.Size > 0 {
+		size = k.rng.IntN(int(f.attr.Size))
+	}
+	d.Size = int64(size)
+	if d.Size < f.valid && size%wire.BlockSize != 0 {
+		d.Tail = &vote.Tail{Sum: padSum(f.data[size/wire.BlockSize*wire.BlockSize : size])}
+	}
+	return true
+}
