@@ -31,7 +31,7 @@ type reading struct {
 
 	tried    []bool // members that have failed since the last pause
 	corrupt  error  // what the last of them said that found its copy rotten
-	last     error // what the last of the others said
+	last     error  // what the last of the others said
 	restarts int
 }
 

@@ -190,7 +190,7 @@ func (m *Machine) Refused(i int, why *wire.Error) {
 	case why.Code == wire.CodeStaleEpoch:
 		m.halt(&wire.Error{Code: wire.CodeStaleEpoch, Who: mem.name, Text: fmt.Sprintf(
 			"participant %s (%s) serves a newer coordinator than this one (epoch %d): %s. Either another coordinator runs, "+
-				"or this one's journal is old: start it on the data directory that it last ran on", mem.name, mem.addr, m.epoch.Number, why.Text)})
+				"or this one's journal is empty, old or another's: start it on the data directory that it last ran on", mem.name, mem.addr, m.epoch.Number, why.Text)})
 	case why.Code == wire.CodeProtocol && m.phase == Greeting:
 		m.halt(m.blame(mem, "it refuses this coordinator: "+why.Text))
 	}

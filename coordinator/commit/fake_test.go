@@ -1,0 +1,315 @@
+package commit
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"tpcfs/wire"
+)
+
+// fake is a participant of few words: a journal as a list of records, of which
+// a crash keeps a prefix, and what follows from it. Transactions write names;
+// one that names "no-<member>" is refused by that member (its disk is full).
+type fake struct {
+	name    string
+	storage wire.UUID
+	resync  string
+
+	recs   []frec
+	synced int // records that are durable
+	s      fstate
+	up     bool
+
+	// The stream of the newest link, both ways, in order.
+	link  uint64
+	alive bool
+	down  []wire.Down
+	votes []wire.Vote // to be sent at the next message
+	yes   []fyes      // to be sent once synced
+	ups   []wire.Up
+}
+
+type fyes struct {
+	rec  int // number of records that must be durable
+	vote wire.Vote
+}
+
+type fkind uint8
+
+const (
+	fEpoch fkind = iota
+	fPrepare
+	fNo
+	fDup
+	fCommit
+	fAbort
+	fVoid
+	fConfig
+	fOpen
+	fW
+)
+
+type frec struct {
+	kind   fkind
+	pos    wire.Position
+	epoch  wire.Epoch
+	tx     wire.ID
+	p      *wire.Prepare
+	err    *wire.Error
+	first  *wire.Outcome
+	config *wire.Config
+	w      wire.Position
+	svc    int64
+}
+
+// fstate is what a journal says.
+type fstate struct {
+	fence  wire.Epoch
+	config wire.Config
+	root   bool // bootstrapped
+	pos    wire.Position
+	w      wire.Position
+	svc    int64
+	open   bool
+	lastID wire.ID
+	txs    map[wire.ID]wire.Testimony
+	names  map[wire.ID][]string
+	vals   map[string]wire.ID
+	ops    map[wire.OpID]wire.ID
+}
+
+func newFake(name string, n byte) *fake {
+	f := &fake{name: name, storage: wire.UUID{n}, up: true}
+	f.reset()
+	return f
+}
+
+func (f *fake) reset() {
+	f.s = fstate{txs: map[wire.ID]wire.Testimony{}, names: map[wire.ID][]string{}, vals: map[string]wire.ID{}, ops: map[wire.OpID]wire.ID{}}
+	for i := range f.recs {
+		f.s.apply(&f.recs[i])
+	}
+}
+
+func (s *fstate) apply(r *frec) {
+	switch r.kind {
+	case fEpoch:
+		s.fence, s.open = r.epoch, false
+		s.pos = wire.Position{Epoch: r.epoch.Number}
+	case fPrepare:
+		s.txs[r.tx] = wire.Testimony{Tx: r.tx, Prepared: r.pos, State: wire.TxPrepared, Op: r.p.Op, Outcome: &wire.Outcome{Tx: r.tx}}
+		s.names[r.tx] = namesOf(r.p)
+	case fNo:
+		s.txs[r.tx] = wire.Testimony{Tx: r.tx, Prepared: r.pos, State: wire.TxRefused, Op: r.p.Op, Err: r.err}
+	case fDup:
+		s.txs[r.tx] = wire.Testimony{Tx: r.tx, Prepared: r.pos, State: wire.TxRefused, Op: r.p.Op, Outcome: r.first}
+	case fCommit:
+		t := s.txs[r.tx]
+		t.State = wire.TxCommitted
+		s.txs[r.tx] = t
+		for _, n := range s.names[r.tx] {
+			s.vals[n] = r.tx
+		}
+		s.ops[t.Op] = r.tx
+	case fAbort:
+		t, ok := s.txs[r.tx]
+		if !ok {
+			t = wire.Testimony{Tx: r.tx}
+		}
+		t.State, t.Outcome, t.Err = wire.TxAborted, nil, nil
+		s.txs[r.tx] = t
+	case fConfig:
+		s.config = *r.config
+	case fOpen:
+		s.open = true
+	}
+	if s.pos.Before(r.pos) {
+		s.pos = r.pos
+	}
+	s.lastID = max(s.lastID, r.tx)
+	s.svc = max(s.svc, r.svc)
+	if s.w.Before(r.w) {
+		s.w = r.w
+		for id, t := range s.txs {
+			if t.State != wire.TxPrepared && !s.w.Before(t.Prepared) {
+				delete(s.txs, id)
+			}
+		}
+	}
+}
+
+func namesOf(p *wire.Prepare) []string {
+	var names []string
+	for _, m := range p.Mutations {
+		names = append(names, m.At.Path)
+	}
+	return names
+}
+
+func (f *fake) add(r frec) {
+	f.recs = append(f.recs, r)
+	f.s.apply(&r)
+}
+
+// greet is what Replica.Greet does: durable before the answer (P6).
+func (f *fake) greet(g wire.Greet) (wire.Greeting, *wire.Error) {
+	held := f.s.fence
+	if g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run {
+		return wire.Greeting{}, wire.NewError(wire.CodeStaleEpoch, fmt.Sprintf("epoch %d was here", held.Number))
+	}
+	if f.s.config.ID.Epoch != 0 && !g.Cluster.IsZero() && g.Cluster != f.s.config.Cluster {
+		return wire.Greeting{}, wire.NewError(wire.CodeProtocol, "another cluster's")
+	}
+	if g.Epoch != held {
+		f.add(frec{kind: fEpoch, epoch: g.Epoch})
+		f.synced = len(f.recs)
+	}
+	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
+	a := wire.Greeting{Storage: f.storage, Held: held, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync}
+	for _, id := range slices.Sorted(maps.Keys(f.s.txs)) {
+		t := f.s.txs[id]
+		a.Known = append(a.Known, t)
+	}
+	return a, nil
+}
+
+// revote queues, after a resume, the votes for what is held prepared (P10).
+func (f *fake) revote() {
+	for i, r := range f.recs {
+		if t := f.s.txs[r.tx]; r.kind == fPrepare && t.State == wire.TxPrepared && r.pos.Epoch == f.s.fence.Number {
+			f.yes = append(f.yes, fyes{i + 1, wire.Vote{Index: r.pos.Index, Tx: r.tx, Verdict: wire.VoteYes, Outcome: t.Outcome}})
+		}
+	}
+	f.release()
+}
+
+// handle takes the next message of the stream. The error is a breach of the protocol.
+func (f *fake) handle(refuse bool) error {
+	d := f.down[0]
+	f.down = f.down[1:]
+	if f.s.pos.Before(d.W) {
+		return fmt.Errorf("%s at %v is told W %v", f.name, f.s.pos, d.W)
+	}
+	for _, t := range f.s.txs {
+		if t.State == wire.TxPrepared && !d.W.Before(t.Prepared) {
+			return fmt.Errorf("%s: W %v passes %v, in doubt since %v", f.name, d.W, t.Tx, t.Prepared)
+		}
+	}
+	e := d.Entry
+	if e == nil {
+		if f.s.w.Before(d.W) {
+			f.add(frec{kind: fW, w: d.W, svc: d.ServiceTime})
+		}
+		f.ups = append(f.ups, f.message())
+		return nil
+	}
+	if e.Index != f.s.pos.Index+1 {
+		return fmt.Errorf("%s at %v is sent entry %d", f.name, f.s.pos, e.Index)
+	}
+	pos := wire.Position{Epoch: f.s.fence.Number, Index: e.Index}
+	t, known := f.s.txs[e.Tx]
+	switch e.Kind {
+	case wire.EntryPrepare:
+		f.prepare(e.Prepare, pos, refuse)
+	case wire.EntryCommit:
+		switch {
+		case known && t.State == wire.TxPrepared:
+			f.add(frec{kind: fCommit, tx: e.Tx, pos: pos})
+		case known && t.State == wire.TxCommitted:
+			f.add(frec{kind: fVoid, pos: pos})
+		default:
+			return fmt.Errorf("%s is told COMMIT of %v, which it holds as %d (known %v)", f.name, e.Tx, t.State, known)
+		}
+	case wire.EntryAbort:
+		if known && t.State == wire.TxCommitted {
+			return fmt.Errorf("%s committed %v and is told ABORT", f.name, e.Tx)
+		}
+		f.add(frec{kind: fAbort, tx: e.Tx, pos: pos})
+	case wire.EntryConfig:
+		if f.s.config.ID.Epoch == 0 && e.Root == nil {
+			return fmt.Errorf("%s gets its first config without a root", f.name)
+		}
+		f.add(frec{kind: fConfig, config: e.Config, pos: pos})
+	case wire.EntryOpen:
+		f.add(frec{kind: fOpen, pos: pos})
+	case wire.EntryVoid:
+		f.add(frec{kind: fVoid, pos: pos})
+	}
+	if len(f.votes) > 0 {
+		f.ups = append(f.ups, f.message())
+	}
+	return nil
+}
+
+func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
+	no := func(code wire.Code, text string) {
+		err := wire.NewError(code, text)
+		f.add(frec{kind: fNo, tx: p.Tx, p: p, pos: pos, err: err, w: p.W, svc: p.ServiceTime})
+		f.votes = append(f.votes, wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteNo, Err: err})
+	}
+	if _, known := f.s.txs[p.Tx]; known {
+		f.add(frec{kind: fVoid, pos: pos})
+		return
+	}
+	if first, done := f.s.ops[p.Op]; done {
+		o := &wire.Outcome{Tx: first}
+		f.add(frec{kind: fDup, tx: p.Tx, p: p, pos: pos, first: o, w: p.W, svc: p.ServiceTime})
+		f.votes = append(f.votes, wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteDup, Outcome: o})
+		return
+	}
+	for id, t := range f.s.txs {
+		for _, n := range namesOf(p) {
+			if t.State == wire.TxPrepared && slices.Contains(f.s.names[id], n) {
+				no(wire.CodeConflict, "blocked by "+id.String())
+				return
+			}
+		}
+	}
+	if refuse || slices.ContainsFunc(namesOf(p), func(n string) bool { return strings.HasPrefix(n, "no-") && n[3:] == f.name }) {
+		no(wire.CodeNoSpace, "disk full")
+		return
+	}
+	f.add(frec{kind: fPrepare, tx: p.Tx, p: p, pos: pos, w: p.W, svc: p.ServiceTime})
+	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: &wire.Outcome{Tx: p.Tx}}})
+}
+
+// sync makes the journal durable and tells the coordinator.
+func (f *fake) sync() {
+	f.synced = len(f.recs)
+	f.release()
+	if f.alive {
+		f.ups = append(f.ups, f.message())
+	}
+}
+
+func (f *fake) release() {
+	for len(f.yes) > 0 && f.yes[0].rec <= f.synced {
+		f.votes = append(f.votes, f.yes[0].vote)
+		f.yes = f.yes[1:]
+	}
+}
+
+func (f *fake) message() wire.Up {
+	up := wire.Up{Votes: f.votes, Handled: f.s.pos.Index, Free: 1 << 30}
+	f.votes = nil
+	for _, r := range f.recs[:f.synced] {
+		if r.pos.Epoch == f.s.fence.Number {
+			up.Durable = max(up.Durable, r.pos.Index)
+		}
+	}
+	if f.s.pos.Epoch != f.s.fence.Number {
+		up.Handled = 0
+	}
+	return up
+}
+
+// crash keeps the first of the records, no fewer than are synced.
+func (f *fake) crash(keep int) {
+	f.recs = slices.Clone(f.recs[:max(keep, f.synced)])
+	f.synced = len(f.recs) // read back from the disk
+	f.up, f.alive = false, false
+	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
+	f.reset()
+}

@@ -1,0 +1,149 @@
+package commit
+
+import (
+	"slices"
+	"testing"
+
+	"tpcfs/wire"
+)
+
+func (b *bench) stage(ok bool) wire.ID {
+	b.t.Helper()
+	id, err := b.m.BeginStage(alice, b.link)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.m.EndStage(id, ok)
+	b.run()
+	return id
+}
+
+func (b *bench) submitStaged(seq uint64, name string, id wire.ID) *Request {
+	muts := writeTo(name)
+	muts[0].Content.Stage = id
+	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: alice, Seq: seq}, Link: b.link, Mutations: muts}}
+	b.m.Submit(r)
+	b.run()
+	return r
+}
+
+func (b *bench) wantUnstaged(ids ...wire.ID) {
+	b.t.Helper()
+	slices.Sort(b.unstage)
+	if !slices.Equal(b.unstage, ids) {
+		b.t.Errorf("dropped %v, want %v", b.unstage, ids)
+	}
+}
+
+// A staged object lives until a prepare consumes it; what nobody will consume
+// is dropped.
+func TestStages(t *testing.T) {
+	b := newBench(t).serve()
+	failed := b.stage(false)
+	b.wantUnstaged(failed)
+	b.unstage = nil
+
+	used := b.stage(true)
+	r := b.submitStaged(1, "x", used)
+	b.settle()
+	b.wantAnswer(r, "committed")
+	b.m.Detach(alice)
+	b.run()
+	b.wantUnstaged()
+
+	b.attach()
+	left := b.stage(true)
+	b.m.Detach(alice)
+	b.run()
+	b.wantUnstaged(left)
+	b.unstage = nil
+
+	b.attach()
+	old := b.stage(true)
+	b.m.Tick(b.m.o.StageIdle - 1)
+	b.run()
+	b.wantUnstaged()
+	b.m.Tick(1)
+	b.run()
+	b.wantUnstaged(old)
+	b.unstage = nil
+
+	// Refused by all: at once. By some: when the ABORT is durable everywhere.
+	s1 := b.stage(true)
+	b.submit(10, "y")
+	b.submitStaged(11, "y", s1)
+	b.settle()
+	b.wantUnstaged(s1)
+	b.unstage = nil
+	s2 := b.stage(true)
+	r = b.submitStaged(12, "no-a", s2)
+	b.all("a", "b", "c")
+	b.all("a", "b")
+	b.wantUnstaged()
+	b.all("c")
+	b.wantUnstaged(s2)
+	b.wantAnswer(r, "no space left")
+}
+
+func TestStagesOfOthers(t *testing.T) {
+	b := newBench(t).serve()
+	s := b.stage(true)
+	open, err := b.m.BeginStage(alice, b.link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := b.submitStaged(1, "x", open)
+	b.wantAnswer(r, "staged contents are gone")
+	bob := wire.SessionID{2}
+	link := b.m.Attach(bob).Link
+	muts := writeTo("x")
+	muts[0].Content.Stage = s
+	r = &Request{Transact: wire.Transact{Op: wire.OpID{Session: bob, Seq: 1}, Link: link, Mutations: muts}}
+	b.m.Submit(r)
+	b.run()
+	b.wantAnswer(r, "staged contents are gone")
+	if _, err := b.m.BeginStage(bob, b.link); err == nil || err.Code != wire.CodeReplaced {
+		t.Errorf("by another's link: %v", err)
+	}
+	// One that is not known goes to the participants: it may be a retry of
+	// what they have done in an earlier epoch (G5).
+	r = b.submitStaged(2, "z", wire.MakeID(1, 1000))
+	b.settle()
+	b.wantAnswer(r, "committed")
+
+	// A stage that ends after its session is dropped.
+	b.unstage = nil
+	b.m.Detach(alice)
+	b.unstage = nil
+	b.m.EndStage(open, true)
+	b.m.EndStage(open, true)
+	b.run()
+	b.wantUnstaged(s, open)
+	b.breakLink("c")
+	b.attach()
+	if _, err := b.m.BeginStage(alice, b.link); err == nil || err.Code != wire.CodeUnavailable {
+		t.Errorf("without c: %v", err)
+	}
+}
+
+func TestSessionsExpire(t *testing.T) {
+	b := newBench(t).serve()
+	b.submit(1, "x")
+	b.breakLink("a")
+	b.m.Tick(b.m.o.SessionIdle)
+	if len(b.m.sessions) != 1 {
+		t.Error("a session that waits was forgotten")
+	}
+	b.settle()
+	b.m.Tick(b.m.o.SessionIdle)
+	if len(b.m.sessions) != 0 {
+		t.Error("an idle session is kept")
+	}
+	late := b.submit(2, "y")
+	b.wantAnswer(late, "replaced by a newer link of the session")
+	before := b.link
+	b.attach()
+	if b.link <= before {
+		t.Errorf("link %d after %d", b.link, before)
+	}
+}
