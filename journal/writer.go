@@ -68,7 +68,6 @@ func NewWriter(l *Log, onSynced func(upTo LSN, err error)) *Writer {
 	l.background = func(j job) { w.jobs <- j }
 	l.await = func() result { return <-w.results }
 	w.q.free, l.q.free = l.q.free, nil
-	w.seal = true // the first step makes the spares
 	w.signal()
 	go w.run()
 	return w
@@ -336,15 +335,18 @@ func (w *Writer) step() bool {
 
 	if force {
 		w.flush()
-		if w.l.err == nil && !closing {
-			w.l.maintain()
-		}
 	}
 	if cut > 0 && !closing && w.l.err == nil {
 		_ = w.l.Cut(cut) // sticky if it fails; publish tells
 	}
-	if seal && idle && !closing && w.l.err == nil {
-		_ = w.l.Seal() // as above
+	if seal && !closing {
+		w.l.spareErr = nil // the owner's tick: try again
+		if idle {
+			_ = w.l.seal() // as above
+		}
+	}
+	if !closing {
+		w.l.maintain()
 	}
 	w.publish()
 	return closing

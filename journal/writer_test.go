@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -75,12 +77,23 @@ func (g *gate) hook(op forget.Op) error {
 	return nil
 }
 
+// until waits for what the Writer does without telling.
+func until(t *testing.T, w *Writer, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !done() {
+		ok(t, w.Err())
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %+v", w.Stats())
+		}
+		runtime.Gosched()
+	}
+}
+
 // waitSpare waits until the spares are made.
 func waitSpare(t *testing.T, w *Writer, n int) {
 	t.Helper()
-	for w.Stats().Spares < n {
-		ok(t, w.Err())
-	}
+	until(t, w, func() bool { return w.Stats().Spares >= n })
 }
 
 // What waits while a sync is under way becomes one block with one sync (J2).
@@ -401,9 +414,7 @@ func TestWriterSeals(t *testing.T) {
 	ok(t, err)
 	ok(t, w.Sync(context.Background()))
 	ok(t, w.Seal())
-	for w.Stats().Blocks < 2 {
-		ok(t, w.Err())
-	}
+	until(t, w, func() bool { return w.Stats().Blocks == 2 })
 	ok(t, w.Seal()) // is sealed
 	ok(t, w.Close())
 	if w.Stats().Blocks != 2 {
