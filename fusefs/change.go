@@ -1,0 +1,356 @@
+package fusefs
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tpcfs/wire"
+)
+
+// SetAttr is chmod, chown, utimens and truncate. Size and times gather while
+// the file has gathered data; else, like mode and owner always, they are
+// committed at once (F3).
+func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	ino := wire.Ino(in.NodeId)
+	m := setattrOf(in)
+	if m.Size < 0 || m.Size > wire.MaxFileSize {
+		return fuse.Status(syscall.EFBIG)
+	}
+	if err := f.setAttrOf(ctx, ino, in, m); err != nil {
+		return statusOf(staleIfGone(err))
+	}
+	a, err := f.attr(ctx, wire.At{Dir: ino})
+	if err != nil {
+		return statusOf(err)
+	}
+	fillAttr(&out.Attr, a)
+	return fuse.OK
+}
+
+func (f *fileSystem) setAttrOf(ctx context.Context, ino wire.Ino, in *fuse.SetAttrIn, m wire.Mutation) error {
+	if m.Set&wire.SetMode != 0 {
+		f.forgetPriv(ino)
+	}
+	chown := m.Set&(wire.SetUID|wire.SetGID) != 0 && m.Set&wire.SetMode == 0
+	if chown || m.Set&wire.SetSize != 0 && in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		a, err := f.attr(ctx, wire.At{Dir: ino})
+		if err != nil {
+			return err
+		}
+		if mode := withoutPriv(a.Mode); mode != a.Mode {
+			m.Set, m.Mode = m.Set|wire.SetMode, mode&wire.ModePerm
+		}
+	}
+	return f.setAttr(ctx, ino, m)
+}
+
+// forgetPriv: set-id bits may be back.
+func (f *fileSystem) forgetPriv(ino wire.Ino) {
+	if n := f.peek(ino); n != nil {
+		n.mu.Lock()
+		n.privChecked = false
+		n.mu.Unlock()
+		f.letGo(n)
+	}
+}
+
+// setAttr gathers what gathers and commits the rest.
+func (f *fileSystem) setAttr(ctx context.Context, ino wire.Ino, m wire.Mutation) error {
+	if n := f.peek(ino); n != nil {
+		defer f.letGo(n)
+		left, err := f.gatherAttr(n, m)
+		if err != nil {
+			return err
+		}
+		m = left
+	}
+	if m.Set == 0 {
+		return nil
+	}
+	m.Kind, m.At = wire.MutSetattr, wire.At{Dir: ino}
+	_, err := f.transact(ctx, m)
+	return err
+}
+
+// gatherAttr takes out of m what joins the node's gathered changes: size and
+// times if there are any, everything for a file without a name.
+func (f *fileSystem) gatherAttr(n *node, m wire.Mutation) (wire.Mutation, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.dirtyLocked() && !n.orphan {
+		return m, nil
+	}
+	now := time.Now()
+	changed := false
+	if m.Set&wire.SetSize != 0 && n.c != nil {
+		size := n.c.Size()
+		if err := n.c.Truncate(m.Size); err != nil {
+			return m, err
+		}
+		n.cur.truncate(size, m.Size)
+		n.touchLocked(now)
+		m.Set, changed = m.Set&^wire.SetSize, true
+	}
+	if m.Set&(wire.SetMtime|wire.SetMtimeNow) != 0 {
+		if m.Set&wire.SetMtimeNow != 0 {
+			m.Mtime = now.UnixNano()
+		}
+		n.mtime, n.mtimeSet, changed = m.Mtime, true, true
+	}
+	if m.Set&(wire.SetAtime|wire.SetAtimeNow) != 0 {
+		if m.Set&wire.SetAtimeNow != 0 {
+			m.Atime = now.UnixNano()
+		}
+		n.atime, n.atimeSet, changed = m.Atime, true, true
+	}
+	m.Set &^= wire.SetMtime | wire.SetMtimeNow | wire.SetAtime | wire.SetAtimeNow
+	if changed {
+		n.changedLocked(now, f.o.CommitAfter)
+	}
+	if n.orphan {
+		n.setOrphanLocked(m)
+		m.Set = 0
+	}
+	return m, nil
+}
+
+// setOrphanLocked applies what is left of a setattr to a file without a name.
+func (n *node) setOrphanLocked(m wire.Mutation) {
+	if m.Set&wire.SetMode != 0 {
+		n.attr.Mode = n.attr.Mode&wire.ModeType | m.Mode
+	}
+	if m.Set&wire.SetUID != 0 {
+		n.attr.UID = m.UID
+	}
+	if m.Set&wire.SetGID != 0 {
+		n.attr.GID = m.GID
+	}
+	if m.Set&wire.SetSize != 0 {
+		n.attr.Size = m.Size
+	}
+}
+
+func setattrOf(in *fuse.SetAttrIn) wire.Mutation {
+	var m wire.Mutation
+	if mode, ok := in.GetMode(); ok {
+		m.Set, m.Mode = m.Set|wire.SetMode, mode&wire.ModePerm
+	}
+	if uid, ok := in.GetUID(); ok {
+		m.Set, m.UID = m.Set|wire.SetUID, uid
+	}
+	if gid, ok := in.GetGID(); ok {
+		m.Set, m.GID = m.Set|wire.SetGID, gid
+	}
+	if size, ok := in.GetSize(); ok {
+		m.Set, m.Size = m.Set|wire.SetSize, int64(size)
+	}
+	if t, ok := in.GetATime(); ok {
+		m.Set, m.Atime = m.Set|wire.SetAtime, t.UnixNano()
+		if in.Valid&fuse.FATTR_ATIME_NOW != 0 {
+			m.Set, m.Atime = m.Set&^wire.SetAtime|wire.SetAtimeNow, 0
+		}
+	}
+	if t, ok := in.GetMTime(); ok {
+		m.Set, m.Mtime = m.Set|wire.SetMtime, t.UnixNano()
+		if in.Valid&fuse.FATTR_MTIME_NOW != 0 {
+			m.Set, m.Mtime = m.Set&^wire.SetMtime|wire.SetMtimeNow, 0
+		}
+	}
+	return m
+}
+
+// Mkdir makes a directory.
+func (f *fileSystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return f.make(cancel, &in.InHeader, name, out, wire.Mutation{Kind: wire.MutMkdir, Mode: in.Mode & wire.ModePerm})
+}
+
+// Symlink makes a symbolic link.
+func (f *fileSystem) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	if len(target) > wire.MaxPathLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	return f.make(cancel, in, name, out, wire.Mutation{Kind: wire.MutSymlink, Target: target})
+}
+
+// Mknod makes regular files only: the service has no others yet (mknod(2): EPERM).
+func (f *fileSystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	if in.Mode&wire.ModeType != wire.ModeRegular {
+		return fuse.Status(syscall.EPERM)
+	}
+	return f.make(cancel, &in.InHeader, name, out, wire.Mutation{
+		Kind: wire.MutWriteFile, Create: wire.MustNotExist, Mode: in.Mode & wire.ModePerm})
+}
+
+// Link is refused as link(2) says for file systems without hard links.
+func (f *fileSystem) Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status {
+	return fuse.Status(syscall.EPERM)
+}
+
+func (f *fileSystem) make(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut, m wire.Mutation) fuse.Status {
+	if len(name) > wire.MaxNameLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	ctx, end := f.begin(cancel, h)
+	defer end()
+	m.At, m.UID, m.GID = wire.At{Dir: wire.Ino(h.NodeId), Path: name}, h.Uid, h.Gid
+	done, err := f.transact(ctx, m)
+	if err != nil {
+		if wire.CodeOf(err) == wire.CodeSymlink {
+			return fuse.Status(syscall.EEXIST)
+		}
+		return statusOf(err)
+	}
+	a, err := f.attrOfNew(ctx, done)
+	if err != nil {
+		return statusOf(err)
+	}
+	fillEntry(out, a)
+	return fuse.OK
+}
+
+// Rmdir removes an empty directory.
+func (f *fileSystem) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if len(name) > wire.MaxNameLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	ctx, end := f.begin(cancel, in)
+	defer end()
+	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
+	a, err := f.stat(ctx, at)
+	if err != nil {
+		return statusOf(err)
+	}
+	out, err := f.transact(ctx, wire.Mutation{Kind: wire.MutRmdir, At: at})
+	if err != nil {
+		return statusOf(err)
+	}
+	if len(out.Results) > 0 && out.Results[0].Ino == a.Ino {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		a.Nlink, a.Size = 0, 0
+		f.removed[a.Ino] = a
+	}
+	return fuse.OK
+}
+
+// Unlink removes a name. A file that is open in this mount is kept here for
+// those who have it open.
+func (f *fileSystem) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	if len(name) > wire.MaxNameLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	ctx, end := f.begin(cancel, in)
+	defer end()
+	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
+	return statusOf(f.unname(ctx, at, []wire.Mutation{{Kind: wire.MutDeleteFile, At: at}}))
+}
+
+// Rename moves a name, over another if there is one. Gathered writes of the
+// file go first: after a crash the new name has what was written before it.
+func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if len(oldName) > wire.MaxNameLen || len(newName) > wire.MaxNameLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	if in.Flags != 0 { // no-replace, exchange: mv and others go on without
+		return fuse.Status(syscall.EINVAL)
+	}
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	from := wire.At{Dir: wire.Ino(in.NodeId), Path: oldName}
+	to := wire.At{Dir: wire.Ino(in.Newdir), Path: newName}
+	if f.busy() {
+		a, err := f.stat(ctx, from)
+		if err != nil {
+			return statusOf(err)
+		}
+		if n := f.peek(a.Ino); n != nil {
+			err = f.sync(ctx, n)
+			f.letGo(n)
+		}
+		if err != nil {
+			return statusOf(err)
+		}
+	}
+	return statusOf(f.unname(ctx, to, []wire.Mutation{{Kind: wire.MutRename, At: from, To: to}}))
+}
+
+// busy reports whether any file is open or has gathered changes.
+func (f *fileSystem) busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.nodes) > 0
+}
+
+// unname commits mutations that take the name at away from the file that has
+// it, if any. Where that is its last name and it is open in this mount, its
+// contents are brought here first, so that those who have it open can go on
+// (F7's holds are what will let the service keep it).
+func (f *fileSystem) unname(ctx context.Context, at wire.At, mutations []wire.Mutation) error {
+	for b := f.backoff(); ; {
+		n, a, err := f.keep(ctx, at)
+		if err != nil {
+			return err
+		}
+		if n == nil {
+			_, err := f.transact(ctx, mutations...)
+			return err
+		}
+		err = f.unnameOpen(ctx, n, a, mutations)
+		f.letGo(n)
+		if wire.CodeOf(err) != wire.CodeVersion || !b.again(ctx, err) {
+			return err
+		}
+	}
+}
+
+// keep holds the file at a name if it is open here and has no other name.
+func (f *fileSystem) keep(ctx context.Context, at wire.At) (*node, wire.Attr, error) {
+	if !f.busy() {
+		return nil, wire.Attr{}, nil
+	}
+	a, err := f.stat(ctx, at)
+	if err != nil || a.Nlink > 1 || a.Mode&wire.ModeType != wire.ModeRegular {
+		if isGone(err) {
+			err = nil // the mutation says so, or needs no such name
+		}
+		return nil, a, err
+	}
+	return f.peek(a.Ino), a, nil
+}
+
+// unnameOpen takes an open file's last name away once its contents are here.
+func (f *fileSystem) unnameOpen(ctx context.Context, n *node, a wire.Attr, mutations []wire.Mutation) error {
+	if err := f.ensure(ctx, n, needBase, 0, 0); err != nil && wire.CodeOf(err) != wire.CodeIO {
+		return err
+	} else if err != nil { // no room: who has it open loses it, rm works
+		f.log.Warn("the contents of an open file that is deleted cannot be kept", "inode", n.ino, "err", err)
+	}
+	if err := f.refresh(ctx, n); err != nil {
+		return err
+	}
+	if err := n.take(ctx, turnLoad); err != nil {
+		return err
+	}
+	defer n.give()
+	n.mu.Lock()
+	based, base := n.basedLocked() && !n.dirtyLocked(), n.base
+	n.mu.Unlock()
+	if based && mutations[0].Kind == wire.MutDeleteFile {
+		mutations[0].IfVersion = base
+	}
+	if _, err := f.transact(ctx, mutations...); err != nil {
+		return err
+	}
+	// Another mount may have given the name to another file meanwhile.
+	if _, err := f.stat(ctx, n.at()); isGone(err) {
+		n.mu.Lock()
+		n.becomeOrphanLocked(a)
+		n.mu.Unlock()
+	}
+	return nil
+}

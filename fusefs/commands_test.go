@@ -1,0 +1,85 @@
+package fusefs
+
+import (
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// commands are what users run. Each is run in a mount and in a local
+// directory, and must print and leave the same.
+var commands = []struct{ name, script string }{
+	{"cp and cat", `seq 1000 > a; cp a b; cat b; cmp a b; cp b a`},
+	{"cp -a", `mkdir s; echo x > s/f; chmod 640 s/f; touch -d 2001-02-03T04:05:06.789 s/f; ln -s f s/l; cp -a s t; stat -c '%a %F %s %Y %y' t/f; readlink t/l`},
+	{"ls -la", `mkdir d; echo a > d/f; touch d/.h; ls -laA --time-style=+ d | tail -n +2 | awk '{print $1,$3,$4,$NF}'`},
+	{"rm", `echo a > f; rm f; ls; rm f; echo $?`},
+	{"rm -r", `mkdir -p a/b/c; touch a/1 a/b/2 a/b/c/3; rm -r a; ls -A`},
+	{"rmdir", `mkdir -p a/b; rmdir a; echo $?; rmdir a/b a; ls -A`},
+	{"mkdir -p", `mkdir -p x/y/z; mkdir -p x/y/z; mkdir x; echo $?; find x | sort`},
+	{"mv", `echo 1 > a; echo 2 > b; mv a c; mv -f b c; cat c; mkdir d; mv c d; mv d e; find . | sort`},
+	{"mv over a directory", `mkdir a b; touch b/f; mv -T a b; echo $?; rm b/f; mv -T a b; echo $?; ls`},
+	{"mv into itself", `mkdir a; mv a a/b; echo $?; ls -A a`},
+	{"mv -n", `echo 1 > a; echo 2 > b; mv -n a b; cat a b`},
+	{"touch", `touch f; touch -d 1999-12-31T23:59:59 f; stat -c %y f; touch -d 1960-01-02T03:04:05.5 f; stat -c %y f; touch -r f g; stat -c %y g`},
+	{"append", `for i in 1 2 3; do echo $i >> f; done; cat f; { echo 4; echo 5; } >> f; cat f`},
+	{"sed -i", `seq 5 > f; sed -i s/3/three/ f; cat f; ls -A`},
+	{"tar", `mkdir s; seq 100 > s/a; mkdir s/d; echo b > s/d/b; chmod 600 s/a; ln -s a s/l; touch -d 2010-01-01 s/d/b s/a; tar cf t.tar s; mkdir x; tar xpf t.tar -C x; diff -r s x/s; stat -c '%a %Y' x/s/a x/s/d/b; rm t.tar`},
+	{"git", `git init -q -b main r; cd r; echo hi > f; mkdir d; seq 99 > d/g; git add .; git commit -qm one; git status --short; echo more >> f; git status --short; git commit -qam two; git log --format=%s; git checkout -q HEAD~1; cat f; git checkout -q main; git gc -q; git fsck; cd ..; git clone -q r s; cat s/f; rm -rf r s`},
+	{"an editor's save", `printf 'old\n' > f; ed -s f <<< $'s/old/new/\nw\nq'; cat f; cp f .f.tmp; echo more >> .f.tmp; sync .f.tmp; mv .f.tmp f; cat f; ls -A`},
+	{"vim", `printf 'one\n' > f; vim -u NONE -es -c '%s/one/two/' -c wq f < /dev/null; cat f; ls -A`},
+	{"truncate", `echo abcdef > f; truncate -s 3 f; cat f; truncate -s 10 f; od -c f; truncate -s 0 f; stat -c %s f; truncate -s +5 f; stat -c %s f; : > f; wc -c < f`},
+	{"chmod", `echo a > f; chmod 600 f; stat -c %a f; chmod u+s,g+x f; stat -c %a f; chmod a=r f; stat -c '%a %A' f; mkdir d; chmod 1777 d; stat -c %a d`},
+	{"chown", `echo a > f; chmod 6755 f; chown 1:2 f; stat -c '%u %g %a' f; chown -h 3:4 f; stat -c '%u %g' f`},
+	{"umask", `umask 027; touch f; mkdir d; stat -c %a f d`},
+	{"set-gid directory", `mkdir d; chgrp 7 d; chmod 2755 d; touch d/f; mkdir d/e; stat -c '%g %a' d/f d/e`},
+	{"ln -s", `ln -s target l; readlink l; cat l; echo $?; echo hi > target; cat l; ln -sfn other l; readlink l; ln -s l l2; ln -s loop loop; cat loop; echo $?; echo over > l2; cat other`},
+	{"find", `mkdir -p a/b; touch a/1 a/b/2 a/b/3; find . -type f | sort; find . -type d | sort; find . -name 3 -delete; find a | sort`},
+	{"du", `dd if=/dev/zero of=f bs=64k count=4 status=none; du -b f | cut -f1`},
+	{"dd conv=fsync", `seq 9999 | dd of=f bs=4k count=10 iflag=fullblock conv=fsync status=none; stat -c %s f; dd if=/dev/zero of=f bs=1k seek=3 count=2 conv=notrunc status=none; stat -c %s f; dd if=f bs=1k skip=3 count=2 status=none | od -c`},
+	{"dd past the end", `dd if=/dev/zero of=f bs=1 seek=300000 count=1 status=none; stat -c %s f; cksum f`},
+	{"sparse", `truncate -s 1M f; printf x | dd of=f bs=1 seek=500000 conv=notrunc status=none; cksum f; cp --sparse=always f g; cmp f g`},
+	{"sqlite", `sqlite3 db 'create table t(a); insert into t values(1),(2); select sum(a) from t;'; sqlite3 db 'begin; insert into t values(3); rollback; select count(*) from t;'; for i in 1 2 3; do sqlite3 -cmd '.timeout 9999' db "insert into t values($i)" & done; wait; sqlite3 -cmd '.timeout 5000' db 'select count(*) from t; pragma integrity_check;'; ls`},
+	{"names", `touch "a b" -- -x 'ü' $'new\nline' "$(printf 'n%.0s' {1..255})"; ls -A | od -c | tail -n 3; touch "$(printf 'n%.0s' {1..256})" 2>/dev/null; echo $?; stat "$(printf 'n%.0s' {1..256})" 2>/dev/null; echo $?; mkdir "$(printf 'n%.0s' {1..256})" 2>/dev/null; echo $?`},
+	{"exclusive create", `set -C; echo 1 > f; echo 2 > f; cat f; ln -s nowhere l; echo 3 > l; echo $?; ls`},
+	{"errors", `cat nope; echo $?; mkdir nope/x; echo $?; echo a > f; cat f/x; echo $?; ls f/; echo $?; rmdir f; echo $?; mkdir d; rm d; echo $?; cat d; echo $?; echo > d; echo $?`},
+	{"unlink while open", `echo data > f; exec 3<f; rm f; cat <&3; exec 3<&-; exec 4<>g; echo more >&4; rm g; exec 5</dev/fd/4; echo $?; exec 4>&-; ls -A`},
+	{"replace while open", `echo old > f; exec 3<f; echo new > g; mv g f; cat <&3; cat f; exec 3<&-`},
+	{"rename while dirty", `exec 3>f; echo one >&3; mv f g; echo two >&3; exec 3>&-; cat g; ls -A`},
+	{"in a removed directory", `mkdir d; cd d; rmdir ../d; touch x; echo $?; ls -A; pwd > /dev/null; stat -c %h .; echo $?`},
+	{"dots", `mkdir -p a/b; ls -id . a a/b | awk '{print $1}' > /dev/null; [ "$(stat -c %i a/b/..)" = "$(stat -c %i a)" ] && [ "$(ls -ia a/b | awk '$2==".."{print $1}')" = "$(stat -c %i a)" ] && echo same`},
+	{"flock", `exec 3>l; flock -n 3 && echo got; flock -n l true; echo $?; flock -u 3; flock -n l true; echo $?`},
+	{"hard links are refused or made", `echo a > f; ln f g 2>/dev/null || cp f g; cat g`},
+	{"a mapping", `seq 10000 > f; sort -R f | sort -n > g; cmp f g; tail -n 3 g`},
+	{"heads and tails", `seq 100000 > f; head -c 70000 f | cksum; tail -c 70000 f | cksum; dd if=f bs=1000 skip=100 count=3 status=none | cksum`},
+	{"many files", `for i in $(seq 300); do echo $i > f$i; done; ls | wc -l; cat f* | sort -n | cksum; rm f*; ls -A`},
+}
+
+func TestCommands(t *testing.T) { runCommands(t, "") }
+
+// TestCommandsOneProc: with one P a handler that held it up would stop all.
+func TestCommandsOneProc(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	runCommands(t, "git tar sqlite append vim")
+}
+
+func runCommands(t *testing.T, only string) {
+	service := newFake()
+	service.list = 7 // pages of a listing
+	dir, _ := mountAt(t, service, Options{})
+	local := t.TempDir()
+	for i, c := range commands {
+		if only != "" && !strings.Contains(" "+only+" ", " "+c.name+" ") {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			sub := "/t" + string(rune('a'+i/26)) + string(rune('a'+i%26))
+			script := "umask 022; mkdir $D" + sub + " && cd $D" + sub + " || exit 9\n(\n" + c.script + "\n) 2>&1"
+			tail := "\necho '--- left'; find . -not -path '*/.git/*' -type f -print0 | LC_ALL=C sort -z | while IFS= read -r -d '' f; do stat -c '%n %s %a %u %g' -- \"$f\"; [ \"$f\" = ./db ] || cksum < \"$f\"; done"
+			want := strings.ReplaceAll(sh(t, local, script+tail), local, "$D")
+			got := strings.ReplaceAll(sh(t, dir, script+tail), dir, "$D")
+			if got != want {
+				t.Errorf("%s\n--- in the mount:\n%s\n--- in a local directory:\n%s", c.script, got, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,337 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tpcfs/wire"
+)
+
+const (
+	firstRetry  = 5 * time.Second // after a commit that failed
+	lastRetry   = 60 * time.Second
+	sweepEvery  = 250 * time.Millisecond
+	exitingPoll = time.Second
+)
+
+// sync commits all changes of a node that were made before the call (fsync,
+// close). It joins a commit in flight if that has them all. Each call tries
+// and answers for itself; the changes stay gathered after an error (F3).
+func (f *fileSystem) sync(ctx context.Context, n *node) error {
+	n.mu.Lock()
+	want := n.gen
+	n.mu.Unlock()
+	for {
+		n.mu.Lock()
+		if !n.dirtyLocked() || n.saved >= want {
+			n.mu.Unlock()
+			return nil
+		}
+		fl, mine := n.flight, false
+		if fl == nil {
+			fl, mine = f.startLocked(n), true
+		}
+		n.mu.Unlock()
+		select {
+		case <-fl.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if fl.err != nil && (mine || fl.gen >= want) {
+			return fl.err
+		}
+	}
+}
+
+// startLocked begins a commit that nothing but giveUp stops: a caller that
+// goes away stops waiting, not the transaction (F6).
+func (f *fileSystem) startLocked(n *node) *flight {
+	fl := &flight{done: make(chan struct{})}
+	n.flight = fl
+	f.wg.Go(func() { f.fly(n, fl) })
+	return fl
+}
+
+// fly brings the node's changes to the service.
+func (f *fileSystem) fly(n *node, fl *flight) {
+	err := n.take(f.commits, turnCommit)
+	took := err == nil
+	if took {
+		err = f.commit(n, fl)
+	}
+	f.land(n, fl, err)
+	if took {
+		n.give()
+	}
+	close(fl.done)
+	f.reap(n)
+}
+
+// land notes how a commit went. Errors are logged once until one succeeds.
+func (f *fileSystem) land(n *node, fl *flight, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.flight, fl.err = nil, err
+	if err == nil {
+		n.logged, n.retry, n.fatal = false, 0, nil
+		return
+	}
+	if n.fatal = nil; !lasting(err) {
+		n.fatal = err
+	}
+	n.retry = min(max(firstRetry, 2*n.retry), lastRetry)
+	n.next = time.Now().Add(n.retry)
+	if !n.logged && f.commits.Err() == nil {
+		n.logged = true
+		f.log.Warn("committing gathered writes failed; they are kept, each fsync and close tries again", "inode", n.ino, "err", err)
+	}
+}
+
+// commit tries until the changes are committed, the error is final, or
+// ConflictWait is over. The caller has the node's turn.
+func (f *fileSystem) commit(n *node, fl *flight) error {
+	for b := f.backoff(); ; {
+		err := f.attempt(n, fl)
+		switch {
+		case err == nil:
+			return nil
+		case isGone(err):
+			f.lose(n) // deleted by another mount: as on a local disk, writing succeeds
+			return nil
+		case !b.again(f.commits, err):
+			return err
+		case wire.CodeOf(err) == wire.CodeVersion:
+			if err := f.rebase(f.commits, n); err != nil && !isGone(err) {
+				return err
+			}
+		}
+	}
+}
+
+// attempt is one transaction: the whole contents, if they changed, and the
+// times with them, which stay as fstat showed them.
+func (f *fileSystem) attempt(n *node, fl *flight) error {
+	n.mu.Lock()
+	if !n.dirtyLocked() {
+		n.mu.Unlock()
+		return nil
+	}
+	before := *n.timesLocked()
+	mutations, data := n.mutationsLocked()
+	if len(mutations) == 0 { // what was unsure turned out to be done
+		n.saved = n.gen
+		n.mu.Unlock()
+		return nil
+	}
+	contents := make([]Content, len(mutations))
+	var snap *snapshot
+	if data {
+		snap = n.c.Snapshot()
+		contents[0] = snap
+	}
+	flying, size := n.cur, before.size
+	n.flying, n.cur = &flying, noEdits()
+	fl.gen = n.gen
+	since := n.since
+	n.since = time.Time{}
+	n.mu.Unlock()
+
+	out, err := f.client.Transact(f.commits, mutations, contents)
+	if snap != nil {
+		snap.Release()
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.flying = nil
+	if err != nil {
+		n.cur = flying.then(size, n.cur)
+		if n.since = since; wire.CodeOf(err) == wire.CodeUnknownOutcome {
+			n.unsure = true
+		}
+		return err
+	}
+	n.saved, n.unsure = fl.gen, false
+	if data {
+		n.base = out.Tx
+	}
+	if n.mtimeSet = n.mtimeSet && n.mtime != before.mtime; !n.mtimeSet {
+		n.mtime = 0
+	}
+	n.atimeSet = n.atimeSet && n.atime != before.atime
+	n.savedAt = f.saves.Add(1)
+	return nil
+}
+
+// times are what a commit carries beside the bytes.
+type times struct {
+	mtime, atime, size int64
+}
+
+func (n *node) timesLocked() *times {
+	t := &times{mtime: n.mtime, atime: n.atime}
+	if n.c != nil {
+		t.size = n.c.Size()
+	}
+	return t
+}
+
+// mutationsLocked is the transaction of what is gathered. IfVersion stands
+// where bytes of the base are part of the contents: another mount's commit in
+// between must not be undone. A file cut to nothing and written anew owes
+// nothing to what was there: the later of two whole rewrites wins.
+func (n *node) mutationsLocked() (mutations []wire.Mutation, data bool) {
+	if data = !n.cur.empty(); data {
+		m := wire.Mutation{Kind: wire.MutWriteFile, At: n.at(), Create: wire.MustExist}
+		if n.cur.needsBase() {
+			m.IfVersion = n.base
+		}
+		mutations = append(mutations, m)
+	}
+	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime}
+	if n.mtimeSet {
+		set.Set |= wire.SetMtime
+	}
+	if n.atimeSet {
+		set.Set |= wire.SetAtime
+	}
+	if set.Set != 0 {
+		mutations = append(mutations, set)
+	}
+	return mutations, data
+}
+
+// at names the inode itself: whatever its name is by now, or without one.
+func (n *node) at() wire.At { return wire.At{Dir: n.ino} }
+
+// reap forgets a node that nobody has open: at once when all is committed,
+// with a loss that is logged when its commit can never succeed. Others stay
+// and are tried again.
+func (f *fileSystem) reap(n *node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.opens > 0 || n.flight != nil || n.turn != turnNone || n.gone {
+		return
+	}
+	if n.dirtyLocked() {
+		if n.fatal == nil && f.commits.Err() == nil {
+			return
+		}
+		f.lost.Add(1)
+		f.log.Error("gathered writes are given up: nobody has the file open any more and they cannot be committed", "inode", n.ino, "err", n.fatal)
+	}
+	n.gone = true
+	n.dropLocked()
+	delete(f.nodes, n.ino)
+}
+
+// sweep is the goroutine that commits what is due by itself (F3).
+func (f *fileSystem) sweep() {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			f.commitDue(time.Now(), false)
+		case <-f.commits.Done():
+			return
+		case <-f.swept:
+			return
+		}
+	}
+}
+
+// commitDue starts the commits of what is due, or of all that is not saved.
+func (f *fileSystem) commitDue(now time.Time, all bool) (dirty []*node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range f.nodes {
+		n.mu.Lock()
+		if n.dirtyLocked() {
+			dirty = append(dirty, n)
+			if n.flight == nil && (all || !n.next.After(now)) {
+				f.startLocked(n)
+			}
+		}
+		n.mu.Unlock()
+	}
+	return dirty
+}
+
+// commitAll commits everything gathered so far; the error tells how many
+// files are not.
+func (f *fileSystem) commitAll(ctx context.Context) error {
+	var failed int
+	var first error
+	for _, n := range f.commitDue(time.Now(), true) {
+		if err := f.sync(ctx, n); err != nil {
+			if failed++; first == nil {
+				first = err
+			}
+		}
+	}
+	if failed == 0 {
+		return nil
+	}
+	return &wire.Error{Code: codeOf(first), Op: "unmount", Text: fmt.Sprintf("writes to %d files are not committed yet: %v", failed, first)}
+}
+
+// codeOf is wire.CodeOf, but for a wait that was over.
+func codeOf(err error) wire.Code {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return wire.CodeUnavailable
+	}
+	return wire.CodeOf(err)
+}
+
+// flush is a close: commit, unless the caller is exiting and the service is
+// away. Nobody would see the answer, and the process would hang until the
+// service is back; the changes go out then (F6).
+func (f *fileSystem) flush(ctx context.Context, n *node, h *fuse.InHeader) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	thread := h.Pid
+	left := false
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if left = f.waitLeaving(ctx, thread); left {
+			cancel()
+		}
+	}()
+	err := f.sync(ctx, n)
+	cancel()
+	<-watched
+	if left && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// waitLeaving waits until the thread is exiting and the service does not
+// answer, or ctx ends.
+func (f *fileSystem) waitLeaving(ctx context.Context, thread uint32) bool {
+	ticker := time.NewTicker(exitingPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+		if !threadExiting(thread) {
+			continue
+		}
+		probe, end := context.WithTimeout(ctx, exitingPoll)
+		_, err := f.client.Statfs(probe)
+		end()
+		if err != nil && ctx.Err() == nil {
+			return true
+		}
+	}
+}

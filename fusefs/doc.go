@@ -1,0 +1,50 @@
+// Package fusefs serves a service's tree as a FUSE mount: kernel requests
+// become calls on a client, an interface of this package's own. It knows
+// nothing of how the service commits.
+//
+// The caller mounts with Mount, and ends with Unmount (commits what is
+// gathered) or Close (gives it up); the process must not touch its own mount.
+//
+// # Writes
+//
+// Writes gather per inode, shared by all handles of this mount: whole contents,
+// in memory up to FileMemory, then in an unlinked file in SpillDir. What they
+// are over, the base, is loaded when a write needs it: not for a new file, after
+// O_TRUNC, or when all of it is overwritten. One transaction of the whole file,
+// with the times that fstat showed, commits them at fsync, at close and by
+// itself CommitAfter after the first. READ and every attribute show gathered
+// bytes, size and times. Size and times of a file with gathered data gather
+// too; all else is committed when its call returns.
+//
+// # Two mounts, one file
+//
+// A commit whose contents hold bytes of a base says which version that was.
+// When another mount was faster, the newer version is loaded and the edits are
+// laid over it, and the commit is tried again: plain writes keep their offsets,
+// appends move to the new end, so neither mount undoes the other's bytes. After
+// a truncation to nothing the contents owe nothing to a base: of two whole
+// rewrites the later wins, whole.
+//
+// Changes that others' abort are tried again with growing pauses for
+// ConflictWait, then the error is EAGAIN (F5). A failed commit is reported by
+// the fsync or close that asked for it and logged once; the data stay gathered,
+// and each later fsync, close and CommitAfter tries again. After the last
+// close, data that can never be committed are dropped with a line in the log;
+// while the service is away, or busy with others, they are kept.
+//
+// # Files without a name
+//
+// A file that this mount unlinks, or renames over, while it is open here is
+// read in whole before, and lives on in memory or spill file until its last
+// close. Another mount that has it open too keeps what it had gathered or
+// loaded; if it had nothing, reads answer ESTALE.
+//
+// # Waiting
+//
+// How long a call waits for an absent service is the client's matter. A signal
+// that will end the caller ends its wait, no other does; a transaction goes on
+// without it (F6). A process that is exiting does not wait for an absent
+// service in its closes: what it wrote is committed later.
+//
+// Locks are the kernel's own: they are not seen by other mounts.
+package fusefs

@@ -1,0 +1,452 @@
+package fusefs
+
+import (
+	"context"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// fake is the service in memory: names, versions, preconditions and errors as
+// wire's contracts say, one transaction at a time.
+type fake struct {
+	calls    atomic.Int64 // transactions asked for
+	readCall atomic.Int64
+
+	mu     sync.Mutex // guards all below
+	inodes map[wire.Ino]*fakeInode
+	nextID wire.ID
+	down   chan struct{}                                           // not nil: the service is away until it is closed
+	before func(mutations []wire.Mutation) error                   // may refuse a transaction
+	after  func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
+	piece  int                                                     // bytes of a piece; 0: wire.PieceSize
+	space  int64                                                   // of all contents; 0: no bound
+	list   int                                                     // entries of a page; 0: as asked for
+}
+
+type fakeInode struct {
+	attr   wire.Attr
+	data   []byte
+	target string
+	names  map[string]wire.Ino
+}
+
+func newFake() *fake {
+	now := time.Now().UnixNano()
+	f := &fake{inodes: map[wire.Ino]*fakeInode{}, nextID: wire.MakeID(1, 2)}
+	f.inodes[wire.RootIno] = &fakeInode{names: map[string]wire.Ino{}, attr: wire.Attr{
+		Ino: wire.RootIno, Mode: wire.ModeDir | 0o755, Nlink: 2, Atime: now, Mtime: now, Ctime: now}}
+	return f
+}
+
+// stop makes the service go away; what it returns brings it back.
+func (f *fake) stop() (start func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	down := make(chan struct{})
+	f.down = down
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.down = nil
+		close(down)
+	})
+}
+
+func (f *fake) set(change func(f *fake)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f)
+}
+
+// wait returns with mu held, once the service is there.
+func (f *fake) wait(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		down := f.down
+		if down == nil {
+			return nil
+		}
+		f.mu.Unlock()
+		select {
+		case <-down:
+		case <-ctx.Done():
+			return wire.NewError(wire.CodeCanceled, "")
+		}
+	}
+}
+
+func fakeErr(code wire.Code) error { return wire.NewError(code, "fake") }
+
+func (f *fake) resolve(at wire.At) (*fakeInode, error) {
+	dir := f.inodes[at.Dir]
+	if dir == nil {
+		return nil, fakeErr(wire.CodeNotExist)
+	}
+	if at.Path == "" {
+		return dir, nil
+	}
+	if dir.names == nil {
+		return nil, fakeErr(wire.CodeNotDir)
+	}
+	if strings.Contains(at.Path, "/") || at.Path == "." || at.Path == ".." {
+		return nil, fakeErr(wire.CodeInvalid)
+	}
+	ino, ok := dir.names[at.Path]
+	if !ok {
+		return nil, fakeErr(wire.CodeNotExist)
+	}
+	return f.inodes[ino], nil
+}
+
+func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
+	f.calls.Add(1)
+	data := make([][]byte, len(mutations))
+	for i, c := range contents {
+		if c == nil {
+			continue
+		}
+		r, err := c.Open()
+		if err != nil {
+			return wire.Outcome{}, err
+		}
+		data[i], err = io.ReadAll(r)
+		if err != nil {
+			return wire.Outcome{}, err
+		}
+		if int64(len(data[i])) != c.Size() {
+			panic("contents of another size than they say")
+		}
+		_ = r.Close()
+	}
+	if err := f.wait(ctx); err != nil {
+		return wire.Outcome{}, err
+	}
+	defer f.mu.Unlock()
+	if f.before != nil {
+		if err := f.before(mutations); err != nil {
+			return wire.Outcome{}, err
+		}
+	}
+	saved := f.copyInodes()
+	out := wire.Outcome{Tx: f.nextID}
+	f.nextID += wire.ID(len(mutations))
+	for i, m := range mutations {
+		r, err := f.apply(m, data[i], out.Tx, wire.Ino(out.Tx)+wire.Ino(i))
+		if err == nil && f.space > 0 && f.used() > f.space {
+			err = fakeErr(wire.CodeNoSpace)
+		}
+		if err != nil {
+			f.inodes = saved
+			return wire.Outcome{}, err
+		}
+		out.Results = append(out.Results, r)
+	}
+	if f.after != nil {
+		if err := f.after(mutations, out); err != nil {
+			return wire.Outcome{}, err
+		}
+	}
+	return out, nil
+}
+
+func (f *fake) used() (n int64) {
+	for _, in := range f.inodes {
+		n += int64(len(in.data))
+	}
+	return n
+}
+
+// copyInodes is deep but for contents, which are replaced, never changed.
+func (f *fake) copyInodes() map[wire.Ino]*fakeInode {
+	if len(f.inodes) > 200 { // too dear: tests that need a rollback are small
+		return f.inodes
+	}
+	m := map[wire.Ino]*fakeInode{}
+	for ino, in := range f.inodes {
+		c := *in
+		c.names = maps.Clone(in.names)
+		m[ino] = &c
+	}
+	return m
+}
+
+func (f *fake) apply(m wire.Mutation, data []byte, tx wire.ID, ino wire.Ino) (wire.Result, error) {
+	now := time.Now().UnixNano()
+	in, err := f.resolve(m.At)
+	missing := wire.CodeOf(err) == wire.CodeNotExist
+	if m.IfVersion != 0 && (in == nil || in.attr.Version != m.IfVersion) {
+		if in == nil {
+			return wire.Result{}, err
+		}
+		return wire.Result{}, fakeErr(wire.CodeVersion)
+	}
+	switch m.Kind {
+	case wire.MutWriteFile:
+		return f.writeFile(m, in, err, data, tx, ino, now)
+	case wire.MutMkdir, wire.MutSymlink:
+		if err == nil {
+			return wire.Result{}, fakeErr(wire.CodeExist)
+		} else if !missing {
+			return wire.Result{}, err
+		}
+		n := &fakeInode{attr: wire.Attr{Nlink: 1, Mode: wire.ModeSymlink | 0o777, Size: int64(len(m.Target))}, target: m.Target}
+		if m.Kind == wire.MutMkdir {
+			n = &fakeInode{names: map[string]wire.Ino{}, attr: wire.Attr{Nlink: 2, Mode: wire.ModeDir | m.Mode}}
+		}
+		return f.enter(m, n, ino, now)
+	case wire.MutDeleteFile, wire.MutRmdir:
+		if err != nil {
+			return wire.Result{}, err
+		}
+		return f.remove(m.At, in, m.Kind == wire.MutRmdir, now)
+	case wire.MutRename:
+		if err != nil {
+			return wire.Result{}, err
+		}
+		return f.rename(m, in, now)
+	case wire.MutSetattr:
+		if err != nil {
+			return wire.Result{}, err
+		}
+		f.setattr(m, in, tx, now)
+		return wire.Result{Ino: in.attr.Ino}, nil
+	}
+	return wire.Result{}, fakeErr(wire.CodeUnsupported)
+}
+
+func (f *fake) writeFile(m wire.Mutation, in *fakeInode, err error, data []byte, tx wire.ID, ino wire.Ino, now int64) (wire.Result, error) {
+	switch {
+	case err == nil && m.Create == wire.MustNotExist:
+		return wire.Result{}, fakeErr(wire.CodeExist)
+	case err == nil && in.names != nil:
+		return wire.Result{}, fakeErr(wire.CodeIsDir)
+	case err == nil && in.target != "":
+		return wire.Result{}, fakeErr(wire.CodeSymlink)
+	case err == nil:
+		in.data = data
+		in.attr.Size, in.attr.Blocks, in.attr.Version = int64(len(data)), int64(len(data)+511)/512, tx
+		in.attr.Mtime, in.attr.Ctime = max(now, in.attr.Mtime), max(now, in.attr.Ctime)
+		return wire.Result{Ino: in.attr.Ino}, nil
+	case wire.CodeOf(err) != wire.CodeNotExist || m.Create == wire.MustExist || m.At.Path == "":
+		return wire.Result{}, err
+	}
+	n := &fakeInode{data: data, attr: wire.Attr{Nlink: 1, Mode: wire.ModeRegular | m.Mode, Size: int64(len(data)), Version: tx}}
+	return f.enter(m, n, ino, now)
+}
+
+func (f *fake) enter(m wire.Mutation, n *fakeInode, ino wire.Ino, now int64) (wire.Result, error) {
+	dir := f.inodes[m.At.Dir]
+	if dir == nil || dir.names == nil || m.At.Path == "" {
+		return wire.Result{}, fakeErr(wire.CodeNotExist)
+	}
+	n.attr.Ino, n.attr.UID, n.attr.GID = ino, m.UID, m.GID
+	n.attr.Atime, n.attr.Mtime, n.attr.Ctime = now, now, now
+	if dir.attr.Mode&0o2000 != 0 {
+		n.attr.GID = dir.attr.GID
+		if n.names != nil {
+			n.attr.Mode |= 0o2000
+		}
+	}
+	if n.names != nil {
+		n.attr.Parent = m.At.Dir
+		dir.attr.Nlink++
+	}
+	f.inodes[ino] = n
+	dir.names[m.At.Path] = ino
+	dir.touch(now)
+	return wire.Result{Ino: ino, Created: true}, nil
+}
+
+func (n *fakeInode) touch(now int64) {
+	n.attr.Mtime, n.attr.Ctime = max(now, n.attr.Mtime), max(now, n.attr.Ctime)
+	n.attr.Size = int64(len(n.names))
+}
+
+func (f *fake) remove(at wire.At, in *fakeInode, isDir bool, now int64) (wire.Result, error) {
+	switch {
+	case isDir && in.names == nil:
+		return wire.Result{}, fakeErr(wire.CodeNotDir)
+	case !isDir && in.names != nil:
+		return wire.Result{}, fakeErr(wire.CodeIsDir)
+	case len(in.names) > 0:
+		return wire.Result{}, fakeErr(wire.CodeNotEmpty)
+	}
+	dir := f.inodes[at.Dir]
+	delete(dir.names, at.Path)
+	delete(f.inodes, in.attr.Ino)
+	if isDir {
+		dir.attr.Nlink--
+	}
+	dir.touch(now)
+	return wire.Result{Ino: in.attr.Ino}, nil
+}
+
+func (f *fake) rename(m wire.Mutation, in *fakeInode, now int64) (wire.Result, error) {
+	to, err := f.resolve(m.To)
+	dir, old := f.inodes[m.To.Dir], f.inodes[m.At.Dir]
+	switch {
+	case dir == nil:
+		return wire.Result{}, fakeErr(wire.CodeNotExist)
+	case err == nil && to == in:
+		return wire.Result{Ino: in.attr.Ino}, nil
+	case err == nil && in.names != nil && to.names == nil:
+		return wire.Result{}, fakeErr(wire.CodeNotDir)
+	case err == nil && in.names == nil && to.names != nil:
+		return wire.Result{}, fakeErr(wire.CodeIsDir)
+	case err != nil && wire.CodeOf(err) != wire.CodeNotExist:
+		return wire.Result{}, err
+	}
+	for d := m.To.Dir; in.names != nil && d != wire.RootIno; d = f.inodes[d].attr.Parent {
+		if d == in.attr.Ino {
+			return wire.Result{}, fakeErr(wire.CodeInvalid)
+		}
+	}
+	if err == nil {
+		if _, err := f.remove(m.To, to, to.names != nil, now); err != nil {
+			return wire.Result{}, err
+		}
+	}
+	delete(old.names, m.At.Path)
+	dir.names[m.To.Path] = in.attr.Ino
+	if in.names != nil {
+		in.attr.Parent = m.To.Dir
+		old.attr.Nlink--
+		dir.attr.Nlink++
+	}
+	in.attr.Ctime = max(now, in.attr.Ctime)
+	old.touch(now)
+	dir.touch(now)
+	return wire.Result{Ino: in.attr.Ino}, nil
+}
+
+func (f *fake) setattr(m wire.Mutation, in *fakeInode, tx wire.ID, now int64) {
+	a := &in.attr
+	a.Ctime = max(now, a.Ctime)
+	for _, s := range []struct {
+		bit wire.SetMask
+		do  func()
+	}{
+		{wire.SetMode, func() { a.Mode = a.Mode&wire.ModeType | m.Mode }},
+		{wire.SetUID, func() { a.UID = m.UID }}, {wire.SetGID, func() { a.GID = m.GID }},
+		{wire.SetAtime, func() { a.Atime = m.Atime }}, {wire.SetAtimeNow, func() { a.Atime = now }},
+		{wire.SetSize, func() {
+			data := make([]byte, m.Size)
+			copy(data, in.data)
+			in.data, a.Size, a.Version, a.Mtime = data, m.Size, tx, max(now, a.Mtime)
+			a.Blocks = (m.Size + 511) / 512
+		}},
+		{wire.SetMtime, func() { a.Mtime = m.Mtime }}, {wire.SetMtimeNow, func() { a.Mtime = now }},
+	} {
+		if m.Set&s.bit != 0 {
+			s.do()
+		}
+	}
+}
+
+func (f *fake) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) {
+	f.readCall.Add(1)
+	if err := f.wait(ctx); err != nil {
+		return wire.ReadReply{}, err
+	}
+	in, err := f.resolve(req.At)
+	if err != nil {
+		f.mu.Unlock()
+		return wire.ReadReply{}, err
+	}
+	reply, data, piece := wire.ReadReply{Attr: in.attr, Target: in.target}, in.data, f.piece
+	if req.Kind == wire.ReadList {
+		err = f.listing(in, req, &reply)
+	}
+	f.mu.Unlock()
+	if err != nil || req.Kind != wire.ReadFile {
+		return reply, err
+	}
+	if in.names != nil {
+		return reply, fakeErr(wire.CodeIsDir)
+	}
+	if piece == 0 {
+		piece = wire.PieceSize
+	}
+	from, to := min(req.Offset, int64(len(data))), int64(len(data))
+	if req.Length >= 0 {
+		to = min(to, from+req.Length)
+	}
+	for from < to {
+		b := data[from:min(to, from+int64(piece))]
+		if err := w.WritePiece(wire.Piece{Version: reply.Attr.Version, Offset: from, Sum: wire.Sum(b), Data: b}); err != nil {
+			return reply, err
+		}
+		from += int64(len(b))
+	}
+	return reply, nil
+}
+
+func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) error {
+	if in.names == nil {
+		return fakeErr(wire.CodeNotDir)
+	}
+	limit := req.Limit
+	if limit == 0 {
+		limit = wire.MaxListEntries
+	}
+	if f.list > 0 {
+		limit = min(limit, f.list)
+	}
+	for _, name := range slices.Sorted(maps.Keys(in.names)) {
+		if name <= req.After {
+			continue
+		}
+		if len(reply.Entries) == limit {
+			reply.More = true
+			break
+		}
+		reply.Entries = append(reply.Entries, wire.DirEntry{Name: name, Attr: f.inodes[in.names[name]].attr})
+	}
+	return nil
+}
+
+func (f *fake) Statfs(ctx context.Context) (wire.Statfs, error) {
+	if err := f.wait(ctx); err != nil {
+		return wire.Statfs{}, err
+	}
+	defer f.mu.Unlock()
+	return wire.Statfs{Total: 10 << 30, Free: 4 << 30, Files: uint64(len(f.inodes))}, nil
+}
+
+// file returns the committed contents of a path below the root.
+func (f *fake) file(path string) (string, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := wire.At{Dir: wire.RootIno}
+	for _, at.Path = range strings.Split(path, "/") {
+		in, err := f.resolve(at)
+		if err != nil {
+			return "", false
+		}
+		at.Dir = in.attr.Ino
+	}
+	return string(f.inodes[at.Dir].data), true
+}
+
+// put is another client's whole write of an existing or new file in the root.
+func (f *fake) put(name, data string) {
+	_, err := f.Transact(context.Background(), []wire.Mutation{{
+		Kind: wire.MutWriteFile, At: wire.At{Dir: wire.RootIno, Path: name}, Mode: 0o644}}, []Content{textContent(data)})
+	if err != nil {
+		panic(err)
+	}
+}
+
+type textContent string
+
+func (c textContent) Size() int64 { return int64(len(c)) }
+func (c textContent) Open() (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(string(c))), nil
+}

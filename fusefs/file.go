@@ -1,0 +1,328 @@
+package fusefs
+
+import (
+	"context"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tpcfs/wire"
+)
+
+// Create makes an empty file at once and opens it. A taken name is ESTALE
+// without O_EXCL: the kernel looks up again, checks permissions and opens.
+func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if len(name) > wire.MaxNameLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	a, tx, err := f.create(ctx, &in.InHeader, name, in.Mode)
+	if err != nil {
+		if code := wire.CodeOf(err); in.Flags&syscall.O_EXCL == 0 && (code == wire.CodeExist || code == wire.CodeSymlink) {
+			return fuse.Status(syscall.ESTALE)
+		} else if code == wire.CodeSymlink {
+			return fuse.Status(syscall.EEXIST)
+		}
+		return statusOf(err)
+	}
+	n := f.hold(a.Ino)
+	n.mu.Lock()
+	if n.c == nil && n.turn == turnNone && a.Version == tx { // nobody was faster: it is known to be empty
+		n.replaceLocked(newContents(f.depot), tx, noEdits())
+	}
+	n.mu.Unlock()
+	fillEntry(&out.EntryOut, a)
+	out.Fh = f.openHandle(n, in.Flags)
+	return fuse.OK
+}
+
+// create makes an empty regular file and returns its attributes and the
+// transaction that made it.
+func (f *fileSystem) create(ctx context.Context, h *fuse.InHeader, name string, mode uint32) (wire.Attr, wire.ID, error) {
+	out, err := f.transact(ctx, wire.Mutation{
+		Kind: wire.MutWriteFile, At: wire.At{Dir: wire.Ino(h.NodeId), Path: name}, Create: wire.MustNotExist,
+		Mode: mode & wire.ModePerm, UID: h.Uid, GID: h.Gid,
+	})
+	if err != nil {
+		return wire.Attr{}, 0, err
+	}
+	a, err := f.attrOfNew(ctx, out)
+	return a, out.Tx, err
+}
+
+// attrOfNew reads what the first mutation of a transaction made.
+func (f *fileSystem) attrOfNew(ctx context.Context, out wire.Outcome) (wire.Attr, error) {
+	if len(out.Results) == 0 {
+		return wire.Attr{}, wire.NewError(wire.CodeProtocol, "a transaction's outcome lacks its results")
+	}
+	return f.attr(ctx, wire.At{Dir: out.Results[0].Ino})
+}
+
+// Open opens a file. A vanished inode is ESTALE: the kernel looks up again
+// (F8). O_TRUNC gathers: what replaces the contents is one transaction (F3).
+func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	ino := wire.Ino(in.NodeId)
+	if _, err := f.attr(ctx, wire.At{Dir: ino}); err != nil {
+		return statusOf(err)
+	}
+	n := f.hold(ino)
+	if in.Flags&syscall.O_TRUNC != 0 {
+		err := f.cut(ctx, n)
+		if err == nil && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+			err = f.killPriv(ctx, n)
+		}
+		if err != nil {
+			f.letGo(n)
+			return statusOf(err)
+		}
+	}
+	out.Fh = f.openHandle(n, in.Flags)
+	if in.Flags&(syscall.O_ACCMODE|syscall.O_TRUNC) == syscall.O_RDONLY {
+		out.OpenFlags |= fuse.FOPEN_NOFLUSH
+	}
+	return fuse.OK
+}
+
+// cut gathers a truncation to nothing.
+func (f *fileSystem) cut(ctx context.Context, n *node) error {
+	return f.change(ctx, n, needNothing, 0, 0, func(now time.Time) error {
+		n.cur.truncate(n.c.Size(), 0)
+		n.cur.keep = 0 // also of a base that was longer, or not loaded
+		return n.c.Truncate(0)
+	})
+}
+
+// change applies fn to the node's contents, under mu, and notes the change.
+func (f *fileSystem) change(ctx context.Context, n *node, what need, from, to int64, fn func(now time.Time) error) error {
+	for {
+		if err := f.ensure(ctx, n, what, from, to); err != nil {
+			return err
+		}
+		n.mu.Lock()
+		if n.c == nil { // dropped by a READ that found it outdated
+			n.mu.Unlock()
+			continue
+		}
+		now := time.Now()
+		err := fn(now)
+		if err == nil {
+			after := f.o.CommitAfter
+			if n.c.Spilled() {
+				after = f.o.SpillCommitAfter
+			}
+			n.changedLocked(now, after)
+			n.touchLocked(now)
+		}
+		n.mu.Unlock()
+		return err
+	}
+}
+
+// Write gathers. O_APPEND is at the end as this mount sees it; if the end
+// moves before the commit the bytes move with it (edits).
+func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h := f.handle(in.Fh)
+	if h == nil {
+		return 0, fuse.Status(syscall.EBADF)
+	}
+	from := int64(in.Offset)
+	if from < 0 || from > wire.MaxFileSize-int64(len(data)) {
+		return 0, fuse.Status(syscall.EFBIG)
+	}
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	n := h.n
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if err := f.killPriv(ctx, n); err != nil {
+			return 0, statusOf(err)
+		}
+	}
+	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
+	written := 0
+	err := f.change(ctx, n, needBase, from, from+int64(len(data)), func(time.Time) (err error) {
+		size := n.c.Size()
+		switch {
+		case cached: // a mapping's page: it never extends the file (F8)
+			data = data[:max(0, min(int64(len(data)), size-from))]
+		case in.Flags&syscall.O_APPEND != 0:
+			if from != size {
+				f.invalidate(n.ino) // the kernel's pages are elsewhere
+			}
+			if size > wire.MaxFileSize-int64(len(data)) {
+				return syscall.EFBIG
+			}
+			written, err = n.c.WriteAt(data, size)
+			if written > 0 {
+				n.cur.append(size, int64(written))
+				err = nil
+			}
+			return err
+		}
+		written, err = n.c.WriteAt(data, from)
+		if written > 0 {
+			n.cur.write(from, from+int64(written), size)
+			err = nil // a short write says the rest
+		}
+		return err
+	})
+	if err != nil {
+		return 0, statusOf(err)
+	}
+	if cached {
+		written = int(in.Size)
+	}
+	return uint32(written), fuse.OK
+}
+
+// killPriv clears the set-id bits, as an unprivileged write or chown must.
+func (f *fileSystem) killPriv(ctx context.Context, n *node) error {
+	n.mu.Lock()
+	checked := n.privChecked
+	n.mu.Unlock()
+	if checked {
+		return nil
+	}
+	a, err := f.attr(ctx, n.at())
+	if err != nil {
+		return err
+	}
+	if mode := withoutPriv(a.Mode); mode != a.Mode {
+		if err := f.setAttr(ctx, n.ino, wire.Mutation{Set: wire.SetMode, Mode: mode & wire.ModePerm}); err != nil {
+			return err
+		}
+	}
+	n.mu.Lock()
+	n.privChecked = true
+	n.mu.Unlock()
+	return nil
+}
+
+// withoutPriv is the mode without set-uid, and without set-gid where it means that.
+func withoutPriv(mode uint32) uint32 {
+	if mode&wire.ModeType != wire.ModeRegular {
+		return mode
+	}
+	mode &^= syscall.S_ISUID
+	if mode&syscall.S_IXGRP != 0 {
+		mode &^= syscall.S_ISGID
+	}
+	return mode
+}
+
+// Read reads from what is gathered or kept, if it is still of the newest
+// version, else from the service.
+func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h := f.handle(in.Fh)
+	if h == nil {
+		return nil, fuse.Status(syscall.EBADF)
+	}
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	n := h.n
+	if err := f.refresh(ctx, n); err != nil {
+		return nil, statusOf(err)
+	}
+	n.mu.Lock()
+	if n.c != nil {
+		k, err := n.c.ReadAt(buf, int64(in.Offset))
+		n.mu.Unlock()
+		if err != nil && err != io.EOF {
+			return nil, statusOf(err)
+		}
+		return fuse.ReadResultData(buf[:k]), fuse.OK
+	}
+	n.mu.Unlock()
+	k, err := f.readService(ctx, n.ino, buf, int64(in.Offset))
+	if err != nil {
+		return nil, statusOf(staleIfGone(err))
+	}
+	return fuse.ReadResultData(buf[:k]), fuse.OK
+}
+
+// readService fills buf from the service; short at the file's end only.
+func (f *fileSystem) readService(ctx context.Context, ino wire.Ino, buf []byte, off int64) (int, error) {
+	select {
+	case f.reading <- struct{}{}:
+		defer func() { <-f.reading }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	w := &collector{buf: buf, off: off}
+	_, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Offset: off, Length: int64(len(buf))}, w)
+	return w.n, err
+}
+
+// collector takes a range's pieces, and begins again when they do.
+type collector struct {
+	buf     []byte
+	off     int64 // of buf in the file
+	n       int
+	version wire.ID
+}
+
+// WritePiece is that of wire.PieceWriter.
+func (c *collector) WritePiece(p wire.Piece) error {
+	if wire.Sum(p.Data) != p.Sum {
+		return wire.NewError(wire.CodeCorrupt, "a piece of the contents was damaged on its way")
+	}
+	if p.Offset == c.off {
+		c.n, c.version = 0, p.Version
+	}
+	if p.Offset != c.off+int64(c.n) || p.Version != c.version || len(p.Data) > len(c.buf)-c.n {
+		return wire.NewError(wire.CodeProtocol, "the contents came out of order")
+	}
+	c.n += copy(c.buf[c.n:], p.Data)
+	return nil
+}
+
+// Flush is close(2) of one descriptor: commits what is gathered, if the
+// handle may have written.
+func (f *fileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h := f.handle(in.Fh)
+	if h == nil || !h.writes {
+		return fuse.OK
+	}
+	h.n.mu.Lock()
+	dirty := h.n.dirtyLocked()
+	h.n.mu.Unlock()
+	if !dirty {
+		return fuse.OK
+	}
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	return statusOf(f.flush(ctx, h.n, &in.InHeader))
+}
+
+// Fsync commits what is gathered.
+func (f *fileSystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h := f.handle(in.Fh)
+	if h == nil {
+		return fuse.Status(syscall.EBADF)
+	}
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	return statusOf(f.sync(ctx, h.n))
+}
+
+// Release is the last close of a handle. What is still gathered (a mapping's
+// pages, or an error before) is committed by itself; nobody waits.
+func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	f.mu.Lock()
+	h := f.handles[in.Fh]
+	delete(f.handles, in.Fh)
+	f.mu.Unlock()
+	if h == nil {
+		return
+	}
+	h.n.mu.Lock()
+	if h.n.dirtyLocked() && h.n.flight == nil && h.n.fatal == nil && h.writes {
+		f.startLocked(h.n)
+	}
+	h.n.mu.Unlock()
+	f.letGo(h.n)
+}

@@ -1,0 +1,380 @@
+package fusefs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tpcfs/wire"
+)
+
+// fileSystem answers the kernel's requests. A node id is an inode number:
+// there is no tree here to keep in step with the service's.
+type fileSystem struct {
+	fuse.RawFileSystem // ENOSYS for what is not here: the kernel has a fallback, or says EOPNOTSUPP
+
+	client Client
+	o      Options
+	log    *slog.Logger
+	depot  *depot
+	server *fuse.Server // set by start
+
+	ctx         context.Context // ends with the kernel's connection: nobody waits any more
+	disconnect  context.CancelFunc
+	commits     context.Context // ends when what is gathered is given up
+	stopCommits context.CancelFunc
+	swept       chan struct{} // closed when nothing gathered is left
+
+	wg      sync.WaitGroup // all goroutines of the mount but go-fuse's
+	panics  atomic.Uint64
+	lost    atomic.Uint64 // files whose gathered writes were given up
+	saves   atomic.Uint64 // commits done
+	reading chan struct{} // a place for each READ at the service
+	stale   chan wire.Ino // inodes whose pages in the kernel are to go (F6a)
+
+	mu      sync.Mutex // guards below; taken before a node's
+	nodes   map[wire.Ino]*node
+	handles map[uint64]*handle
+	dirs    map[uint64]*dirHandle
+	lastFH  uint64
+	removed map[wire.Ino]wire.Attr // directories removed here that the kernel still knows: somebody's working directory
+}
+
+// handle is one open file.
+type handle struct {
+	n      *node
+	writes bool // its closes commit
+}
+
+// maxReading bounds the READs at the service: below the kernel's bound, so
+// that read-ahead of one process leaves room for others' (F1).
+const maxReading = 48
+
+func newFileSystem(c Client, o Options) *fileSystem {
+	f := &fileSystem{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		client:        c, o: o, log: o.Logger,
+		depot:   &depot{dir: o.SpillDir, fileBytes: o.FileMemory, bytes: o.Memory},
+		swept:   make(chan struct{}),
+		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
+		stale:   make(chan wire.Ino, 1024),
+		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
+		removed: map[wire.Ino]wire.Attr{},
+	}
+	f.ctx, f.disconnect = context.WithCancel(context.Background())
+	f.commits, f.stopCommits = context.WithCancel(context.Background())
+	return f
+}
+
+// start begins the mount's own work.
+func (f *fileSystem) start(server *fuse.Server) {
+	f.server = server
+	f.wg.Go(f.sweep)
+	f.wg.Go(f.notify)
+}
+
+// abandon ends what newFileSystem began.
+func (f *fileSystem) abandon() {
+	f.disconnect()
+	f.stopCommits()
+}
+
+// finish is called when the kernel's connection is gone: it commits what is
+// left, for as long as giveUp is not called, and waits for all goroutines.
+func (f *fileSystem) finish() {
+	f.disconnect()
+	f.mu.Lock()
+	f.handles, f.dirs = map[uint64]*handle{}, map[uint64]*dirHandle{}
+	left := make([]*node, 0, len(f.nodes))
+	for _, n := range f.nodes {
+		n.opens = 0
+		left = append(left, n)
+	}
+	f.mu.Unlock()
+	for _, n := range left {
+		f.reap(n)
+	}
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for first := true; f.commits.Err() == nil && len(f.commitDue(time.Now(), first)) > 0; first = false {
+		select {
+		case <-ticker.C:
+		case <-f.commits.Done():
+		}
+	}
+	close(f.swept)
+	f.stopCommits()
+	f.wg.Wait()
+	f.mu.Lock()
+	left = left[:0]
+	for _, n := range f.nodes {
+		left = append(left, n)
+	}
+	f.mu.Unlock()
+	for _, n := range left {
+		f.reap(n)
+	}
+}
+
+// giveUp makes finish end.
+func (f *fileSystem) giveUp() { f.stopCommits() }
+
+// lossError says what was given up.
+func (f *fileSystem) lossError() error {
+	if n := f.lost.Load(); n > 0 {
+		return &wire.Error{Code: wire.CodeUnavailable, Op: "unmount", Text: fmt.Sprintf("gathered writes to %d files were given up uncommitted", n)}
+	}
+	return nil
+}
+
+// invalidate has the kernel drop an inode's pages, from a goroutine that no
+// request waits for (F6a). Losing one costs a stale page until the next open.
+func (f *fileSystem) invalidate(ino wire.Ino) {
+	select {
+	case f.stale <- ino:
+	default:
+	}
+}
+
+func (f *fileSystem) notify() {
+	for {
+		select {
+		case ino := <-f.stale:
+			f.server.InodeNotify(uint64(ino), 0, 0)
+		case <-f.ctx.Done():
+			return
+		}
+	}
+}
+
+// String names the file system in go-fuse's messages.
+func (f *fileSystem) String() string { return "tpcfs" }
+
+// Forget has little to do: node ids are inode numbers, which are never reused.
+func (f *fileSystem) Forget(nodeid, nlookup uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.removed, wire.Ino(nodeid))
+}
+
+// peek returns the inode's node, held until letGo; nil if there is none.
+func (f *fileSystem) peek(ino wire.Ino) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[ino]
+	if n != nil {
+		n.opens++
+	}
+	return n
+}
+
+// hold returns the inode's node, made if there is none, held until letGo.
+func (f *fileSystem) hold(ino wire.Ino) *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.nodes[ino]
+	if n == nil {
+		n = &node{ino: ino, cur: noEdits()}
+		f.nodes[ino] = n
+	}
+	n.opens++
+	return n
+}
+
+// letGo gives a node back.
+func (f *fileSystem) letGo(n *node) {
+	f.mu.Lock()
+	n.opens--
+	f.mu.Unlock()
+	f.reap(n)
+}
+
+// openHandle takes the caller's hold of n over.
+func (f *fileSystem) openHandle(n *node, flags uint32) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lastFH++
+	f.handles[f.lastFH] = &handle{n: n, writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0}
+	return f.lastFH
+}
+
+func (f *fileSystem) handle(fh uint64) *handle {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.handles[fh]
+}
+
+// attr reads attributes, with what is gathered over them: one moment's, not
+// older than anything that this mount has shown.
+func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
+	if at.Path == "" {
+		if a, ok := f.orphan(at.Dir); ok {
+			return a, nil
+		}
+	}
+	for try := 0; ; try++ {
+		saves := f.saves.Load()
+		a, err := f.stat(ctx, at)
+		if err != nil {
+			if at.Path == "" && isGone(err) {
+				if a, ok := f.orphan(at.Dir); ok {
+					return a, nil
+				}
+				return a, &wire.Error{Code: wire.CodeStale, Op: "stat", Name: at.String()}
+			}
+			return a, err
+		}
+		older, err := f.overlay(ctx, &a, saves)
+		if err != nil || !older || try == 10 {
+			return a, err
+		}
+	}
+}
+
+// orphan returns the attributes of a file or directory without a name that
+// only this mount still has.
+func (f *fileSystem) orphan(ino wire.Ino) (wire.Attr, bool) {
+	f.mu.Lock()
+	a, ok := f.removed[ino]
+	f.mu.Unlock()
+	if ok {
+		return a, true
+	}
+	n := f.peek(ino)
+	if n == nil {
+		return wire.Attr{}, false
+	}
+	defer f.letGo(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a = n.attr
+	if n.orphan {
+		n.overlayLocked(&a)
+	}
+	return a, n.orphan
+}
+
+// overlay puts gathered size and times over a. It reports that a is older
+// than what this mount has shown and has to be read again: a commit was done
+// since saves, or the base has moved.
+func (f *fileSystem) overlay(ctx context.Context, a *wire.Attr, saves uint64) (older bool, err error) {
+	n := f.peek(a.Ino)
+	if n == nil {
+		return false, nil
+	}
+	defer f.letGo(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.savedAt > saves {
+		return true, nil
+	}
+	if !n.dirtyLocked() {
+		return false, nil
+	}
+	times := n.cur.empty() && n.flying == nil // they alone are gathered
+	if !times && n.basedLocked() && n.base != a.Version {
+		n.mu.Unlock()
+		err := f.refresh(ctx, n)
+		n.mu.Lock()
+		return true, err
+	}
+	size, blocks := a.Size, a.Blocks
+	n.overlayLocked(a)
+	if times {
+		a.Size, a.Blocks = size, blocks
+	}
+	return false, nil
+}
+
+// GetAttr is stat(2).
+func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	ctx, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	a, err := f.attr(ctx, wire.At{Dir: wire.Ino(in.NodeId)})
+	if err != nil {
+		return statusOf(err)
+	}
+	fillAttr(&out.Attr, a)
+	return fuse.OK
+}
+
+// Lookup finds a name. Nothing of the answer is cached (F1, until F9).
+func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if len(name) > wire.MaxNameLen {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
+	ctx, end := f.begin(cancel, in)
+	defer end()
+	a, err := f.attr(ctx, wire.At{Dir: wire.Ino(in.NodeId), Path: name})
+	if err != nil {
+		return statusOf(err)
+	}
+	fillEntry(out, a)
+	return fuse.OK
+}
+
+// StatFs is statfs(2): the space of the fullest participant.
+func (f *fileSystem) StatFs(cancel <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	ctx, end := f.begin(cancel, in)
+	defer end()
+	st, err := f.client.Statfs(ctx)
+	if err != nil {
+		return statusOf(err)
+	}
+	const block = 4096
+	free := st.Free / block
+	*out = fuse.StatfsOut{
+		Blocks: st.Total / block, Bfree: free, Bavail: free, Bsize: block, Frsize: block,
+		// Inodes take no space of their own: as many are free as blocks are.
+		Files: st.Files + free, Ffree: free, NameLen: wire.MaxNameLen,
+	}
+	return fuse.OK
+}
+
+// Readlink is readlink(2).
+func (f *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	ctx, end := f.begin(cancel, in)
+	defer end()
+	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadLink, At: wire.At{Dir: wire.Ino(in.NodeId)}}, nil)
+	if err != nil {
+		return nil, statusOf(staleIfGone(err))
+	}
+	return []byte(reply.Target), fuse.OK
+}
+
+// staleIfGone: an inode named by its number that is no more. The kernel looks
+// up again where it may (F8).
+func staleIfGone(err error) error {
+	if isGone(err) {
+		return &wire.Error{Code: wire.CodeStale, Text: err.Error()}
+	}
+	return err
+}
+
+func fillEntry(out *fuse.EntryOut, a wire.Attr) {
+	out.NodeId = uint64(a.Ino)
+	fillAttr(&out.Attr, a)
+}
+
+func fillAttr(out *fuse.Attr, a wire.Attr) {
+	*out = fuse.Attr{
+		Ino: uint64(a.Ino), Size: uint64(a.Size), Blocks: uint64(a.Blocks),
+		Mode: a.Mode, Nlink: a.Nlink, Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Rdev: a.Rdev,
+		Blksize: wire.BlockSize,
+	}
+	out.Atime, out.Atimensec = splitTime(a.Atime)
+	out.Mtime, out.Mtimensec = splitTime(a.Mtime)
+	out.Ctime, out.Ctimensec = splitTime(a.Ctime)
+}
+
+// splitTime gives whole seconds, before 1970 too, and nanoseconds of 0 to 999,999,999.
+func splitTime(ns int64) (uint64, uint32) {
+	t := time.Unix(0, ns)
+	return uint64(t.Unix()), uint32(t.Nanosecond())
+}

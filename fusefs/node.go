@@ -1,0 +1,160 @@
+package fusefs
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// node is a file that is open in this mount, or has writes that are not
+// committed, or both. All handles of the inode share it.
+type node struct {
+	ino   wire.Ino
+	opens int // handles, and handlers at work on it; guarded by fileSystem.mu
+
+	mu sync.Mutex // guards all below; taken after fileSystem.mu
+
+	// turn says who may replace the contents and their base just now; free is
+	// closed when that changes. Holders keep it over calls to the service,
+	// mu they do not.
+	turn turn
+	free chan struct{}
+
+	c    *contents // nil: nothing gathered, nothing kept
+	base wire.ID   // the version that the edits are over; 0 when they need none
+
+	cur    edits   // since the commit in flight, or since the base
+	flying *edits  // in the commit in flight; nil: none
+	flight *flight // the commit at work; nil: none
+
+	gen     uint64    // counts changes
+	saved   uint64    // the changes up to here are committed
+	since   time.Time // of the first change that is in no commit; zero: none
+	next    time.Time // when to commit by itself
+	retry   time.Duration
+	logged  bool
+	fatal   error  // the last commit failed, and so will the next
+	unsure  bool   // a commit's outcome is unknown
+	savedAt uint64 // fileSystem.saves when the last commit was done
+
+	mtime, atime       int64 // nanoseconds since 1970; gathered if set
+	mtimeSet, atimeSet bool
+	privChecked        bool      // set-id bits are known to be gone since the last chmod
+	orphan             bool      // without a name: what is here is all there is
+	attr               wire.Attr // of an orphan
+	gone               bool      // removed from the table: look it up again
+}
+
+// turn is who works on a node's base.
+type turn int
+
+const (
+	turnNone   turn = iota
+	turnLoad        // contents are being loaded, compared or dropped
+	turnCommit      // a commit is in flight
+)
+
+// flight is one commit at work; several callers may wait for it.
+type flight struct {
+	done chan struct{}
+	gen  uint64 // the changes in it; set before done is closed
+	err  error  // set before done is closed
+}
+
+// take waits until the node's turn is free and takes it.
+func (n *node) take(ctx context.Context, who turn) error {
+	for {
+		n.mu.Lock()
+		if n.turn == turnNone {
+			n.turn, n.free = who, make(chan struct{})
+			n.mu.Unlock()
+			return nil
+		}
+		free := n.free
+		n.mu.Unlock()
+		select {
+		case <-free:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// give ends a turn.
+func (n *node) give() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.turn = turnNone
+	close(n.free)
+}
+
+// dirtyLocked reports changes that are not committed.
+func (n *node) dirtyLocked() bool { return n.gen != n.saved && !n.orphan }
+
+// basedLocked reports contents that are only right while their base is the
+// newest version. Those of a file that was cut to nothing are right anyhow.
+func (n *node) basedLocked() bool {
+	if n.c == nil || n.orphan {
+		return false
+	}
+	return !n.dirtyLocked() || n.cur.needsBase() && (n.flying == nil || n.flying.needsBase())
+}
+
+// changedLocked notes a change. The contents' mtime follows.
+func (n *node) changedLocked(now time.Time, after time.Duration) {
+	n.gen++
+	if n.since.IsZero() {
+		n.since = now
+		n.next = now.Add(after)
+	}
+}
+
+// touchLocked sets the gathered mtime: contents changed.
+func (n *node) touchLocked(now time.Time) { n.mtime, n.mtimeSet = now.UnixNano(), true }
+
+// dropLocked forgets the contents. There must be no edits.
+func (n *node) dropLocked() {
+	if n.c != nil {
+		n.c.Close()
+		n.c = nil
+	}
+	n.base, n.cur = 0, noEdits()
+}
+
+// replaceLocked installs other contents.
+func (n *node) replaceLocked(c *contents, base wire.ID, e edits) {
+	if n.c != nil {
+		n.c.Close()
+	}
+	n.c, n.base, n.cur = c, base, e
+}
+
+// becomeOrphanLocked cuts the node off from the service: its name is gone.
+func (n *node) becomeOrphanLocked(attr wire.Attr) {
+	if n.orphan {
+		return
+	}
+	attr.Nlink = 0
+	n.orphan, n.attr = true, attr
+	n.overlayLocked(&n.attr)
+}
+
+// overlayLocked puts what is gathered over attributes from the service (F3).
+func (n *node) overlayLocked(a *wire.Attr) {
+	if n.orphan && n.attr.Ino != 0 {
+		*a = n.attr
+	}
+	if n.c != nil {
+		a.Size = n.c.Size()
+		a.Blocks = (a.Size + 511) / 512
+	}
+	if n.mtimeSet {
+		a.Mtime = n.mtime
+		a.Ctime = max(a.Ctime, n.mtime)
+	}
+	if n.atimeSet {
+		a.Atime = n.atime
+	}
+}

@@ -1,0 +1,107 @@
+package fusefs
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// Content is a file's new contents: readable from the beginning each time
+// that a transaction has to be sent again.
+type Content = interface {
+	Size() int64 // bytes
+	Open() (io.ReadCloser, error)
+}
+
+// Client is what a mount needs of the service's client. Errors are
+// *wire.Error. How long a call waits for an absent service is the client's
+// matter; a call whose context ends returns soon.
+type Client interface {
+	// Transact commits the mutations as one. contents[i], if there is one and
+	// it is not nil, is what mutation i writes.
+	Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error)
+	// Read gives a ReadFile's pieces to w before it returns, none after.
+	Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error)
+	Statfs(ctx context.Context) (wire.Statfs, error)
+}
+
+// Options are those of a mount. The zero value is usable.
+type Options struct {
+	// ReadOnly refuses every change with EROFS.
+	ReadOnly bool
+	// AllowOther lets users other than the one who mounts in.
+	AllowOther bool
+	// SpillDir is where gathered writes go that are too many for memory, as
+	// unlinked files; it must not be below the mount. Default: os.TempDir().
+	SpillDir string
+	// FileMemory and Memory bound the gathered writes kept in memory, of one
+	// file and of all, in bytes. Defaults: 1 MiB and 64 MiB.
+	FileMemory, Memory int64
+	// CommitAfter is how long after the first unsaved write of a file a
+	// commit begins by itself. Default: 5 s.
+	CommitAfter time.Duration
+	// SpillCommitAfter is the same for a file beyond FileMemory, each commit
+	// of which sends all of it again. Default: 60 s.
+	SpillCommitAfter time.Duration
+	// ConflictWait is how long a change that others' changes abort is tried
+	// again before EAGAIN (F5). Default: 10 s.
+	ConflictWait time.Duration
+	// FlushWait is how long Unmount waits for gathered writes. Default: 10 s.
+	FlushWait time.Duration
+	// MaxBackground bounds the kernel's requests that nobody waits for, most
+	// of them read-ahead of up to 1 MiB. Default: 64.
+	MaxBackground int
+	// Logger takes what goes wrong. Default: nothing is logged.
+	Logger *slog.Logger
+	// Debug logs every request, at the debug level.
+	Debug bool
+}
+
+// validate fills in the defaults.
+func (o *Options) validate(mountpoint string) error {
+	setDefault(&o.FileMemory, 1<<20)
+	setDefault(&o.Memory, 64<<20)
+	setDefault(&o.CommitAfter, 5*time.Second)
+	setDefault(&o.SpillCommitAfter, max(60*time.Second, o.CommitAfter))
+	setDefault(&o.ConflictWait, 10*time.Second)
+	setDefault(&o.FlushWait, 10*time.Second)
+	setDefault(&o.MaxBackground, 64)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SpillDir == "" {
+		o.SpillDir = os.TempDir()
+	}
+	dir, err := filepath.Abs(o.SpillDir)
+	if err != nil {
+		return mountError(wire.CodeInvalid, o.SpillDir, "cannot be made absolute: "+err.Error())
+	}
+	if within(dir, mountpoint) {
+		return mountError(wire.CodeInvalid, o.SpillDir, "the spill directory is below the mount point: choose one on a local disk")
+	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return mountError(wire.CodeNotDir, o.SpillDir, "is not a directory that gathered writes can spill to: make it, or choose another")
+	}
+	if o.MaxBackground < 2 || o.MaxBackground > 1<<15 {
+		return mountError(wire.CodeInvalid, mountpoint, "MaxBackground is from 2 to 32768")
+	}
+	o.SpillDir = dir
+	return nil
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, value T) {
+	if *v <= 0 {
+		*v = value
+	}
+}
+
+// within reports whether path is dir or below it.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
