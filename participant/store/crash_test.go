@@ -348,7 +348,7 @@ func (w *world) script(steps int) error {
 // A crash before any operation on the disk leaves a store that, with the rest
 // of the journal, has what was applied: no file is lost or mixed up.
 func TestCrashEverywhere(t *testing.T) {
-	seeds := 6
+	seeds := 2
 	if n, err := strconv.Atoi(os.Getenv("TPCFS_STORE_SEEDS")); err == nil {
 		seeds = n
 	}
@@ -369,7 +369,7 @@ func TestCrashEverywhere(t *testing.T) {
 func TestRandomHistories(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		seed := rapid.Uint64().Draw(rt, "seed")
-		if _, err := run(seed, 60, 0); err != nil {
+		if _, err := run(seed, rapid.IntRange(5, 40).Draw(rt, "steps"), 0); err != nil {
 			rt.Fatal(err)
 		}
 	})
