@@ -9,19 +9,19 @@ import (
 // who connects first. Its layout never changes, so that peers of any two
 // versions can tell each other which they speak (W1). Little-endian.
 //
-//	 0       8      10     12     13       14          16        32     48      64
-//	+-------+------+------+------+--------+-----------+---------+------+-------+------+--------+
-//	| magic | from | upto | role | channel| text len  | cluster | peer | nonce | text | CRC32C |
-//	+-------+------+------+------+--------+-----------+---------+------+-------+------+--------+
+//	 0       8      10     12     13       14     16         18       20        36     52      68
+//	+-------+------+------+------+--------+------+----------+--------+---------+------+-------+------+--------+
+//	| magic | from | upto | role | channel| code | text len |reserved| cluster | peer | nonce | text | CRC32C |
+//	+-------+------+------+------+--------+------+----------+--------+---------+------+-------+------+--------+
 //
 // from and upto are the first and last version spoken. The nonce pairs a
-// peer's control and bulk connection; control comes first. text, at most 512
-// bytes, is why the side that answers refuses; empty when it does not. The
-// CRC32C is of everything before it.
+// peer's control and bulk connection; control comes first. code and text, at
+// most 512 bytes, are why the side that answers refuses; code 0 when it does
+// not. The CRC32C is of everything before it.
 
 // Sizes of a preface, in bytes.
 const (
-	PrefacePrefix = 64  // what is there before text and CRC32C
+	PrefacePrefix = 68  // what is there before text and CRC32C
 	MaxRefusal    = 512 // of text
 	prefaceMagic  = "tpcfs\r\n\x1a"
 )
@@ -74,7 +74,8 @@ type Preface struct {
 	Cluster  UUID // zero: any, or none yet
 	Peer     UUID // names the side in logs
 	Nonce    UUID
-	Refusal  string // why the answering side ends the connection; "": it does not
+	Code     Code   // why the answering side ends the connection; CodeNone: it does not
+	Refusal  string // ... in words
 }
 
 // AppendPreface appends p, encoded; a longer Refusal is cut.
@@ -85,7 +86,9 @@ func AppendPreface(dst []byte, p Preface) []byte {
 	dst = binary.LittleEndian.AppendUint16(dst, p.Versions.From)
 	dst = binary.LittleEndian.AppendUint16(dst, p.Versions.Upto)
 	dst = append(dst, byte(p.Role), byte(p.Channel))
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(p.Code))
 	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(text)))
+	dst = append(dst, 0, 0)
 	dst = append(dst, p.Cluster[:]...)
 	dst = append(dst, p.Peer[:]...)
 	dst = append(dst, p.Nonce[:]...)
@@ -100,7 +103,7 @@ func PrefaceLength(prefix []byte) (int, error) {
 	if string(prefix[:8]) != prefaceMagic {
 		return 0, NewError(CodeProtocol, "the peer does not speak tpcfs: is this the right address?")
 	}
-	n := int(binary.LittleEndian.Uint16(prefix[14:]))
+	n := int(binary.LittleEndian.Uint16(prefix[16:]))
 	if n > MaxRefusal {
 		return 0, protocolError("preface with %d bytes of text, at most %d are allowed", n, MaxRefusal)
 	}
@@ -124,7 +127,8 @@ func ParsePreface(prefix, rest []byte) (Preface, error) {
 	p := Preface{
 		Versions: VersionRange{binary.LittleEndian.Uint16(prefix[8:]), binary.LittleEndian.Uint16(prefix[10:])},
 		Role:     Role(prefix[12]), Channel: Channel(prefix[13]),
-		Cluster: UUID(prefix[16:32]), Peer: UUID(prefix[32:48]), Nonce: UUID(prefix[48:64]),
+		Cluster: UUID(prefix[20:36]), Peer: UUID(prefix[36:52]), Nonce: UUID(prefix[52:68]),
+		Code:    Code(binary.LittleEndian.Uint16(prefix[14:])),
 		Refusal: string(text),
 	}
 	if p.Versions.From > p.Versions.Upto {

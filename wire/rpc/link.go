@@ -105,8 +105,9 @@ func handshake(ctx context.Context, c net.Conn, ours wire.Preface) error {
 	if _, err := wire.Agree(ours.Versions, theirs.Versions); err != nil {
 		return err
 	}
-	if theirs.Refusal != "" {
-		return wire.NewError(wire.CodeProtocol, "the peer refuses: "+theirs.Refusal)
+	if theirs.Code != wire.CodeNone {
+		lost := theirs.Code == wire.CodeUnavailable || theirs.Code == wire.CodeTooMany // for now
+		return &wire.Error{Code: theirs.Code, Text: theirs.Refusal, Lost: lost}
 	}
 	if want := map[wire.Role]wire.Role{wire.RoleClient: wire.RoleCoordinator, wire.RoleCoordinator: wire.RoleParticipant}[ours.Role]; theirs.Role != want {
 		return wire.NewError(wire.CodeProtocol, fmt.Sprintf("want a %v there, it is a %v", want, theirs.Role))

@@ -187,7 +187,7 @@ func (s *Server) handshake(c net.Conn, e *list.Element) {
 	if err != nil {
 		s.o.Logger.Warn("no handshake", "peer", c.RemoteAddr().String(), "err", err)
 		if wire.CodeOf(err) == wire.CodeProtocol {
-			_ = writePreface(c, s.preface(wire.Preface{}, err.Error())) // it is leaving anyway
+			_ = writePreface(c, s.preface(wire.Preface{}, err)) // it is leaving anyway
 		}
 		return
 	}
@@ -195,10 +195,10 @@ func (s *Server) handshake(c net.Conn, e *list.Element) {
 	p, err := s.admit(c, e, theirs)
 	if err != nil {
 		log.Warn("refused a connection", "err", err)
-		_ = writePreface(c, s.preface(theirs, err.Error())) // it is leaving anyway
+		_ = writePreface(c, s.preface(theirs, err)) // it is leaving anyway
 		return
 	}
-	if err := errors.Join(writePreface(c, s.preface(theirs, "")), c.SetDeadline(time.Time{})); err != nil {
+	if err := errors.Join(writePreface(c, s.preface(theirs, nil)), c.SetDeadline(time.Time{})); err != nil {
 		log.Debug("lost a connection during the handshake", "err", err)
 		p.end(err)
 		s.leave(p, theirs.Channel)
@@ -238,12 +238,17 @@ func (s *Server) leave(p *peer, channel wire.Channel) {
 	delete(s.links, p.nonce)
 }
 
-func (s *Server) preface(theirs wire.Preface, refusal string) wire.Preface {
+func (s *Server) preface(theirs wire.Preface, refusal error) wire.Preface {
 	role := wire.RoleParticipant
 	if s.o.Replica == nil || s.o.Service != nil && theirs.Role == wire.RoleClient {
 		role = wire.RoleCoordinator
 	}
-	return wire.Preface{Versions: s.o.Versions, Role: role, Channel: theirs.Channel, Cluster: s.o.Cluster(), Nonce: theirs.Nonce, Refusal: refusal}
+	p := wire.Preface{Versions: s.o.Versions, Role: role, Channel: theirs.Channel, Cluster: s.o.Cluster(), Nonce: theirs.Nonce}
+	if refusal != nil {
+		e := toWire(refusal)
+		p.Code, p.Refusal = e.Code, e.Text
+	}
+	return p
 }
 
 // admit checks a preface and finds or makes its link.

@@ -1,0 +1,383 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"tpcfs/wire"
+)
+
+// stagesAtOnce is how many contents of one transaction are staged at a time.
+const stagesAtOnce = 4
+
+// transaction is a Transact on its way: what is needed to send it again.
+type transaction struct {
+	o        *operation
+	muts     []wire.Mutation
+	contents []Content
+	staged   []int // mutations whose contents are staged
+	isStaged bool  // ... and are there, as far as we know
+	payload  []byte
+	report   func(bytes int64) // of staged contents; may be nil
+}
+
+// Transact commits the mutations as one, or none of them. Names in them are
+// used as they are: a symbolic link on the way is CodeSymlink. contents holds,
+// at a mutation's index, what it writes; it may be shorter, and nil where
+// nothing is written. The mutations are not changed.
+//
+// Contents of up to wire.MaxInline bytes together travel with the request,
+// the smallest first; others are staged before it.
+func (c *Client) Transact(ctx context.Context, muts []wire.Mutation, contents []Content) (wire.Outcome, error) {
+	o, err := c.begin(ctx)
+	if err != nil {
+		return wire.Outcome{}, err
+	}
+	defer o.end()
+	t, err := o.prepare(muts, contents)
+	if err != nil {
+		return wire.Outcome{}, describe(err, muts)
+	}
+	outcome, err := t.commit()
+	return outcome, describe(err, muts)
+}
+
+// describe says in an error which of the mutations it is about.
+func describe(err error, muts []wire.Mutation) error {
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Mutation < 0 || e.Mutation >= len(muts) {
+		return err
+	}
+	m := &muts[e.Mutation]
+	return named(err, kindNames[m.Kind], m.At.String())
+}
+
+var kindNames = map[wire.MutationKind]string{
+	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
+	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+}
+
+// named completes an error with what was being done and with the file.
+func named(err error, op, name string) error {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		return &wire.Error{Code: wire.CodeIO, Op: op, Name: name, Text: err.Error()}
+	}
+	if e.Op != "" && e.Name != "" {
+		return e
+	}
+	full := *e
+	full.Op, full.Name = cmp.Or(e.Op, op), cmp.Or(e.Name, name)
+	return &full
+}
+
+// prepare checks a transaction and reads the contents that travel inside it.
+func (o *operation) prepare(muts []wire.Mutation, contents []Content) (*transaction, error) {
+	if len(contents) > len(muts) {
+		return nil, wire.NewError(wire.CodeInvalid, fmt.Sprintf("%d contents for %d changes", len(contents), len(muts)))
+	}
+	if len(muts) > wire.MaxMutations {
+		return nil, wire.NewError(wire.CodeTooMany, fmt.Sprintf("%d changes in one transaction, at most %d are allowed: split it", len(muts), wire.MaxMutations))
+	}
+	t := &transaction{o: o, muts: slices.Clone(muts), contents: contents}
+	for i := range t.muts {
+		if err := check(&t.muts[i]); err != nil {
+			err.Mutation = i
+			return nil, err
+		}
+	}
+	inline, err := t.plan()
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range inline {
+		at := len(t.payload)
+		if t.payload, err = readInline(t.payload, contents[i]); err != nil {
+			return nil, named(err, "writeFile", t.muts[i].At.String())
+		}
+		t.muts[i].Content = wire.Content{Size: contents[i].Size(), Sum: wire.Sum(t.payload[at:])}
+	}
+	return t, nil
+}
+
+// check refuses names that no participant would take, before anything is sent.
+func check(m *wire.Mutation) *wire.Error {
+	if err := wire.CheckPath(m.At.Path); err != nil {
+		return err
+	}
+	if err := wire.CheckPath(m.To.Path); err != nil {
+		return err
+	}
+	if m.Kind == wire.MutSymlink && (m.Target == "" || len(m.Target) > wire.MaxPathLen) {
+		return &wire.Error{Code: wire.CodeInvalid, Name: m.At.String(), Text: fmt.Sprintf("a symbolic link's target has 1 to %d bytes, not %d", wire.MaxPathLen, len(m.Target))}
+	}
+	return nil
+}
+
+// plan says which contents travel inline, by mutation; the others are staged.
+func (t *transaction) plan() (inline []int, err error) {
+	var all []int
+	for i, content := range t.contents {
+		if content == nil {
+			continue
+		}
+		if n := content.Size(); n < 0 || n > wire.MaxFileSize {
+			return nil, &wire.Error{Code: wire.CodeTooLarge, Name: t.muts[i].At.String(), Mutation: i, Text: fmt.Sprintf("%d bytes, at most %d are allowed", n, int64(wire.MaxFileSize))}
+		}
+		all = append(all, i)
+	}
+	slices.SortStableFunc(all, func(i, j int) int { return cmp.Compare(t.contents[i].Size(), t.contents[j].Size()) })
+	room := int64(wire.MaxInline)
+	for n, i := range all {
+		if room -= t.contents[i].Size(); room < 0 {
+			t.staged = all[n:]
+			all = all[:n]
+			break
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// commit stages and sends the transaction until it has an answer.
+func (t *transaction) commit() (wire.Outcome, error) {
+	o := t.o
+	var op wire.OpID
+	var first int64 // service time of the first sending
+	maybe := false  // an attempt may have taken effect and has no answer
+	for restaged := 0; ; {
+		l, err := o.link()
+		if err == nil && !t.isStaged {
+			err = t.stage()
+			t.isStaged = err == nil
+		}
+		if err == nil && op.Seq == 0 {
+			op = wire.OpID{Session: o.c.o.Session, Seq: o.c.takeSeq()}
+			defer o.c.releaseSeq(op.Seq)
+			first = o.serviceTime(l)
+		}
+		if err != nil {
+			return wire.Outcome{}, settle(err, maybe)
+		}
+		reply, err := t.send(l, op, first)
+		if err == nil {
+			o.c.hear(reply.ServiceTime)
+			return reply.Outcome, nil
+		}
+		maybe = maybe || wire.CodeOf(err) == wire.CodeUnknownOutcome
+		switch {
+		case wire.CodeOf(err) == wire.CodeStageLost && restaged < maxRestage:
+			t.isStaged = false
+			restaged++
+		case o.lostLink(l, err):
+		default:
+			return wire.Outcome{}, settle(err, maybe)
+		}
+		if !o.backoff() {
+			return wire.Outcome{}, settle(o.outOfTime(err), maybe)
+		}
+	}
+}
+
+// send makes one attempt.
+func (t *transaction) send(l *link, op wire.OpID, first int64) (wire.TransactReply, error) {
+	wait, ok := t.o.waitMS()
+	if !ok {
+		return wire.TransactReply{}, t.o.outOfTime(nil)
+	}
+	ctx, cancel := t.o.bounded(answerGrace)
+	defer cancel()
+	return l.conn.Transact(ctx, wire.Transact{
+		Op: op, Link: l.number, Lowest: t.o.c.lowest(), Sent: first, Wait: wait, Mutations: t.muts,
+	}, t.payload)
+}
+
+// settle makes the error of an operation honest (G6): after an attempt whose
+// outcome is not known, only what the participants themselves answered, who
+// look the operation up first (P2), says that nothing has happened.
+func settle(err error, maybe bool) error {
+	if !maybe {
+		return err
+	}
+	switch wire.CodeOf(err) {
+	case wire.CodeNotExist, wire.CodeExist, wire.CodeNotDir, wire.CodeIsDir, wire.CodeNotEmpty, wire.CodeInvalid,
+		wire.CodeNameTooLong, wire.CodeTooLarge, wire.CodePermission, wire.CodeAccess, wire.CodeReadOnly, wire.CodeLinks, wire.CodeLoop,
+		wire.CodeNoAttr, wire.CodeStale, wire.CodeConflict, wire.CodeSymlink, wire.CodeVersion, wire.CodeUnknownOutcome:
+		return err
+	default:
+		return &wire.Error{Code: wire.CodeUnknownOutcome, Text: fmt.Sprintf("it was sent, and the connection lost before the answer: look whether it happened (%v)", err)}
+	}
+}
+
+// outOfTime is the error of an operation whose wait is over before anything is
+// known to have been sent.
+func (o *operation) outOfTime(last error) error {
+	if o.ctx.Err() != nil {
+		return o.gaveUp()
+	}
+	e := &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf("no answer within %v", o.c.o.Wait)}
+	if last != nil {
+		e.Text += ": " + last.Error()
+	}
+	return e
+}
+
+// takeSeq gives an operation its number.
+func (c *Client) takeSeq() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastSeq++
+	c.unanswered[c.lastSeq] = struct{}{}
+	return c.lastSeq
+}
+
+// releaseSeq: the operation has its answer, or nobody will ask again.
+func (c *Client) releaseSeq(seq uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.unanswered, seq)
+}
+
+// lowest is the lowest sequence number without an answer (W5).
+func (c *Client) lowest() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	low := c.lastSeq + 1
+	for seq := range c.unanswered {
+		low = min(low, seq)
+	}
+	return low
+}
+
+// serviceTime is the latest service time known; after a while of silence it is
+// asked for, since a request that looks old is not run (S1a).
+func (o *operation) serviceTime(l *link) int64 {
+	c := o.c
+	c.mu.Lock()
+	known, age := c.serviceTime, wallNow().Sub(c.heard)
+	c.mu.Unlock()
+	if age >= 0 && age < timeMaxAge {
+		return known
+	}
+	ctx, cancel := o.bounded(0)
+	defer cancel()
+	fs, err := l.conn.Statfs(ctx)
+	ms := fs.ServiceTime
+	if err != nil || ms == 0 {
+		var status wire.Status
+		status, err = l.conn.Status(ctx)
+		ms = status.ServiceTime
+	}
+	if err == nil {
+		c.hear(ms)
+	}
+	// Without an answer the old one serves: sending will tell what is wrong.
+	return max(known, ms)
+}
+
+// stage brings the large contents to the participants.
+func (t *transaction) stage() error {
+	if len(t.staged) == 0 {
+		return nil
+	}
+	group, ctx := errgroup.WithContext(t.o.ctx)
+	group.SetLimit(stagesAtOnce)
+	progress := newProgress(t.report)
+	replies := make([]wire.StageReply, len(t.muts))
+	for _, i := range t.staged {
+		group.Go(func() (err error) {
+			replies[i], err = t.o.c.stageOne(ctx, t.contents[i], t.muts[i].At.String(), progress.part())
+			if err != nil {
+				var e *wire.Error
+				if errors.As(err, &e) {
+					e.Mutation = i
+				}
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, i := range t.staged {
+		t.muts[i].Content = wire.Content{Size: replies[i].Size, Stage: replies[i].ID, Sum: replies[i].Sum}
+	}
+	t.o.progress()
+	return nil
+}
+
+// stageOne stages one content, again if a connection is lost: a stage that is
+// not consumed costs nothing but space, until the session ends.
+func (c *Client) stageOne(ctx context.Context, content Content, name string, report func(at int64)) (wire.StageReply, error) {
+	o, err := c.begin(ctx)
+	if err != nil {
+		return wire.StageReply{}, err
+	}
+	defer o.end()
+	for corrupt := 0; ; {
+		l, err := o.link()
+		if err != nil {
+			return wire.StageReply{}, err
+		}
+		reply, err := o.stageOn(l, content, name, report)
+		switch {
+		case err == nil:
+			return reply, nil
+		case wire.CodeOf(err) == wire.CodeCorrupt && corrupt < maxCorrupt:
+			corrupt++
+		case o.lostLink(l, err):
+		default:
+			return reply, err
+		}
+		if !o.backoff() {
+			return reply, o.outOfTime(err)
+		}
+	}
+}
+
+// stageOn makes one attempt, which may take as long as it goes on.
+func (o *operation) stageOn(l *link, content Content, name string, report func(at int64)) (wire.StageReply, error) {
+	var reply wire.StageReply
+	r, err := content.Open()
+	if err != nil {
+		return reply, contentError(err)
+	}
+	defer r.Close() // only read
+	ctx, cancel := context.WithCancel(o.ctx)
+	defer cancel()
+	stalled := func() { cancel() }
+	limit := o.c.o.Wait + stageGrace
+	timer := time.AfterFunc(limit, stalled)
+	defer timer.Stop()
+	source := &pieceSource{r: r, size: content.Size(), buf: make([]byte, min(wire.PieceSize, max(content.Size(), 1))), progress: func(at int64) {
+		if o.c.o.Wait > 0 {
+			timer.Reset(limit)
+		}
+		o.progress()
+		report(at)
+	}}
+	if o.c.o.Wait == 0 {
+		timer.Stop()
+	}
+	wait, _ := o.waitMS()
+	reply, err = l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: content.Size(), Link: l.number, Wait: wait, Name: name}, source)
+	switch {
+	case source.failed != nil:
+		return reply, source.failed
+	case err != nil && ctx.Err() != nil && o.ctx.Err() == nil:
+		return reply, wire.NewError(wire.CodeUnavailable, fmt.Sprintf("the contents were not taken within %v", limit))
+	case err != nil && o.ctx.Err() != nil:
+		return reply, o.gaveUp()
+	case err != nil:
+		return reply, err
+	case reply.Size != content.Size() || reply.Sum != source.sum.Sum():
+		return reply, wire.NewError(wire.CodeCorrupt, "the contents arrived garbled")
+	}
+	return reply, nil
+}
