@@ -8,8 +8,9 @@ import (
 	"tpcfs/wire"
 )
 
-// Content is what a file shall hold. It can be read again, for a retry.
-type Content interface {
+// Content is what a file shall hold. It can be read again, for a retry. (An
+// alias, so that who defines the same interface need not know this package.)
+type Content = interface {
 	// Size is its length in bytes.
 	Size() int64
 	// Open starts reading it from the beginning. What is read must be Size
