@@ -78,8 +78,9 @@ func (b *bench) tryStart() error {
 	b.sent = make([][]wire.Entry, len(b.fakes))
 	b.stop, b.replies = nil, nil
 	for _, f := range b.fakes {
+		f.old = f.old || f.alive
 		f.alive, f.link = false, 0
-		f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
+		f.ups = nil
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ type fake struct {
 	// The stream of the newest link, both ways, in order.
 	link  uint64
 	alive bool
+	old   bool // the link is that of a coordinator that has died; what it sent still arrives
 	down  []wire.Down
 	votes []wire.Vote // to be sent at the next message
 	yes   []fyes      // to be sent once synced
@@ -166,6 +167,7 @@ func (f *fake) greet(g wire.Greet) (wire.Greeting, *wire.Error) {
 		f.add(frec{kind: fEpoch, epoch: g.Epoch})
 		f.synced = len(f.recs)
 	}
+	f.old = false
 	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
 	a := wire.Greeting{Storage: f.storage, Held: held, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync}
 	for _, id := range slices.Sorted(maps.Keys(f.s.txs)) {
@@ -309,7 +311,7 @@ func (f *fake) message() wire.Up {
 func (f *fake) crash(keep int) {
 	f.recs = slices.Clone(f.recs[:max(keep, f.synced)])
 	f.synced = len(f.recs) // read back from the disk
-	f.up, f.alive = false, false
+	f.up, f.alive, f.old = false, false, false
 	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
 	f.reset()
 }

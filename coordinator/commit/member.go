@@ -343,9 +343,6 @@ func (m *Machine) watermark() {
 		m.order[n] = nil
 	}
 	m.order = m.order[n:]
-	if w < m.open {
-		return
-	}
 	if m.w.Epoch != m.epoch.Number {
 		m.forgetRecovered()
 	}

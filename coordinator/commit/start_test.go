@@ -493,3 +493,84 @@ func TestLostGreeting(t *testing.T) {
 		t.Error("x is lost")
 	}
 }
+
+// P13, told by the greeting's own words: a participant need not refuse.
+func TestStaleGreeting(t *testing.T) {
+	for name, g := range map[string]wire.Greeting{
+		"same number, another run": {Held: wire.Epoch{Number: 1, Run: wire.UUID{99}}},
+		"later epoch":              {Held: wire.Epoch{Number: 2, Run: wire.UUID{99}}},
+		"later transaction":        {LastID: wire.MakeID(2, 5)},
+		"entry never put":          {Position: wire.Position{Epoch: 1, Index: 1}},
+		"later entry":              {Position: wire.Position{Epoch: 2}},
+	} {
+		b := newBench(t)
+		g.Storage = wire.UUID{1}
+		b.m.Greeted(0, g)
+		b.run()
+		if b.stop == nil || b.stop.Who != "a" {
+			t.Errorf("%s: stopped: %v", name, b.stop)
+		}
+	}
+}
+
+// A member that met only a transaction's ABORT does not know where its PREPARE
+// was; another that never heard of it has not forgotten it for that.
+func TestRecoveryAfterAbortAlone(t *testing.T) {
+	b := newBench(t).serve()
+	b.submit(1, "x")
+	b.all("a")
+	b.start()
+	b.greet("a", "b", "c")
+	b.sync()
+	b.all("a", "b", "c") // CONFIG; then ABORT is put
+	b.all("c")
+	for _, f := range b.fakes {
+		b.crash(f.name, 0)
+	}
+	b.start()
+	b.serve()
+	b.settle()
+	b.wantEqual()
+}
+
+// A vote that comes twice, before and after a broken link, counts once.
+func TestVoteTwice(t *testing.T) {
+	b := newBench(t).serve()
+	r := b.submit(1, "x")
+	b.all("a", "b")
+	b.breakLink("a")
+	b.greet("a")
+	b.all("a")
+	b.wantAnswer(r, "")
+	if got := b.lastSent("b"); !strings.HasPrefix(got, "PREPARE") {
+		t.Errorf("%s was put before c has voted", got)
+	}
+	b.settle()
+	b.wantAnswer(r, "committed")
+	b.wantEqual()
+}
+
+// P7: a member that does not answer is not one that never prepared: nothing is
+// decided, and nothing served, without it; then all that it held counts.
+func TestRecoveryWaitsForAll(t *testing.T) {
+	b := newBench(t).serve()
+	b.submit(1, "x")
+	b.all("a", "b", "c")
+	b.start()
+	b.greet("a", "b")
+	b.sync()
+	b.all("a", "b")
+	b.m.Tick(60_000)
+	b.attach()
+	early := b.submit(2, "y")
+	if b.m.Phase() != Greeting || len(b.sent[0]) != 0 || b.m.ReadPoint() != 0 {
+		t.Fatalf("phase %d, sent %v", b.m.Phase(), b.sent[0])
+	}
+	b.wantAnswer(early, "")
+	b.settle()
+	b.wantAnswer(early, "committed")
+	if b.fake("a").s.vals["x"] != wire.MakeID(1, 2) {
+		t.Error("x is lost")
+	}
+	b.wantEqual()
+}
