@@ -263,7 +263,20 @@ func (s *Store) stagedObject(id wire.ID) (*staged, bool, error) {
 	if info, ok := s.objects.get(id); ok {
 		return info.staged, info.state == stateStaged, nil
 	}
+	if named, err := s.namedByRows(id); named || err != nil {
+		return nil, false, err
+	}
 	return s.loadStaged(id)
+}
+
+// namedByRows tells whether an object is a file's contents: its stage was
+// consumed, although the trailer is still there.
+func (s *Store) namedByRows(id wire.ID) (named bool, err error) {
+	err = s.look(func(m *moment) error {
+		_, named, err = m.get(sumKey(id, 0))
+		return err
+	})
+	return named, err
 }
 
 // makeObject writes contents into the page cache as a new object. A redo
