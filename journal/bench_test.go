@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -53,7 +54,7 @@ func benchAppendSync(b *testing.B, record []byte, clients int) {
 	w := NewWriter(l, nil)
 	for w.Stats().Spares < 1 {
 		ok(b, w.Err())
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	var bareTimes, times []time.Duration
 	at := int64(0)

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -244,6 +245,22 @@ func TestHostileBlocks(t *testing.T) {
 				t.Errorf("%v allocations", allocs)
 			}
 		})
+	}
+}
+
+// A bomb costs no more memory than its header says.
+func TestBombIsBounded(t *testing.T) {
+	bomb := encoder.EncodeAll(make([]byte, 3<<20), nil)
+	h := header{id: goldenPlace.id, segment: 1, first: 7, count: 1, raw: uint32(len(bomb)) + 1, zstd: true}
+	b := seal(&h, bomb)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, _, err := read(b, place{id: goldenPlace.id, segment: 1}); err == nil {
+		t.Fatal("accepted")
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
+		t.Fatalf("%d bytes were allocated", n)
 	}
 }
 

@@ -273,6 +273,51 @@ func TestKillThenPowerLoss(t *testing.T) {
 	}
 }
 
+// The same for a spare whose name is not durable yet: it must be before a
+// record in it is acknowledged.
+func TestKillBeforeNameIsDurable(t *testing.T) {
+	found := 0
+	for k := 1; k <= 60; k++ {
+		f := forget.New(1)
+		name := forget.SyncDir
+		f.SetHook(func(op forget.Op) error {
+			if op.N == k {
+				name = op.Kind
+			}
+			return nil
+		})
+		l, m := open(t, smallOptions(f)), newModel()
+		f.CrashAt(k + 1)
+		for range 3 {
+			if m.append(l, 30000) != nil || m.flush(l) != nil {
+				break
+			}
+		}
+		if name != forget.Rename || !f.Crashed() {
+			continue
+		}
+		found++
+		f.Restart()
+		l = open(t, smallOptions(f))
+		ok(t, m.check(l))
+		f.SetHook(func(op forget.Op) error { // nothing but records from here on
+			if op.Kind == forget.Create {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		ok(t, m.append(l, 30000))
+		ok(t, m.flush(l))
+		for seed := range uint64(8) {
+			l := open(t, smallOptions(f.Crash(rand.New(rand.NewPCG(seed, 1)))))
+			ok(t, m.clone().check(l))
+		}
+	}
+	if found < 2 {
+		t.Fatalf("%d spares", found)
+	}
+}
+
 // After a failed sync at any place, the error is sticky, nothing more is
 // reported durable, and the next start believes the disk, not the page cache
 // (P12, J3).

@@ -357,3 +357,69 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// What a torn tail leaves behind never follows what is appended before it,
+// also where lengths and numbers fit.
+func TestCutTailNeverComesBack(t *testing.T) {
+	f := forget.New(1)
+	o := Options{FS: f, Dir: "j"}
+	l, m := open(t, o), newModel()
+	for range 5 { // two blocks, of three records and two
+		ok(t, m.append(l, MaxRecord))
+	}
+	ok(t, l.Flush()) // the machine dies before the sync: only the second arrives
+	if l.Stats().Blocks != 2 {
+		t.Fatal(l.Stats().Blocks)
+	}
+	ok(t, f.FlipBit("j/"+segmentName(1), (headerSize+77)*8))
+	l = open(t, o)
+	ok(t, m.check(l))
+	if l.End() != 0 || l.Recovery().TornBytes <= 4*MaxRecord {
+		t.Fatalf("%d, %+v", l.End(), l.Recovery())
+	}
+	for range 3 {
+		ok(t, m.append(l, MaxRecord))
+	}
+	ok(t, m.flush(l))
+	l = open(t, o)
+	ok(t, m.check(l))
+	if l.End() != 3 {
+		t.Fatalf("ends with %d: old records came back", l.End())
+	}
+}
+
+// Where older segments were cut, an oldest one without a record is no empty
+// journal.
+func TestOldestBlockIsLost(t *testing.T) {
+	f := forget.New(1)
+	l, m := open(t, smallOptions(f)), newModel()
+	ok(t, m.append(l, 30000))
+	ok(t, m.flush(l))
+	ok(t, l.NewSegment())
+	ok(t, m.append(l, 10))
+	ok(t, m.flush(l))
+	ok(t, l.Cut(2))
+	name := l.path(segmentName(2))
+	for _, bit := range []int64{0, 33 * 8, (headerSize + 3) * 8} {
+		g := f.Crash(rand.New(rand.NewPCG(1, 1)))
+		ok(t, g.FlipBit(name, bit))
+		var corrupt *CorruptError
+		if _, err := Open(smallOptions(g)); !errors.As(err, &corrupt) || corrupt.File != name {
+			t.Fatalf("bit %d: %v", bit, err)
+		}
+	}
+}
+
+// The first record of the first segment is number 1.
+func TestFirstSegmentBeginsWithOne(t *testing.T) {
+	f := forget.New(1)
+	o := smallOptions(f)
+	ok(t, open(t, o).Close())
+	file, err := f.Open("data/journal/" + segmentName(1))
+	ok(t, err)
+	_, err = file.WriteAt(build(place{id: o.ID, segment: 1}, 5, 0, false, []byte("five")), 0)
+	ok(t, err)
+	if l, err := Open(o); err == nil && l.End() != 0 {
+		t.Fatalf("records %d to %d of a journal that begins", l.First(), l.End())
+	}
+}

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"hash/crc32"
 )
@@ -304,7 +305,7 @@ func (l *Log) Stats() Stats {
 // returns the sticky error if there is one; after it everything answers
 // ErrClosed. A *FullError means that what was appended last is not durable.
 func (l *Log) Close() error {
-	if l.err == ErrClosed {
+	if errors.Is(l.err, ErrClosed) {
 		return nil
 	}
 	err := l.err

@@ -50,11 +50,12 @@ func (r *reader) bytes(offset int64, n int) ([]byte, error) {
 // badBlock says why a block does not count; read errors are other errors.
 type badBlock struct {
 	reason error
-	h      header // valid if header is
-	header bool   // the header's own checksum is right
 }
 
 func (e *badBlock) Error() string { return e.reason.Error() }
+
+// noBlock is what a search meets at most places.
+var noBlock = &badBlock{reason: errNoBlock}
 
 // header reads the header at a multiple of the page size.
 func (r *reader) header(offset int64) (header, error) {
@@ -65,6 +66,9 @@ func (r *reader) header(offset int64) (header, error) {
 	p := r.place
 	p.page = uint32(offset / pageSize)
 	h, err := parseHeader(b, p)
+	if errors.Is(err, errNoBlock) {
+		return header{}, noBlock
+	}
 	if err != nil {
 		return header{}, &badBlock{reason: err}
 	}
@@ -87,7 +91,7 @@ func (r *reader) block(offset int64) (header, []byte, error) {
 	}
 	payload := b[headerSize:]
 	if err := h.checkPayload(payload); err != nil {
-		return h, nil, &badBlock{reason: err, h: h, header: true}
+		return h, nil, &badBlock{reason: err}
 	}
 	return h, payload, nil
 }
@@ -117,7 +121,7 @@ func (r *reader) scan(next LSN, visit func(offset int64, h *header, payload []by
 	for c.used < r.size {
 		h, payload, err := r.block(c.used)
 		if err == nil && next != 0 && h.first != next {
-			err = &badBlock{reason: fmt.Errorf("first LSN is %d, want %d", h.first, next), h: h, header: true}
+			err = &badBlock{reason: fmt.Errorf("first LSN is %d, want %d", h.first, next)}
 		}
 		if errors.As(err, &c.bad) {
 			return c, nil
@@ -136,7 +140,7 @@ func (r *reader) scan(next LSN, visit func(offset int64, h *header, payload []by
 			// The next block with records is written over this one: no
 			// block that counts is behind it.
 			c.seal = h.synced
-			c.bad = &badBlock{reason: errNoBlock}
+			c.bad = noBlock
 			return c, nil
 		}
 		if c.first == 0 {

@@ -506,3 +506,25 @@ func TestWriterNewSegment(t *testing.T) {
 		t.Fatal(firsts)
 	}
 }
+
+// Nothing is taken that Close will not make durable.
+func TestAppendWhileClosing(t *testing.T) {
+	f := forget.New(1)
+	w := NewWriter(open(t, smallOptions(f)), nil)
+	waitSpare(t, w, 1)
+	g := newGate(forget.Sync)
+	f.SetHook(g.hook)
+	_, err := w.Append([][]byte{[]byte("last")}, false)
+	ok(t, err)
+	closed := make(chan error)
+	go func() { closed <- w.Close() }()
+	<-g.arrived
+	if _, err := w.Append([][]byte{[]byte("too late")}, true); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	close(g.open)
+	ok(t, <-closed)
+	if l := open(t, smallOptions(f)); l.End() != 1 {
+		t.Error(l.End())
+	}
+}
