@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tpcfs/wire/client"
+)
+
+const defaultAddr = "127.0.0.1:7420"
+
+// defaultWait is how long the commands of a client wait for the service.
+const defaultWait = 30 * time.Second
+
+// clientFlags are the flags of every command that talks to a coordinator.
+type clientFlags struct {
+	coordinator string
+	wait        time.Duration
+}
+
+func (f *clientFlags) add(cmd *cobra.Command, wait time.Duration) {
+	cmd.Flags().StringVar(&f.coordinator, "coordinator", defaultAddr, "`address` of the coordinator: HOST:PORT or unix:PATH")
+	cmd.Flags().DurationVar(&f.wait, "wait", wait, "how long an operation may wait for the service; 0 is for ever")
+}
+
+func (f *clientFlags) check(command string) error {
+	if f.wait < 0 {
+		return usage(command, "--wait %s is negative", f.wait)
+	}
+	if err := checkAddr(f.coordinator); err != nil {
+		return usage(command, "--coordinator %q: %v", f.coordinator, err)
+	}
+	return nil
+}
+
+// checkAddr refuses what can be no address.
+func checkAddr(addr string) error {
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		if path == "" {
+			return fmt.Errorf("no path after unix")
+		}
+		return nil
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("an address is HOST:PORT or unix:PATH")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q is no port", port)
+	}
+	return nil
+}
+
+// connect opens the client of a command. It waits for the coordinator as long
+// as --wait says.
+func (a *app) connect(ctx context.Context, command string, f clientFlags) (*client.Client, error) {
+	if err := f.check(command); err != nil {
+		return nil, err
+	}
+	if isTerminal(a.err) {
+		note := time.AfterFunc(progressAfter, func() {
+			fmt.Fprintf(a.err, "tpcfs: waiting for the coordinator at %s (is `tpcfs up` running?)\n", f.coordinator)
+		})
+		defer note.Stop()
+	}
+	return client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Logger: a.logger()})
+}
+
+// closeClient ends a client whose work is done.
+func closeClient(c *client.Client) {
+	_ = c.Close() // every answer is here already
+}

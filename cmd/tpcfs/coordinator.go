@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tpcfs/coordinator"
+	"tpcfs/wire"
+	"tpcfs/wire/rpc"
+)
+
+type coordinatorFlags struct {
+	serveFlags
+	participants []string
+}
+
+func (a *app) coordinatorCommand() *cobra.Command {
+	var f coordinatorFlags
+	cmd := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Run the coordinator: what clients talk to",
+		Long: `Runs the coordinator, which commits every change to all participants. Its own
+journal in --dir is small. Prints one line "ready ..." when it serves, which is
+once every participant has answered; tpcfs status says who is missing before
+that. The participants of a cluster are set at its first start; later --participant
+only tells their addresses, and may be left out.`,
+		Example: `  tpcfs coordinator --dir /srv/tpcfs-coordinator \
+      --participant a=127.0.0.1:7421 --participant b=127.0.0.1:7422 --participant c=unix:/run/tpcfs-c.sock`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.coordinator(cmd.Context(), f) },
+	}
+	f.add(cmd, "", defaultAddr, "clients")
+	cmd.Flags().StringSliceVar(&f.participants, "participant", nil, "a participant and its address, `NAME=ADDR`; once for each")
+	return cmd
+}
+
+// parsePeers reads NAME=ADDR items.
+func parsePeers(items []string) ([]coordinator.Peer, error) {
+	var peers []coordinator.Peer
+	seen := map[string]bool{}
+	for _, item := range items {
+		name, addr, ok := strings.Cut(item, "=")
+		if !ok || name == "" {
+			return nil, usage("coordinator", "--participant %q is not NAME=ADDR", item)
+		}
+		if err := checkAddr(addr); err != nil {
+			return nil, usage("coordinator", "--participant %q: %v", item, err)
+		}
+		if seen[name] {
+			return nil, usage("coordinator", "participant %s is named twice", name)
+		}
+		seen[name] = true
+		peers = append(peers, coordinator.Peer{Name: name, Addr: addr})
+	}
+	return peers, nil
+}
+
+func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
+	if err := f.check("coordinator"); err != nil {
+		return err
+	}
+	peers, err := parsePeers(f.participants)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(f.dir); len(peers) == 0 && errors.Is(err, fs.ErrNotExist) {
+		return usage("coordinator", "--participant is missing: the first start needs NAME=ADDR of each")
+	}
+	log := a.logger()
+	dial := func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
+		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Logger: log})
+	}
+	c, err := coordinator.Open(coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	s, err := serve(f.serveFlags, rpc.ServerOptions{Service: c, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	readyCh := c.Ready()
+	for {
+		select {
+		case <-readyCh:
+			readyCh = nil
+			if err := a.sayReady(ready{Listen: s.addr, Dir: f.dir}); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return nil
+		case <-c.Done():
+			return fmt.Errorf("the coordinator in %s ended: %w", f.dir, c.Err())
+		case <-s.done:
+			return fmt.Errorf("serving %s ended: %w", s.addr, s.err)
+		}
+	}
+}

@@ -1,0 +1,19 @@
+// Command tpcfs is the whole of tpcfs in one binary: the servers, the mount,
+// and the commands of a client. This package puts the others together and
+// holds what only a command line needs: flags, environment, output, exit codes.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	// The first signal asks, the second one kills.
+	context.AfterFunc(ctx, stop)
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}
+	os.Exit(a.run(ctx, os.Args[1:]))
+}

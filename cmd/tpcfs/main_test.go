@@ -1,0 +1,301 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"tpcfs/wire"
+)
+
+// command runs one command line with the given environment.
+func command(env map[string]string, args ...string) (code int, out, errOut string) {
+	var o, e bytes.Buffer
+	a := &app{in: strings.NewReader(""), out: &o, err: &e, lookupEnv: func(k string) (string, bool) { v, ok := env[k]; return v, ok }}
+	code = a.run(context.Background(), args)
+	return code, o.String(), e.String()
+}
+
+func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
+	tests := []struct {
+		args string
+		env  map[string]string
+		want string
+	}{
+		{"", nil, "which command"},
+		{"bogus", nil, `unknown command "bogus"`},
+		{"put one", nil, "tpcfs put LOCAL|- NAME"},
+		{"put --frob a b", nil, "unknown flag: --frob"},
+		{"put --mode 99 /dev/null b", nil, "--mode"},
+		{"put --if-version x /dev/null b", nil, "--if-version"},
+		{"ls --wait soon", nil, "--wait"},
+		{"ls --wait -1s", nil, "negative"},
+		{"ls --coordinator nowhere", nil, "HOST:PORT"},
+		{"ls --coordinator unix:", nil, "unix"},
+		{"ls --coordinator h:99999", nil, "99999"},
+		{"ls -o yaml", nil, "yaml"},
+		{"ls --log-level loud", nil, "loud"},
+		{"ls", map[string]string{"TPCFS_WAIT": "soon"}, "TPCFS_WAIT"},
+		{"get --offset -1 x", nil, "--offset"},
+		{"participant", nil, "--dir"},
+		{"coordinator --dir d", nil, "--participant"},
+		{"coordinator --dir d --participant a", nil, "NAME=ADDR"},
+		{"coordinator --dir d --participant a=h:1 --participant a=h:2", nil, "twice"},
+		{"up --participants 17 --dir /nonexistent", nil, "17"},
+	}
+	for _, tt := range tests {
+		code, out, errOut := command(tt.env, strings.Fields(tt.args)...)
+		if code != exitUsage || out != "" || !strings.Contains(errOut, tt.want) || strings.Count(errOut, "\n") != 1 {
+			t.Errorf("%q: exit %d, output %q, error %q; want exit 2 and one line with %q", tt.args, code, out, errOut, tt.want)
+		}
+	}
+}
+
+func TestErrorsAreOneJSONObject(t *testing.T) {
+	for _, args := range [][]string{{"put", "-o", "json"}, {"put", "--frob", "-ojson"}, {"umount", "-o", "json", t.TempDir()}} {
+		code, _, errOut := command(nil, args...)
+		var p problem
+		if err := json.Unmarshal([]byte(errOut), &p); err != nil || p.Exit != code || p.Error == "" {
+			t.Errorf("%v: exit %d, %q does not say so: %v", args, code, errOut, err)
+		}
+	}
+	if _, _, errOut := command(map[string]string{"TPCFS_OUTPUT": "json"}, "put", "--frob"); !strings.HasPrefix(errOut, "{") {
+		t.Errorf("TPCFS_OUTPUT=json is not heeded: %q", errOut)
+	}
+}
+
+// Every command can be learned from its help, and every flag from its variable.
+func TestHelp(t *testing.T) {
+	a := &app{out: io.Discard, err: io.Discard}
+	var visit func(c *cobra.Command)
+	visit = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+		if c.HasSubCommands() || c.Name() == "help" || c.Name() == "completion" {
+			return
+		}
+		if c.Example == "" || c.Long == "" || c.Short == "" {
+			t.Errorf("%s: no example or no description", c.CommandPath())
+		}
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if hasVariable(f) && !strings.Contains(f.Usage, "["+variable(f.Name)+"]") {
+				t.Errorf("%s --%s: the help does not name its variable: %q", c.CommandPath(), f.Name, f.Usage)
+			}
+		})
+	}
+	visit(a.rootCommand())
+	if code, out, _ := command(nil, "put", "--help"); code != 0 || !strings.Contains(out, "TPCFS_COORDINATOR") {
+		t.Errorf("put --help: exit %d, %q", code, out)
+	}
+}
+
+func TestVariablesSetFlagsAndTheCommandLineWins(t *testing.T) {
+	env := map[string]string{"TPCFS_A": "from env", "TPCFS_B_C": "from env", "TPCFS_D": ""}
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	a, bc, d := flags.String("a", "default", ""), flags.String("b-c", "default", ""), flags.String("d", "default", "")
+	if err := flags.Parse([]string{"--b-c", "from line"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := applyEnv(flags, func(k string) (string, bool) { v, ok := env[k]; return v, ok }); err != nil {
+		t.Fatal(err)
+	}
+	if *a != "from env" || *bc != "from line" || *d != "default" {
+		t.Errorf("got %q %q %q", *a, *bc, *d)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	tests := []struct {
+		err   error
+		code  int
+		retry bool
+	}{
+		{nil, 0, false},
+		{errors.New("x"), 1, false},
+		{usage("ls", "x"), 2, false},
+		{wire.NewError(wire.CodeNotExist, ""), 3, false},
+		{&fs.PathError{Op: "open", Path: "x", Err: fs.ErrNotExist}, 3, false},
+		{wire.NewError(wire.CodeUnavailable, ""), 4, true},
+		{context.DeadlineExceeded, 4, true},
+		{wire.NewError(wire.CodeConflict, ""), 5, true},
+		{wire.NewError(wire.CodeVersion, ""), 5, false},
+		{wire.NewError(wire.CodeChanged, ""), 5, true},
+		{wire.NewError(wire.CodeUnknownOutcome, ""), 6, false},
+		{wire.NewError(wire.CodeCanceled, ""), 130, true},
+		{context.Canceled, 130, true},
+		{wire.NewError(wire.CodeExist, ""), 1, false},
+		{wire.NewError(wire.CodeCorrupt, ""), 1, false},
+		{&exitError{code: 8, err: errors.New("x")}, 8, false},
+	}
+	for _, tt := range tests {
+		wrapped := tt.err
+		if wrapped != nil {
+			wrapped = about("a/b", fmt.Errorf("while: %w", tt.err))
+		}
+		if got := exitCode(wrapped); got != tt.code {
+			t.Errorf("%v: exit %d, want %d", tt.err, got, tt.code)
+		}
+		if got := retryable(wrapped); got != tt.retry {
+			t.Errorf("%v: retry %v, want %v", tt.err, got, tt.retry)
+		}
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	tests := []struct {
+		command string
+		err     error
+		want    string
+	}{
+		{"put", about("a/b", &wire.Error{Code: wire.CodeNotExist, Op: "writeFile", Name: "a/b"}), "tpcfs: put a/b: no such file or directory"},
+		{"get", about("a", wire.NewError(wire.CodeNotExist, "")), "tpcfs: get a: no such file or directory"},
+		{"put", about("a", wire.NewError(wire.CodeUnknownOutcome, "")), "tpcfs: put a: outcome unknown: it may have happened or not; look before you try again"},
+		{"rm", about("a\x1b[2J", wire.NewError(wire.CodeInvalid, "NUL\nin it")), `tpcfs: rm "a\x1b[2J": invalid argument: NUL; in it`},
+		{"up", errors.New("port in use"), "tpcfs: up: port in use"},
+		{"get", about("a", fmt.Errorf("x: %w", context.Canceled)), "tpcfs: get: interrupted"},
+	}
+	for _, tt := range tests {
+		if got := describe(tt.command, tt.err); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+func TestVersionsAreReadAsTheyArePrinted(t *testing.T) {
+	id := wire.MakeID(3, 17)
+	if got, err := parseVersion(id.String()); err != nil || got != id {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range []string{"3", "3.", ".17", "0.1", "3.-1", "99999999.1", "3.9999999999999", "x.y"} {
+		if _, err := parseVersion(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
+
+// Standard input can be read again, however long it is: a retry needs that.
+func TestSpoolIsReadableAgain(t *testing.T) {
+	for _, n := range []int{0, 1, spoolAbove - 1, spoolAbove, spoolAbove + 1, 3*spoolAbove + 5} {
+		want := bytes.Repeat([]byte("0123456789abcdef"), n/16+1)[:n]
+		s, err := spool(bytes.NewReader(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			r, err := s.content.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(got, want) || s.content.Size() != int64(n) {
+				t.Errorf("%d bytes: read %d, size %d, %v", n, len(got), s.content.Size(), err)
+			}
+			r.Close()
+		}
+		s.close()
+	}
+}
+
+func TestTargetAppearsOnlyWhenWhole(t *testing.T) {
+	dir := t.TempDir()
+	final := filepath.Join(dir, "out")
+	names := func() []string {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, e := range entries {
+			all = append(all, e.Name())
+		}
+		return all
+	}
+	dst, err := openTarget(final, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(dst, "a longer old part")
+	if err := dst.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(dst, "new")
+	if _, err := os.Stat(final); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the final name is there before the end: %v", err)
+	}
+	if err := dst.keep(0o100751); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(final); string(b) != "new" {
+		t.Errorf("got %q", b)
+	}
+	if info, _ := os.Stat(final); info.Mode().Perm()&0o700 != 0o700 {
+		t.Errorf("mode %v: the execute bit is lost", info.Mode())
+	}
+	if dst, err = openTarget(dir, "base"); err != nil {
+		t.Fatal(err)
+	}
+	if dst.final != filepath.Join(dir, "base") {
+		t.Errorf("into a directory: %s", dst.final)
+	}
+	if err := dst.discard(); err != nil {
+		t.Fatal(err)
+	}
+	if got := names(); len(got) != 1 {
+		t.Errorf("left behind: %v", got)
+	}
+}
+
+func TestMountpointIsCheckedBeforeAnythingStarts(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ args, want string }{
+		{"up --dir " + dir + "/data " + dir + "/none", "mkdir"},
+		{"up --dir " + dir + "/data " + file, "not a directory"},
+		{"up --dir " + dir + "/data " + dir, "lies in the mount point"},
+		{"mount " + dir + "/none", "mkdir"},
+		{"umount " + dir, "not a tpcfs mount"},
+		{"umount /proc", "not a tpcfs mount"},
+	}
+	for _, tt := range tests {
+		code, _, errOut := command(nil, strings.Fields(tt.args)...)
+		if code == 0 || !strings.Contains(errOut, tt.want) || strings.Count(errOut, "\n") != 1 {
+			t.Errorf("%s: exit %d, %q; want one line with %q", tt.args, code, errOut, tt.want)
+		}
+	}
+	if _, err := os.Stat(dir + "/data"); err == nil {
+		t.Error("the data directory was made although nothing could start")
+	}
+}
+
+func TestJudgeStatus(t *testing.T) {
+	in, out := wire.MemberStatus{State: "in sync"}, wire.MemberStatus{State: "unreachable"}
+	tests := []struct {
+		st   wire.Status
+		code int
+	}{
+		{wire.Status{Serving: true, Members: []wire.MemberStatus{in, in}}, 0},
+		{wire.Status{Serving: true, Members: []wire.MemberStatus{in, out}}, 8},
+		{wire.Status{Serving: true, Members: []wire.MemberStatus{in}, Problem: "x"}, 8},
+		{wire.Status{Members: []wire.MemberStatus{in, out}}, 4},
+	}
+	for _, tt := range tests {
+		if got := exitCode(judge(tt.st)); got != tt.code {
+			t.Errorf("%+v: exit %d, want %d", tt.st, got, tt.code)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"tpcfs/participant"
+	"tpcfs/wire/rpc"
+)
+
+func (a *app) participantCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "participant",
+		Short: "Run one participant: a full copy of all files",
+		Long: `Runs a participant, which keeps a full copy of all files in --dir and serves
+the coordinator. Prints one line "ready ..." when it is usable. Stops at Ctrl-C
+or SIGTERM; killing it loses nothing that was acknowledged.`,
+		Example: `  tpcfs participant --dir /srv/tpcfs-a --listen 127.0.0.1:7421
+  tpcfs participant --dir /srv/tpcfs-a --listen unix:/run/tpcfs-a.sock`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.participant(cmd.Context(), f) },
+	}
+	f.add(cmd, "", "127.0.0.1:7421", "the coordinator")
+	return cmd
+}
+
+func (a *app) participant(ctx context.Context, f serveFlags) (err error) {
+	if err := f.check("participant"); err != nil {
+		return err
+	}
+	p, err := participant.Open(participant.Options{Dir: f.dir, SegmentSize: f.segmentSize, Logger: a.logger()})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	s, err := serve(f, rpc.ServerOptions{Replica: p.Replica(), Logger: a.logger()})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := a.sayReady(ready{Listen: s.addr, Dir: f.dir}); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-p.Done():
+		return fmt.Errorf("the participant in %s ended: %w", f.dir, p.Err())
+	case <-s.done:
+		return fmt.Errorf("serving %s ended: %w", s.addr, s.err)
+	}
+}

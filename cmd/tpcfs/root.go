@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+// app is one invocation of the command.
+type app struct {
+	in        io.Reader
+	out, err  io.Writer
+	lookupEnv func(string) (string, bool)
+
+	output   string // --output: "text" or "json"
+	logLevel string // --log-level
+	running  bool   // flags and arguments were understood: an error is no usage error
+}
+
+const (
+	outputText = "text"
+	outputJSON = "json"
+)
+
+// run executes one command line and returns the exit code. Every error is
+// printed here and nowhere else.
+func (a *app) run(ctx context.Context, args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if !a.running {
+		if !isOutput(a.output) || !root.PersistentFlags().Changed("output") {
+			a.output = outputOf(args, a.lookupEnv)
+		}
+		err = &usageError{err: err, help: cmd.CommandPath()}
+	}
+	return a.report(commandName(cmd), err)
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tpcfs",
+		Short: "A file service kept identical on several machines by two-phase commit",
+		Long: `tpcfs keeps files identical on several participants. Every change is on all
+of them or on none, and is on stable storage of all when a command returns.
+
+Start here:
+  mkdir mnt && tpcfs up ./mnt      everything on this machine, mounted on ./mnt
+  tpcfs put notes.txt docs/notes   from another terminal
+  tpcfs ls -l docs
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such file, 4 unreachable or
+unavailable, 5 aborted by a conflict, 6 outcome unknown, 8 degraded (status),
+130 interrupted. Every flag can be set by a variable: --some-flag by
+TPCFS_SOME_FLAG.`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a.running = false
+			return fmt.Errorf("which command?")
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.begin(cmd) },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetVersionTemplate("tpcfs {{.Version}}\n")
+	p := root.PersistentFlags()
+	p.StringVarP(&a.output, "output", "o", outputText, "how results and errors are printed: text or json")
+	p.StringVar(&a.logLevel, "log-level", "warn", "what is logged on standard error: debug, info, warn or error")
+	root.AddCommand(
+		a.upCommand(), a.coordinatorCommand(), a.participantCommand(), a.mountCommand(), a.umountCommand(),
+		a.putCommand(), a.getCommand(), a.rmCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
+		a.rmdirCommand(), a.mvCommand(), a.statusCommand(), a.exportCommand(), a.journalCommand(),
+	)
+	nameVariables(root)
+	return root
+}
+
+// begin runs before every command: the environment fills in the flags that
+// the command line left out.
+func (a *app) begin(cmd *cobra.Command) error {
+	if err := applyEnv(cmd.Flags(), a.lookupEnv); err != nil {
+		return err
+	}
+	if !isOutput(a.output) {
+		return fmt.Errorf("--output %q is neither text nor json", a.output)
+	}
+	if _, err := parseLevel(a.logLevel); err != nil {
+		return err
+	}
+	a.running = true
+	return nil
+}
+
+func isOutput(s string) bool { return s == outputText || s == outputJSON }
+
+func (a *app) json() bool { return a.output == outputJSON }
+
+func parseLevel(s string) (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(s)); err != nil {
+		return 0, fmt.Errorf("--log-level %q is none of debug, info, warn, error", s)
+	}
+	return l, nil
+}
+
+// logger logs to standard error.
+func (a *app) logger() *slog.Logger {
+	level, err := parseLevel(a.logLevel)
+	if err != nil {
+		panic(err) // begin has seen it
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// commandName is the command's path without the binary: "journal verify".
+func commandName(cmd *cobra.Command) string {
+	if !cmd.HasParent() {
+		return ""
+	}
+	if above := commandName(cmd.Parent()); above != "" {
+		return above + " " + cmd.Name()
+	}
+	return cmd.Name()
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// takes refuses a wrong number of arguments in the words of the command's use.
+func takes(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) >= least && len(args) <= most {
+			return nil
+		}
+		return fmt.Errorf("got %d arguments, the use is: %s", len(args), cmd.UseLine())
+	}
+}

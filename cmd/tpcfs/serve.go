@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"tpcfs/wire/rpc"
+)
+
+// serveFlags are the flags of every command that listens.
+type serveFlags struct {
+	dir, listen string
+	insecure    bool
+	segmentSize int64
+}
+
+func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
+	cmd.Flags().StringVar(&f.dir, "dir", dir, "data `directory`; made if it is missing")
+	cmd.Flags().StringVar(&f.listen, "listen", listen, "`address` for "+whom+": HOST:PORT (port 0: any free one) or unix:PATH")
+	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "listen on a public address too, without encryption or authentication")
+	cmd.Flags().Int64Var(&f.segmentSize, "segment-size", 0, "`bytes` of a new journal's segments, a multiple of 4096 (default: participants 16 MiB, coordinator 4 MiB)")
+}
+
+func (f *serveFlags) check(command string) error {
+	if f.dir == "" {
+		return usage(command, "--dir is missing: the directory for the data")
+	}
+	if err := checkAddr(f.listen); err != nil {
+		return usage(command, "--listen %q: %v", f.listen, err)
+	}
+	return nil
+}
+
+// server is an rpc server on a listener, with the goroutine that serves.
+type server struct {
+	rpc  *rpc.Server
+	addr string
+	wg   sync.WaitGroup
+	done chan struct{} // closed when it serves no more
+	err  error         // why; readable after done
+}
+
+// serve listens and serves until close.
+func serve(f serveFlags, o rpc.ServerOptions) (*server, error) {
+	l, err := rpc.Listen(f.listen, f.insecure)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{rpc: rpc.NewServer(o), addr: addrOf(l, f.listen), done: make(chan struct{})}
+	s.wg.Go(func() {
+		defer close(s.done)
+		s.err = s.rpc.Serve(l)
+	})
+	return s, nil
+}
+
+func (s *server) close() error {
+	err := s.rpc.Close()
+	s.wg.Wait()
+	return err
+}
+
+// addrOf is where clients reach l: with the port that it got.
+func addrOf(l net.Listener, asked string) string {
+	if strings.HasPrefix(asked, "unix:") {
+		return asked
+	}
+	return l.Addr().String()
+}
+
+// ready is what a server prints once it is usable.
+type ready struct {
+	Ready      bool   `json:"ready"`
+	Listen     string `json:"listen"`
+	Dir        string `json:"dir"`
+	Mountpoint string `json:"mountpoint,omitempty"`
+	PID        int    `json:"pid"`
+}
+
+func (a *app) sayReady(r ready) error {
+	r.Ready, r.PID = true, os.Getpid()
+	text := fmt.Sprintf("ready: clients at %s, data in %s", r.Listen, r.Dir)
+	if r.Mountpoint != "" {
+		text += ", mounted on " + r.Mountpoint
+	}
+	return a.print(r, text)
+}
+
+// clean makes a directory's path absolute.
+func clean(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", dir, err)
+	}
+	return abs, nil
+}
+
+// stopped is the error of a server that was told to stop: none.
+func stopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tpcfs/wire"
+	"tpcfs/wire/rpc"
+)
+
+func (a *app) statusCommand() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the cluster does",
+		Long: `Shows the coordinator's epoch, the participants with what each has handled and
+made durable, and the transactions whose outcome is open, with what each waits
+for. Exit code 0: all participants are in sync; 8: one is not, or something
+needs mending; 4: the coordinator cannot be reached or does not serve.`,
+		Example: `  tpcfs status
+  tpcfs status -o json | jq '.members[] | {name, state, lag}'`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), f) },
+	}
+	f.add(cmd, 5*time.Second)
+	return cmd
+}
+
+// status asks once, over a link of its own: it is for seeing what is wrong,
+// so it does not wait until nothing is.
+func (a *app) status(ctx context.Context, f clientFlags) error {
+	if err := f.check("status"); err != nil {
+		return err
+	}
+	if f.wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.wait)
+		defer cancel()
+	}
+	st, err := askStatus(ctx, f.coordinator, rpc.DialOptions{Logger: a.logger()})
+	if err != nil {
+		return err
+	}
+	if err := a.print(st, strings.TrimSuffix(a.statusText(st), "\n")); err != nil {
+		return err
+	}
+	return judge(st)
+}
+
+func askStatus(ctx context.Context, addr string, o rpc.DialOptions) (wire.Status, error) {
+	conn, err := rpc.DialService(ctx, addr, o)
+	if err != nil {
+		return wire.Status{}, err
+	}
+	st, err := conn.Status(ctx)
+	return st, errors.Join(err, conn.Close())
+}
+
+const inSync = "in sync"
+
+// judge is the exit code of a status, as an error that has been printed.
+func judge(st wire.Status) error {
+	failure := &exitError{code: exitDone, silent: true}
+	for _, m := range st.Members {
+		if m.State != inSync {
+			failure = &exitError{exitDegraded, fmt.Errorf("participant %s is %s", m.Name, m.State), true}
+		}
+	}
+	if st.Problem != "" {
+		failure = &exitError{exitDegraded, errors.New(st.Problem), true}
+	}
+	if !st.Serving {
+		failure = &exitError{exitUnavailable, errors.New("not serving"), true}
+	}
+	if failure.code == exitDone {
+		return nil
+	}
+	return failure
+}
+
+func (a *app) statusText(st wire.Status) string {
+	var b bytes.Buffer
+	serving := "serving"
+	if !st.Serving {
+		serving = "NOT SERVING"
+		if len(st.WaitsFor) > 0 {
+			serving += ", waits for " + strings.Join(st.WaitsFor, ", ")
+		}
+	}
+	fmt.Fprintf(&b, "%s   epoch %d   config %s   last %s   all durable to %s   sessions %d   queued %d\n",
+		serving, st.Epoch.Number, st.Config, st.Last, st.W, st.Sessions, st.Queued)
+	if st.Problem != "" {
+		fmt.Fprintf(&b, "PROBLEM: %s\n", st.Problem)
+	}
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "PARTICIPANT\tSTATE\tADDRESS\tHANDLED\tDURABLE\tLAG\tIN DOUBT\tFILES\tFREE\tJOURNAL\tDIGEST")
+	for _, m := range st.Members {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t", m.Name, m.State, m.Addr, m.Handled, m.Durable, m.Lag)
+		if r := m.Replica; r != nil {
+			fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s\n", r.InDoubt, r.Files, bytesText(r.Free),
+				bytesText(uint64(r.JournalBytes)), shortDigest(r.Digest))
+		} else {
+			fmt.Fprintln(w, "-\t-\t-\t-\t-")
+		}
+	}
+	_ = w.Flush() // into memory
+	for _, m := range st.Members {
+		if m.Error != "" {
+			fmt.Fprintf(&b, "%s: %s\n", m.Name, m.Error)
+		}
+	}
+	for _, d := range st.InDoubt {
+		fmt.Fprintf(&b, "in doubt: transaction %s at %s for %s: %s", d.Tx, d.Position,
+			(time.Duration(d.AgeMS) * time.Millisecond).String(), a.show(strings.Join(d.Names, " ")))
+		if d.Decision != "" {
+			fmt.Fprintf(&b, ", decided %s", d.Decision)
+		}
+		if len(d.Missing) > 0 {
+			fmt.Fprintf(&b, ", waits for %s", strings.Join(d.Missing, ", "))
+		}
+		fmt.Fprintln(&b)
+	}
+	return b.String()
+}
+
+func shortDigest(d string) string {
+	if len(d) > 12 {
+		return d[:12]
+	}
+	if d == "" {
+		return "-"
+	}
+	return d
+}

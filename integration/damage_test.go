@@ -1,0 +1,239 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tpcfs/integration/harness"
+	"tpcfs/wire"
+	"tpcfs/wire/rpc"
+)
+
+// garble changes bytes of a file at an offset.
+func garble(t *testing.T, name string, offset int64, n int) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, n)
+	if _, err := f.ReadAt(b, offset); err != nil {
+		t.Fatal(err)
+	}
+	for i := range b {
+		b[i] ^= 0x5a
+	}
+	if _, err := f.WriteAt(b, offset); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// filled makes the data directory of an `up` that has worked and was killed,
+// and the tree that it holds.
+func filled(t *testing.T, ctx context.Context) string {
+	t.Helper()
+	dir := filepath.Join(tempDir(t), "data")
+	p, addr := up(t, ctx, dir)
+	for _, name := range []string{"a", "b", "c"} {
+		if r := run(t, ctx, nil, string(noise(1, 50_000)), "put", "--coordinator", addr, "-", name); r.Code != 0 {
+			t.Fatal(r.Err)
+		}
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func onlyFile(t *testing.T, pattern string) string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%s: no such file, %v", pattern, err)
+	}
+	return names[0]
+}
+
+// A journal or store that is damaged is refused at the start, with the file
+// and what to do, and is never cut.
+func TestDamageIsRefusedAndNamed(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	clean := filled(t, ctx)
+	tests := []struct {
+		name   string
+		damage func(t *testing.T, dir string) string // returns what the error must name
+		who    string                                // whose directory the error must name
+	}{
+		{"participant's journal", func(t *testing.T, dir string) string {
+			name := firstSegment(t, dir+"/participant-b/journal")
+			garble(t, name, 8192+100, 64)
+			return filepath.Base(name)
+		}, "participant-b"},
+		{"coordinator's journal", func(t *testing.T, dir string) string {
+			name := firstSegment(t, dir+"/coordinator/journal")
+			garble(t, name, 4096+100, 64)
+			return filepath.Base(name)
+		}, "coordinator"},
+		{"FORMAT", func(t *testing.T, dir string) string {
+			garble(t, dir+"/participant-a/FORMAT", 0, 4)
+			return "FORMAT"
+		}, "participant-a"},
+		{"metadata", func(t *testing.T, dir string) string {
+			garble(t, dir+"/participant-c/meta.db", 0, 8192)
+			return "meta.db"
+		}, "participant-c"},
+		{"metadata gone", func(t *testing.T, dir string) string {
+			if err := os.Remove(dir + "/participant-c/meta.db"); err != nil {
+				t.Fatal(err)
+			}
+			return "meta.db"
+		}, "participant-c"},
+		{"journal gone", func(t *testing.T, dir string) string {
+			if err := os.RemoveAll(dir + "/participant-a/journal"); err != nil {
+				t.Fatal(err)
+			}
+			return "journal"
+		}, "participant-a"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(tempDir(t), "data")
+			if r := harness.Run(ctx, nil, nil, "cp", "-a", clean, dir); r.Code != 0 {
+				t.Fatal(r.Err)
+			}
+			want := tt.damage(t, dir)
+			before := checksums(t, ctx, dir)
+			r := run(t, ctx, nil, "", "up", "--dir", dir, "--listen", "127.0.0.1:0")
+			oneLine(t, "up", r, 1, want, tt.who)
+			t.Log(strings.TrimSpace(r.Err))
+			if after := checksums(t, ctx, dir+"/"+tt.who); !strings.Contains(before, after) {
+				t.Errorf("what was damaged was changed:\n%s\nbefore:\n%s", after, before)
+			}
+		})
+	}
+	r := run(t, ctx, nil, "", "journal", "verify", clean+"/participant-a")
+	if r.Code != 0 || !strings.Contains(r.Out, "ok") {
+		t.Errorf("journal verify: exit %d, %q %q", r.Code, r.Out, r.Err)
+	}
+	for _, who := range []string{"participant-a", "coordinator"} {
+		r = run(t, ctx, nil, "", "journal", "dump", clean+"/"+who)
+		if r.Code != 0 || !strings.Contains(r.Out, "CONFIG") || !strings.Contains(r.Out, "EPOCH") {
+			t.Errorf("journal dump of %s: exit %d, %.1000q %q", who, r.Code, r.Out, r.Err)
+		}
+	}
+	r = run(t, ctx, nil, "", "journal", "dump", "-o", "json", clean+"/participant-a")
+	if r.Code != 0 || !strings.Contains(r.Out, `"kind":"PREPARE"`) {
+		t.Errorf("journal dump as JSON: exit %d, %.1000q %q", r.Code, r.Out, r.Err)
+	}
+	garble(t, firstSegment(t, clean+"/participant-a/journal"), 8192+100, 64)
+	if r := run(t, ctx, nil, "", "journal", "verify", clean+"/participant-a"); r.Code != 1 || !strings.Contains(r.Err, "corrupt") {
+		t.Errorf("journal verify of a damaged one: exit %d, %q", r.Code, r.Err)
+	}
+	if r := run(t, ctx, nil, "", "journal", "verify", "/no/such/dir"); r.Code != 3 {
+		t.Errorf("journal verify of nothing: exit %d, %q", r.Code, r.Err)
+	}
+}
+
+func firstSegment(t *testing.T, journal string) string {
+	t.Helper()
+	return onlyFile(t, journal+"/*.seg")
+}
+
+// checksums are those of the journal and metadata files below dir.
+func checksums(t *testing.T, ctx context.Context, dir string) string {
+	t.Helper()
+	script := `find "$0" -type f ! -name LOCK ! -name 'ballast*' ! -path '*/tmp*' -printf '%P\n' | sort | sed "s|.*/||" | tr '\n' ' ' > /dev/null
+cd "$0" && find . -path '*/journal/*.seg' -type f -exec sha256sum {} + | sort | sed 's|  .*/|  |'`
+	r := harness.Run(ctx, nil, nil, "bash", "-c", script, dir)
+	if r.Code != 0 {
+		t.Fatal(r.Err)
+	}
+	return r.Out
+}
+
+// One rotten block is served from another participant.
+func TestRottenObjectIsReadElsewhere(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	want := noise(11, 400_000)
+	cl := dial(t, ctx, c, 0)
+	mustWrite(t, ctx, cl, "f", want)
+	settle(t, ctx, c)
+	objects, err := filepath.Glob(c.DataDir("a") + "/objects/*/*")
+	if err != nil || len(objects) == 0 {
+		objects, err = filepath.Glob(c.DataDir("a") + "/objects/*")
+	}
+	if err != nil || len(objects) == 0 {
+		t.Fatalf("no objects: %v", err)
+	}
+	for _, o := range objects {
+		if info, err := os.Stat(o); err == nil && info.Size() > 100_000 {
+			garble(t, o, 70_000, 10)
+		}
+	}
+	for range 12 { // each at a participant picked at random
+		if b, err := cl.ReadFile(ctx, "f"); err != nil || !bytes.Equal(b, want) {
+			t.Fatalf("%d bytes, %v", len(b), err)
+		}
+	}
+}
+
+// Peers of another protocol version tell each other which they speak.
+func TestProtocolVersionMismatch(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	newer := rpc.DialOptions{Versions: wire.VersionRange{From: 7, Upto: 9}}
+	_, err := rpc.DialService(ctx, c.Addr(harness.Coordinator), newer)
+	wantVersions(t, "a newer client", err)
+	_, err = rpc.DialReplica(ctx, c.Addr("a"), newer)
+	wantVersions(t, "a newer coordinator", err)
+
+	// A newer server, as the command line meets it.
+	dir := tempDir(t)
+	l, err := net.Listen("unix", dir+"/s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := io.CopyN(io.Discard, conn, wire.PrefacePrefix); err == nil {
+				_, _ = conn.Write(wire.AppendPreface(nil, wire.Preface{
+					Versions: newer.Versions, Role: wire.RoleCoordinator, Channel: wire.ChannelControl, Refusal: "versions 7-9 are spoken here",
+				}))
+			}
+			conn.Close()
+		}
+	}()
+	oneLine(t, "a newer coordinator", run(t, ctx, nil, "", "status", "--coordinator", "unix:"+dir+"/s"), 1, "7-9", wire.Versions.String())
+	oneLine(t, "a newer coordinator", run(t, ctx, nil, "", "ls", "--wait", "5s", "--coordinator", "unix:"+dir+"/s"), 1, "7-9")
+}
+
+func wantVersions(t *testing.T, what string, err error) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("%s was accepted", what)
+		return
+	}
+	for _, want := range []string{"7-9", wire.Versions.String()} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v does not name versions %s", what, err, want)
+		}
+	}
+}
