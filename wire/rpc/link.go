@@ -41,8 +41,41 @@ type channel struct {
 	mux  *yamux.Session
 	room chan struct{} // one for each call
 
-	mu   sync.Mutex // guards idle
-	idle []*stream
+	mu   sync.Mutex   // guards idle
+	idle []idleStream // the last one used comes last
+}
+
+// idleStream waits for a call.
+type idleStream struct {
+	*stream
+	since time.Time // zero: it is shrunk
+}
+
+// shrink makes streams that have been idle for long small.
+func (ch *channel) shrink(now time.Time) {
+	ch.mu.Lock()
+	defer ch.mu.Unlock()
+	for i := range ch.idle {
+		if st := &ch.idle[i]; !st.since.IsZero() && now.Sub(st.since) >= idleAfter {
+			st.shrink()
+			st.since = time.Time{}
+		}
+	}
+}
+
+// tidy shrinks idle streams until the link ends.
+func (l *link) tidy() {
+	ticker := time.NewTicker(idleAfter)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			l.control.shrink(now)
+			l.bulk.shrink(now)
+		case <-l.done:
+			return
+		}
+	}
 }
 
 // dial connects both connections of a link. Errors are *wire.Error.
@@ -68,6 +101,7 @@ func dial(ctx context.Context, addr string, role wire.Role, o DialOptions) (*lin
 			return nil, err
 		}
 	}
+	l.wg.Go(l.tidy)
 	return l, nil
 }
 
@@ -233,7 +267,7 @@ func (l *link) take(ctx context.Context, ch *channel, reserved bool) (*stream, e
 	}
 	ch.mu.Lock()
 	if n := len(ch.idle); n > 0 {
-		st := ch.idle[n-1]
+		st := ch.idle[n-1].stream
 		ch.idle = ch.idle[:n-1]
 		ch.mu.Unlock()
 		return st, nil
@@ -296,10 +330,10 @@ func (l *link) open(ctx context.Context, ch *channel) (*stream, error) {
 // cleanly.
 func (l *link) give(ch *channel, st *stream, clean, reserved bool) {
 	if clean {
-		st.settle()
+		st.renew()
 		ch.mu.Lock()
 		if clean = len(ch.idle) < keepStreams; clean {
-			ch.idle = append(ch.idle, st)
+			ch.idle = append(ch.idle, idleStream{st, time.Now()})
 		}
 		ch.mu.Unlock()
 	}

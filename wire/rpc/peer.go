@@ -165,6 +165,9 @@ func (p *peer) exit(channel wire.Channel) {
 func (p *peer) serveStream(st *stream, channel wire.Channel) {
 	defer st.close()
 	for {
+		if err := st.await(); err != nil {
+			return
+		}
 		m, err := st.receive(0, wire.MaxFrame)
 		if err != nil {
 			if wire.CodeOf(err) == wire.CodeProtocol || wire.CodeOf(err) == wire.CodeCorrupt {
@@ -180,6 +183,5 @@ func (p *peer) serveStream(st *stream, channel wire.Channel) {
 		if !again {
 			return
 		}
-		st.settle()
 	}
 }

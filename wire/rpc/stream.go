@@ -18,8 +18,9 @@ const (
 	writeChunk = wire.PieceSize + 512
 	// growStep is how much of a frame is allocated before its bytes arrive.
 	growStep = 64 << 10
-	// keepBuffer is the largest buffer that an idle stream keeps.
-	keepBuffer = 16 << 10
+	// idleAfter is when a stream without calls gives its buffers back. Not at
+	// once: making them anew for each call took longer than the call.
+	idleAfter = time.Second
 )
 
 // message is one message of a stream: header joined, body of its last frame.
@@ -97,18 +98,34 @@ func (s *stream) close() {
 	_ = s.mux.Close() // the session's death is the only error
 }
 
-// settle prepares a stream that will be idle: a large call's memory goes.
-func (s *stream) settle() {
+// renew prepares a stream for its next call.
+func (s *stream) renew() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.cut = false
-	s.mu.Unlock()
-	if cap(s.rbuf) > keepBuffer {
-		s.rbuf = nil
-		s.mux.Shrink()
+}
+
+// shrink gives an idle stream's memory back.
+func (s *stream) shrink() {
+	s.rbuf, s.wbuf = nil, nil
+	s.mux.Shrink()
+}
+
+// await waits for the first byte of a call, for ever, and shrinks the stream
+// meanwhile.
+func (s *stream) await() error {
+	if s.br.Buffered() > 0 {
+		return nil
 	}
-	if cap(s.wbuf) > keepBuffer {
-		s.wbuf = nil
+	s.readBy(idleAfter)
+	_, err := s.br.Peek(1)
+	if !errors.Is(err, yamux.ErrTimeout) {
+		return err
 	}
+	s.shrink()
+	s.readBy(0)
+	_, err = s.br.Peek(1)
+	return err
 }
 
 // receive waits for the next message, at most wait (0: forever) for its first
