@@ -204,7 +204,7 @@ func TestBlockNoticesEveryBit(t *testing.T) {
 
 // A block with right checksums and wrong lengths costs nothing (J5).
 func TestHostileBlocks(t *testing.T) {
-	bomb := encoder.EncodeAll(make([]byte, 64<<20), nil)
+	bomb := encoder.EncodeAll(make([]byte, 8<<20), nil)
 	large := bytes.Repeat([]byte{1}, MaxRecord+1)
 	framed := func(n int, b []byte) []byte { return append(binary.AppendUvarint(nil, uint64(n)), b...) }
 	base := header{id: goldenPlace.id, segment: goldenPlace.segment, page: goldenPlace.page, first: 7, synced: 6, count: 1}
