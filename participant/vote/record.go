@@ -117,8 +117,21 @@ func DecodeRecord(b []byte) (*Record, error) {
 			return nil, corrupt("PREPARE with a payload of %d bytes, more than %d", len(payload), wire.MaxInline)
 		}
 		r.Tx.Payload = payload
+		return r, checkBounds(r.Tx.Bounds)
 	}
 	return r, nil
+}
+
+// checkBounds refuses what a later version may have bound.
+func checkBounds(bounds []Bound) error {
+	for i := range bounds {
+		switch k := bounds[i].Kind; k {
+		case wire.MutWriteFile, wire.MutDeleteFile, wire.MutMkdir, wire.MutRmdir, wire.MutRename, wire.MutSymlink, wire.MutSetattr:
+		default:
+			return corrupt("PREPARE with a mutation of the unknown kind %d", k)
+		}
+	}
+	return nil
 }
 
 func encodeItem(kind uint8, header, payload []byte) []byte {

@@ -314,7 +314,7 @@ func (s *scripted) restart() {
 	m2.view, s.m = s.view, m2
 }
 
-func replayAll(t testing.TB, m *Machine, v *fakeView, records [][]byte) {
+func replayAll(t interface{ Fatalf(string, ...any) }, m *Machine, v *fakeView, records [][]byte) {
 	for i, rec := range records {
 		r, err := m.Replay(bytes.Clone(rec))
 		if err != nil {
