@@ -208,9 +208,11 @@ func (c *Coordinator) start() {
 	c.ledger.run(func(f func()) { c.post(f) }, c.journalProblem)
 	members := c.m.Members()
 	c.links = make([]atomic.Pointer[link], len(members))
-	for i, mem := range members {
+	for _, mem := range members {
 		c.peers = append(c.peers, &peer{state: stateGreeting})
 		c.names = append(c.names, mem.Name)
+	}
+	for i, mem := range members {
 		c.crew.start(func() { c.keep(i, Peer{Name: mem.Name, Addr: mem.Addr}) })
 	}
 	go c.own()

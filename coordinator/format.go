@@ -93,10 +93,11 @@ func readFormat(fsys disk.FS, dir string) (cluster wire.UUID, err error) {
 	if have.Version != formatVersion {
 		return damaged(fmt.Sprintf("data format %d; this program reads format %d: use the version that wrote it", have.Version, formatVersion))
 	}
-	if n, err := hex.Decode(cluster[:], []byte(have.Cluster)); err != nil || n != len(cluster) || len(have.Cluster) != 2*len(cluster) || cluster.IsZero() {
+	name16, err := hex.DecodeString(have.Cluster)
+	if err != nil || len(name16) != len(cluster) {
 		return damaged("the cluster's name in it is damaged: put it back from a backup")
 	}
-	return cluster, nil
+	return wire.UUID(name16), nil
 }
 
 // makeFormat makes a new data directory. FORMAT appears whole or not at all.

@@ -49,21 +49,25 @@ func openLedger(fsys disk.FS, dir string, segmentSize int64) (*ledger, commit.St
 	if err != nil {
 		return nil, state, openError(dir, err)
 	}
-	first := true
+	// Without its oldest segments the journal begins to count with its first
+	// SNAPSHOT: what stands before is left of a cut that a crash has interrupted.
+	known := log.First() == 1
 	err = log.Replay(log.First(), func(lsn journal.LSN, b []byte) error {
 		r, err := commit.DecodeRecord(b)
 		if err != nil {
 			return fmt.Errorf("record %d: %w", lsn, err)
 		}
-		if first && lsn > 1 && r.Kind != commit.RecSnapshot {
-			return fmt.Errorf("record %d, the oldest, is %v and no SNAPSHOT: older segments are missing", lsn, r.Kind)
+		if known = known || r.Kind == commit.RecSnapshot; !known {
+			return nil
 		}
-		first = false
 		if err := state.Apply(r); err != nil {
 			return fmt.Errorf("record %d: %w", lsn, err)
 		}
 		return nil
 	})
+	if err == nil && !known && log.End() > 0 {
+		err = &wire.Error{Code: wire.CodeCorrupt, Text: fmt.Sprintf("its oldest record is %d, and there is no SNAPSHOT: older segments are missing", log.First())}
+	}
 	if err != nil {
 		return nil, state, errors.Join(openError(dir, err), log.Close())
 	}

@@ -138,7 +138,7 @@ func (c *Coordinator) keep(i int, p Peer) {
 		case <-time.After(backoff):
 		}
 		began := time.Now()
-		state, err := c.visit(i, p)
+		linked, state, err := c.visit(i, p)
 		if c.ctx.Err() != nil {
 			return
 		}
@@ -150,24 +150,27 @@ func (c *Coordinator) keep(i int, p Peer) {
 		switch {
 		case state == stateRefused:
 			backoff = refusedPause
-		case time.Since(began) > time.Second:
+		case linked && time.Since(began) > time.Second:
 			backoff = 0
+		case linked:
+			backoff = firstBackoff
 		default:
 			backoff = min(max(2*backoff, firstBackoff), lastBackoff)
 		}
 	}
 }
 
-// visit opens a link and serves it until it ends. It tells how it ended.
-func (c *Coordinator) visit(i int, p Peer) (state string, err error) {
+// visit opens a link and serves it until it ends. It tells whether there was
+// one, and how it ended.
+func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error) {
 	dialCtx, cancelDial := context.WithTimeout(c.ctx, dialWait)
 	defer cancelDial()
 	replica, err := c.o.Dial(dialCtx, p)
 	if err != nil {
 		if wire.CodeOf(err) == wire.CodeProtocol {
-			return stateRefused, err
+			return false, stateRefused, err
 		}
-		return stateUnreachable, err
+		return false, stateUnreachable, err
 	}
 	if s, _ := c.peers[i].get(); s != stateRefused {
 		c.peers[i].set(stateGreeting, nil)
@@ -182,17 +185,17 @@ func (c *Coordinator) visit(i int, p Peer) (state string, err error) {
 	defer cancelGreet()
 	greet, ok := c.greet(i)
 	if !ok {
-		return stateRefused, errStopped
+		return false, stateRefused, errStopped
 	}
 	greeting, stream, err := replica.Greet(greetCtx, greet)
 	if err != nil {
-		return c.greetFailed(i, err)
+		return false, c.greetFailed(i, err), err
 	}
 	l.stream = stream
 	l.heard.Store(int64(time.Since(c.began)))
 	if !c.welcome(l, greeting) {
 		_ = stream.Close()
-		return stateRefused, errStopped
+		return false, stateRefused, errStopped
 	}
 	c.peers[i].set(stateInSync, nil)
 	c.log.Info("participant linked", "name", p.Name, "addr", p.Addr, "position", greeting.Position.String())
@@ -202,16 +205,17 @@ func (c *Coordinator) visit(i int, p Peer) (state string, err error) {
 		c.m.LinkDown(i, l.number)
 		c.changed.notify()
 	})
-	return stateUnreachable, err
+	return true, stateUnreachable, err
 }
 
-func (c *Coordinator) greetFailed(i int, err error) (string, error) {
+// greetFailed returns the participant's state after a greeting that failed.
+func (c *Coordinator) greetFailed(i int, err error) string {
 	e := asError(err)
 	if e.Lost || e.Code == wire.CodeUnavailable || e.Code == wire.CodeCanceled || e.Code == wire.CodeUnknownOutcome {
-		return stateUnreachable, err
+		return stateUnreachable
 	}
 	c.ask(c.ctx, func() { c.m.Refused(i, e) })
-	return stateRefused, err
+	return stateRefused
 }
 
 // welcome gives the owner a greeting; false: the coordinator has stopped.

@@ -288,7 +288,9 @@ func (m *Machine) up(i int, mem *member, up *wire.Up) *wire.Error {
 		}
 		m.vote(t, i, v.Verdict, v.Err, v.Outcome)
 	}
-	mem.free = up.Free
+	if up.Free != 0 { // it counts in heartbeats
+		mem.free = up.Free
+	}
 	mem.handled = max(mem.handled, up.Handled)
 	mem.durable = max(mem.durable, up.Durable)
 	return nil
