@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/hashicorp/yamux"
+
 	"tpcfs/wire"
 )
 
@@ -128,7 +130,7 @@ func (c *call) watch() {
 	c.timer = time.AfterFunc(watchDelay, func() {
 		defer close(c.watched)
 		c.st.readBy(0)
-		if _, err := c.st.br.Peek(1); err != nil {
+		if _, err := c.st.br.Peek(1); err != nil && !errors.Is(err, yamux.ErrTimeout) { // that is unwatch
 			c.cancel()
 		}
 	})
