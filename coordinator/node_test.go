@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -239,6 +240,7 @@ func (n *node) handle(e *wire.Entry) *wire.Vote {
 		}
 	case wire.EntryPrepare:
 		return n.prepare(e)
+	case wire.EntryOpen, wire.EntryVoid:
 	}
 	return nil
 }
@@ -354,7 +356,7 @@ func (l *nodeLink) Stage(ctx context.Context, req wire.StageRequest, pieces wire
 	data := []byte{}
 	for {
 		p, err := pieces.ReadPiece()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -149,6 +149,7 @@ func judgeStage(ctx context.Context, id wire.ID, links []*link, replies []wire.S
 			if l.ctx.Err() == nil {
 				continue // because of another
 			}
+		default:
 		}
 		e.Code = wire.CodeUnavailable
 		e.Text = "participant " + l.name + " was lost while the contents were brought to it; nothing changed: " + errs[i].Error()

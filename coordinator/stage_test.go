@@ -138,7 +138,7 @@ func TestStageFailures(t *testing.T) {
 		}, wire.CodeUnavailable, "participant b", "disk on fire", "nothing changed")
 		try(func(in wire.PieceReader) (wire.StageReply, bool, error) {
 			for {
-				if _, err := in.ReadPiece(); err == io.EOF {
+				if _, err := in.ReadPiece(); errors.Is(err, io.EOF) {
 					return wire.StageReply{Size: int64(len(data)), Sum: 42}, true, nil
 				}
 			}

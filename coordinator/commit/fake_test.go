@@ -69,7 +69,6 @@ type frec struct {
 type fstate struct {
 	fence  wire.Epoch
 	config wire.Config
-	root   bool // bootstrapped
 	pos    wire.Position
 	w      wire.Position
 	svc    int64
@@ -125,6 +124,7 @@ func (s *fstate) apply(r *frec) {
 		s.config = *r.config
 	case fOpen:
 		s.open = true
+	case fVoid, fW:
 	}
 	if s.pos.Before(r.pos) {
 		s.pos = r.pos
