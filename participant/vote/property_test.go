@@ -3,6 +3,8 @@ package vote
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -28,6 +30,10 @@ type history struct {
 var testNames = []string{"a", "b", "d", "d/a", "d/b", "e", "e/a", "d/e", "e/d"}
 
 func (h *history) name(label string) wire.At {
+	if len(h.view.inodes) > 1 && rapid.IntRange(0, 2).Draw(h.t, "by inode") == 0 {
+		inos := slices.Sorted(maps.Keys(h.view.inodes))
+		return wire.At{Dir: rapid.SampledFrom(inos).Draw(h.t, "dir"), Path: rapid.SampledFrom([]string{"", "a", "d"}).Draw(h.t, label)}
+	}
 	return wire.At{Dir: wire.RootIno, Path: rapid.SampledFrom(testNames).Draw(h.t, label)}
 }
 
