@@ -325,7 +325,7 @@ func (f *fileSystem) keep(ctx context.Context, at wire.At) (*node, wire.Attr, er
 
 // unnameOpen takes an open file's last name away once its contents are here.
 func (f *fileSystem) unnameOpen(ctx context.Context, n *node, a wire.Attr, mutations []wire.Mutation) error {
-	if err := f.ensure(ctx, n, needBase, 0, 0); err != nil && wire.CodeOf(err) != wire.CodeIO {
+	if err := f.ensure(ctx, n, needBase); err != nil && wire.CodeOf(err) != wire.CodeIO {
 		return err
 	} else if err != nil { // no room: who has it open loses it, rm works
 		f.log.Warn("the contents of an open file that is deleted cannot be kept", "inode", n.ino, "err", err)

@@ -9,8 +9,8 @@
 //
 // Writes gather per inode, shared by all handles of this mount: whole contents,
 // in memory up to FileMemory, then in an unlinked file in SpillDir. What they
-// are over, the base, is loaded when a write needs it: not for a new file, after
-// O_TRUNC, or when all of it is overwritten. One transaction of the whole file,
+// are over, the base, is loaded at the first write: not for a new or empty file,
+// nor after O_TRUNC. One transaction of the whole file,
 // with the times that fstat showed, commits them at fsync, at close and by
 // itself CommitAfter after the first. READ and every attribute show gathered
 // bytes, size and times. Size and times of a file with gathered data gather

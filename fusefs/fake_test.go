@@ -18,6 +18,7 @@ import (
 type fake struct {
 	calls    atomic.Int64 // transactions asked for
 	readCall atomic.Int64
+	sunk     atomic.Int64
 
 	mu     sync.Mutex // guards all below
 	inodes map[wire.Ino]*fakeInode
@@ -27,6 +28,7 @@ type fake struct {
 	after  func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
 	piece  int                                                     // bytes of a piece; 0: wire.PieceSize
 	space  int64                                                   // of all contents; 0: no bound
+	sink   bool                                                    // contents are counted, not kept
 	list   int                                                     // entries of a page; 0: as asked for
 }
 
@@ -108,6 +110,7 @@ func (f *fake) resolve(at wire.At) (*fakeInode, error) {
 func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	f.calls.Add(1)
 	data := make([][]byte, len(mutations))
+	sunk := int64(-1)
 	for i, c := range contents {
 		if c == nil {
 			continue
@@ -115,6 +118,16 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		r, err := c.Open()
 		if err != nil {
 			return wire.Outcome{}, err
+		}
+		if f.sink {
+			var n int64
+			n, err = io.Copy(io.Discard, r)
+			if err != nil {
+				return wire.Outcome{}, err
+			}
+			f.sunk.Add(n)
+			sunk = n
+			continue
 		}
 		data[i], err = io.ReadAll(r)
 		if err != nil {
@@ -145,6 +158,9 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		if err != nil {
 			f.inodes = saved
 			return wire.Outcome{}, err
+		}
+		if m.Kind == wire.MutWriteFile && sunk >= 0 {
+			f.inodes[r.Ino].attr.Size = sunk
 		}
 		out.Results = append(out.Results, r)
 	}

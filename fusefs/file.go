@@ -29,6 +29,7 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 		return statusOf(err)
 	}
 	n := f.hold(a.Ino)
+	n.see(a)
 	n.mu.Lock()
 	if n.c == nil && n.turn == turnNone && a.Version == tx { // nobody was faster: it is known to be empty
 		n.replaceLocked(newContents(f.depot), tx, noEdits())
@@ -67,10 +68,12 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
 	ino := wire.Ino(in.NodeId)
-	if _, err := f.attr(ctx, wire.At{Dir: ino}); err != nil {
+	a, err := f.attr(ctx, wire.At{Dir: ino})
+	if err != nil {
 		return statusOf(err)
 	}
 	n := f.hold(ino)
+	n.see(a)
 	if in.Flags&syscall.O_TRUNC != 0 {
 		err := f.cut(ctx, n)
 		if err == nil && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
@@ -90,7 +93,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 
 // cut gathers a truncation to nothing.
 func (f *fileSystem) cut(ctx context.Context, n *node) error {
-	return f.change(ctx, n, needNothing, 0, 0, func(now time.Time) error {
+	return f.change(ctx, n, needNothing, func(now time.Time) error {
 		n.cur.truncate(n.c.Size(), 0)
 		n.cur.keep = 0 // also of a base that was longer, or not loaded
 		return n.c.Truncate(0)
@@ -98,9 +101,9 @@ func (f *fileSystem) cut(ctx context.Context, n *node) error {
 }
 
 // change applies fn to the node's contents, under mu, and notes the change.
-func (f *fileSystem) change(ctx context.Context, n *node, what need, from, to int64, fn func(now time.Time) error) error {
+func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func(now time.Time) error) error {
 	for {
-		if err := f.ensure(ctx, n, what, from, to); err != nil {
+		if err := f.ensure(ctx, n, what); err != nil {
 			return err
 		}
 		n.mu.Lock()
@@ -144,15 +147,12 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 	}
 	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
 	written := 0
-	err := f.change(ctx, n, needBase, from, from+int64(len(data)), func(time.Time) (err error) {
+	err := f.change(ctx, n, needBase, func(time.Time) (err error) {
 		size := n.c.Size()
 		switch {
 		case cached: // a mapping's page: it never extends the file (F8)
 			data = data[:max(0, min(int64(len(data)), size-from))]
 		case in.Flags&syscall.O_APPEND != 0:
-			if from != size {
-				f.invalidate(n.ino) // the kernel's pages are elsewhere
-			}
 			if size > wire.MaxFileSize-int64(len(data)) {
 				return syscall.EFBIG
 			}
@@ -253,7 +253,10 @@ func (f *fileSystem) readService(ctx context.Context, ino wire.Ino, buf []byte, 
 		return 0, ctx.Err()
 	}
 	w := &collector{buf: buf, off: off}
-	_, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Offset: off, Length: int64(len(buf))}, w)
+	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Offset: off, Length: int64(len(buf))}, w)
+	if w.version != reply.Attr.Version {
+		return 0, err // cut below off meanwhile: what came is of a version before
+	}
 	return w.n, err
 }
 

@@ -19,11 +19,10 @@ import (
 type fileSystem struct {
 	fuse.RawFileSystem // ENOSYS for what is not here: the kernel has a fallback, or says EOPNOTSUPP
 
-	client Client
+	client service
 	o      Options
 	log    *slog.Logger
 	depot  *depot
-	server *fuse.Server // set by start
 
 	ctx         context.Context // ends with the kernel's connection: nobody waits any more
 	disconnect  context.CancelFunc
@@ -36,7 +35,6 @@ type fileSystem struct {
 	lost    atomic.Uint64 // files whose gathered writes were given up
 	saves   atomic.Uint64 // commits done
 	reading chan struct{} // a place for each READ at the service
-	stale   chan wire.Ino // inodes whose pages in the kernel are to go (F6a)
 
 	mu      sync.Mutex // guards below; taken before a node's
 	nodes   map[wire.Ino]*node
@@ -56,14 +54,13 @@ type handle struct {
 // that read-ahead of one process leaves room for others' (F1).
 const maxReading = 48
 
-func newFileSystem(c Client, o Options) *fileSystem {
+func newFileSystem(c service, o Options) *fileSystem {
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		client:        c, o: o, log: o.Logger,
 		depot:   &depot{dir: o.SpillDir, fileBytes: o.FileMemory, bytes: o.Memory},
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
-		stale:   make(chan wire.Ino, 1024),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
 		removed: map[wire.Ino]wire.Attr{},
 	}
@@ -73,11 +70,7 @@ func newFileSystem(c Client, o Options) *fileSystem {
 }
 
 // start begins the mount's own work.
-func (f *fileSystem) start(server *fuse.Server) {
-	f.server = server
-	f.wg.Go(f.sweep)
-	f.wg.Go(f.notify)
-}
+func (f *fileSystem) start() { f.wg.Go(f.sweep) }
 
 // abandon ends what newFileSystem began.
 func (f *fileSystem) abandon() {
@@ -131,26 +124,6 @@ func (f *fileSystem) lossError() error {
 		return &wire.Error{Code: wire.CodeUnavailable, Op: "unmount", Text: fmt.Sprintf("gathered writes to %d files were given up uncommitted", n)}
 	}
 	return nil
-}
-
-// invalidate has the kernel drop an inode's pages, from a goroutine that no
-// request waits for (F6a). Losing one costs a stale page until the next open.
-func (f *fileSystem) invalidate(ino wire.Ino) {
-	select {
-	case f.stale <- ino:
-	default:
-	}
-}
-
-func (f *fileSystem) notify() {
-	for {
-		select {
-		case ino := <-f.stale:
-			f.server.InodeNotify(uint64(ino), 0, 0)
-		case <-f.ctx.Done():
-			return
-		}
-	}
 }
 
 // String names the file system in go-fuse's messages.
@@ -223,6 +196,10 @@ func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
 		a, err := f.stat(ctx, at)
 		if err != nil {
 			if at.Path == "" && isGone(err) {
+				if n := f.peek(at.Dir); n != nil {
+					f.lose(n)
+					f.letGo(n)
+				}
 				if a, ok := f.orphan(at.Dir); ok {
 					return a, nil
 				}
@@ -273,6 +250,9 @@ func (f *fileSystem) overlay(ctx context.Context, a *wire.Attr, saves uint64) (o
 	defer n.mu.Unlock()
 	if n.savedAt > saves {
 		return true, nil
+	}
+	if !n.orphan {
+		n.attr = *a
 	}
 	if !n.dirtyLocked() {
 		return false, nil

@@ -18,10 +18,9 @@ const (
 )
 
 // ensure sees to it that the node has contents to change or to read: gathered
-// or kept ones, else loaded. from and to are the bytes that the change will
-// overwrite; if those are all there are, nothing is loaded. When it returns
-// nil the contents may have been dropped again: callers check under mu.
-func (f *fileSystem) ensure(ctx context.Context, n *node, what need, from, to int64) error {
+// or kept ones, else loaded. When it returns nil the contents may have been
+// dropped again: callers check under mu.
+func (f *fileSystem) ensure(ctx context.Context, n *node, what need) error {
 	n.mu.Lock()
 	have := n.c != nil
 	n.mu.Unlock()
@@ -48,7 +47,7 @@ func (f *fileSystem) ensure(ctx context.Context, n *node, what need, from, to in
 		if err != nil {
 			return err
 		}
-		if version = attr.Version; attr.Size > 0 && (from > 0 || to < attr.Size) {
+		if version = attr.Version; attr.Size > 0 {
 			if version, err = f.load(ctx, n.ino, c); err != nil {
 				c.Close()
 				return err
@@ -184,17 +183,22 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 		return err
 	}
 	n.replaceLocked(base, version, e)
-	f.invalidate(n.ino) // the kernel's pages are of the older base
+	// Another mtime has the kernel drop its pages, which are of the older
+	// base. A notification could not: it voids the GETATTR that is under way
+	// and with it the new size.
+	n.mtime, n.mtimeSet = max(time.Now().UnixNano(), n.mtime+1), true
 	return nil
 }
 
 // lose notes that the service has the file no more: another mount deleted
-// it. What is here goes on serving those who have it open.
+// it. What is here goes on serving those who have it open; if that is
+// nothing, they hear ESTALE.
 func (f *fileSystem) lose(n *node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	now := time.Now().UnixNano()
-	n.becomeOrphanLocked(wire.Attr{Ino: n.ino, Mode: wire.ModeRegular | 0o600, Mtime: now, Ctime: now, Atime: now})
+	if n.c != nil {
+		n.becomeOrphanLocked(n.attr)
+	}
 }
 
 // isGone reports that an inode named by its number is no more.

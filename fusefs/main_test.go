@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 }
 
 // mountAt mounts c for a test and cleans up after it, whatever it left behind.
-func mountAt(t *testing.T, c Client, o Options) (string, *Mounted) {
+func mountAt(t *testing.T, c *fake, o Options) (string, *Mounted) {
 	t.Helper()
 	if _, err := os.Stat(fuseDevice); err != nil {
 		if os.Getenv("TPCFS_SKIP_FUSE") != "" {

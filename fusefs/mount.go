@@ -46,7 +46,11 @@ type Mounted struct {
 // Mount mounts the service's tree at an existing directory and serves it. It
 // returns when the mount point is usable by other processes; this process
 // must not touch it. Errors are *wire.Error.
-func Mount(mountpoint string, c Client, o Options) (*Mounted, error) {
+func Mount[C Content](mountpoint string, c Client[C], o Options) (*Mounted, error) {
+	return mount(mountpoint, adapter[C]{c}, o)
+}
+
+func mount(mountpoint string, c service, o Options) (*Mounted, error) {
 	point, err := checkPoint(mountpoint)
 	if err != nil {
 		return nil, err
@@ -65,7 +69,7 @@ func Mount(mountpoint string, c Client, o Options) (*Mounted, error) {
 	}
 	m.device = deviceOf(point)
 	m.raiseReadAhead()
-	m.fs.start(m.server)
+	m.fs.start()
 	if watch >= 0 {
 		m.fs.wg.Go(func() { m.watch(watch) })
 	}

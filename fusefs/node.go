@@ -43,7 +43,7 @@ type node struct {
 	mtimeSet, atimeSet bool
 	privChecked        bool      // set-id bits are known to be gone since the last chmod
 	orphan             bool      // without a name: what is here is all there is
-	attr               wire.Attr // of an orphan
+	attr               wire.Attr // as last seen; an orphan's own
 	gone               bool      // removed from the table: look it up again
 }
 
@@ -88,6 +88,15 @@ func (n *node) give() {
 	defer n.mu.Unlock()
 	n.turn = turnNone
 	close(n.free)
+}
+
+// see keeps attributes, for when the service has them no more.
+func (n *node) see(a wire.Attr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.orphan {
+		n.attr = a
+	}
 }
 
 // dirtyLocked reports changes that are not committed.
@@ -136,7 +145,7 @@ func (n *node) becomeOrphanLocked(attr wire.Attr) {
 	if n.orphan {
 		return
 	}
-	attr.Nlink = 0
+	attr.Ino, attr.Nlink = n.ino, 0
 	n.orphan, n.attr = true, attr
 	n.overlayLocked(&n.attr)
 }

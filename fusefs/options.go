@@ -18,16 +18,32 @@ type Content = interface {
 	Open() (io.ReadCloser, error)
 }
 
-// Client is what a mount needs of the service's client. Errors are
-// *wire.Error. How long a call waits for an absent service is the client's
-// matter; a call whose context ends returns soon.
-type Client interface {
+// Client is what a mount needs of the service's client, C being what that
+// calls a Content. Errors are *wire.Error. How long a call waits for an absent
+// service is the client's matter; a call whose context ends returns soon.
+type Client[C Content] interface {
 	// Transact commits the mutations as one. contents[i], if there is one and
 	// it is not nil, is what mutation i writes.
-	Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error)
+	Transact(ctx context.Context, mutations []wire.Mutation, contents []C) (wire.Outcome, error)
 	// Read gives a ReadFile's pieces to w before it returns, none after.
 	Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error)
 	Statfs(ctx context.Context) (wire.Statfs, error)
+}
+
+// service is a client whose contents are this package's.
+type service = Client[Content]
+
+// adapter makes a service of a client that has its own name for Content.
+type adapter[C Content] struct{ Client[C] }
+
+func (a adapter[C]) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
+	list := make([]C, len(contents))
+	for i, c := range contents {
+		if c != nil {
+			list[i] = c.(C)
+		}
+	}
+	return a.Client.Transact(ctx, mutations, list)
 }
 
 // Options are those of a mount. The zero value is usable.

@@ -1,0 +1,382 @@
+package fusefs
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tpcfs/wire"
+)
+
+func wantFile(t *testing.T, s *fake, name, want string) {
+	t.Helper()
+	if got, ok := s.file(name); !ok || got != want {
+		t.Fatalf("%s is %.200q (there: %v), want %.200q", name, got, ok, want)
+	}
+}
+
+// TestGathers: nothing goes out before fsync or close; all of this mount sees
+// it meanwhile; then it is one transaction.
+func TestGathers(t *testing.T) {
+	s := newFake()
+	dir, _ := mountAt(t, s, Options{})
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	wantFile(t, s, "f", "")
+	calls := s.calls.Load()
+	f.must("write one", "ok")
+	f.must("pwrite 5 two", "ok")
+	f.must("read", `"one\x00\x00two"`)
+	if got := sh(t, dir, "stat -c %s $D/f; cat $D/f | tr '\\0' ."); got != "8\none..two" {
+		t.Fatalf("another process sees %q", got)
+	}
+	wantFile(t, s, "f", "")
+	before := f.do("size")
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "one\x00\x00two")
+	if got := f.do("size"); got != before {
+		t.Fatalf("the commit changed size or mtime: %s, before %s", got, before)
+	}
+	if n := s.calls.Load() - calls; n != 1 {
+		t.Fatalf("%d transactions, want one", n)
+	}
+	f.must("close", "ok")
+	if n := s.calls.Load() - calls; n != 1 {
+		t.Fatal("a close with nothing unsaved made a transaction")
+	}
+}
+
+// TestCommitsByItself: what nobody syncs is not kept back for long.
+func TestCommitsByItself(t *testing.T) {
+	s := newFake()
+	dir, _ := mountAt(t, s, Options{CommitAfter: 300 * time.Millisecond})
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	f.must("write data", "ok")
+	eventually(t, "the write is committed", func() bool { got, _ := s.file("f"); return got == "data" })
+	f.must("write more", "ok")
+	eventually(t, "the second too", func() bool { got, _ := s.file("f"); return got == "datamore" })
+}
+
+// TestTruncateGathers only with gathered data.
+func TestTruncateGathers(t *testing.T) {
+	s := newFake()
+	s.put("f", "0123456789")
+	dir, _ := mountAt(t, s, Options{})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	f.must("truncate 8", "ok")
+	wantFile(t, s, "f", "01234567")
+	f.must("pwrite 2 xx", "ok")
+	f.must("truncate 5", "ok")
+	f.must("read", `"01xx4"`)
+	wantFile(t, s, "f", "01234567")
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "01xx4")
+	sh(t, dir, "truncate -s 2 $D/f")
+	f.must("read", `"01"`)
+}
+
+// TestTwoMountsWrite: neither undoes the other's bytes.
+func TestTwoMountsWrite(t *testing.T) {
+	s := newFake()
+	s.put("f", "..........")
+	one, _ := mountAt(t, s, Options{})
+	two, _ := mountAt(t, s, Options{})
+	a, b := openFile(t, one+"/f", os.O_RDWR), openFile(t, two+"/f", os.O_RDWR)
+	a.must("pwrite 1 aa", "ok")
+	b.must("pwrite 6 bbbbbb", "ok")
+	a.must("fsync", "ok")
+	wantFile(t, s, "f", ".aa.......")
+	b.must("read", `".aa...bbbbbb"`) // the newest, with its own over it
+	a.must("read", `".aa......."`)
+	b.must("fsync", "ok")
+	wantFile(t, s, "f", ".aa...bbbbbb")
+	a.must("read", `".aa...bbbbbb"`)
+	b.must("pwrite 0 B", "ok")
+	a.must("pwrite 11 A", "ok")
+	b.must("close", "ok")
+	a.must("close", "ok")
+	wantFile(t, s, "f", "Baa...bbbbbA")
+}
+
+// TestTwoMountsAppend: no append is lost, none is doubled.
+func TestTwoMountsAppend(t *testing.T) {
+	s := newFake()
+	one, _ := mountAt(t, s, Options{})
+	two, _ := mountAt(t, s, Options{})
+	const n = 40
+	loop := "for i in $(seq " + fmt.Sprint(n) + "); do echo $0-$i >> $D/log || exit 1; done"
+	done := make(chan string, 2)
+	for name, dir := range map[string]string{"one": one, "two": two} {
+		go func() {
+			out, err := tryShell(t, dir, strings.ReplaceAll(loop, "$0", name))
+			done <- fmt.Sprint(out, err)
+		}()
+	}
+	for range 2 {
+		if got := <-done; got != "<nil>" {
+			t.Error(got)
+		}
+	}
+	log, _ := s.file("log")
+	lines := map[string]int{}
+	for line := range strings.Lines(log) {
+		lines[strings.TrimSpace(line)]++
+	}
+	for i := 1; i <= n; i++ {
+		for _, name := range []string{"one", "two"} {
+			if k := fmt.Sprint(name, "-", i); lines[k] != 1 {
+				t.Errorf("%s is there %d times", k, lines[k])
+			}
+		}
+	}
+}
+
+// TestRewriteIsWhole: the later of two rewrites wins whole, and a reader who
+// has the file open sees the newest.
+func TestRewriteIsWhole(t *testing.T) {
+	s := newFake()
+	s.put("f", "first")
+	one, _ := mountAt(t, s, Options{})
+	two, _ := mountAt(t, s, Options{})
+	r := openFile(t, two+"/f", os.O_RDONLY)
+	r.must("read", `"first"`)
+	w := openFile(t, one+"/f", os.O_WRONLY|os.O_TRUNC)
+	w.must("write second", "ok")
+	r.must("read", `"first"`)
+	sh(t, two, "echo -n meanwhile, something longer > $D/f")
+	r.must("read", `"meanwhile, something longer"`)
+	w.must("close", "ok")
+	wantFile(t, s, "f", "second")
+	r.must("read", `"second"`)
+}
+
+// TestFailedCommitIsKept: the fsync that failed says so, the data stay, and a
+// later fsync succeeds.
+func TestFailedCommitIsKept(t *testing.T) {
+	s := newFake()
+	s.space = 10
+	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	f.must("write 0123456789abc", "ok")
+	f.must("fsync", "error: no space left on device")
+	f.must("fsync", "error: no space left on device")
+	f.must("read", `"0123456789abc"`)
+	wantFile(t, s, "f", "")
+	s.set(func(s *fake) { s.space = 0 })
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "0123456789abc")
+	s.set(func(s *fake) { s.space = 10 })
+	f.must("write !", "ok")
+	f.must("close", "error: no space left on device")
+	eventually(t, "what cannot be committed is given up after the last close", func() bool { return m.fs.lost.Load() == 1 })
+	if got := sh(t, dir, "cat $D/f"); got != "0123456789abc" {
+		t.Fatalf("the file is %q", got)
+	}
+}
+
+// TestUnavailableIsKept: past the client's wait the close fails, but the data
+// go out when the service is back, though nobody has the file open.
+func TestUnavailableIsKept(t *testing.T) {
+	s := newFake()
+	dir, _ := mountAt(t, s, Options{CommitAfter: 50 * time.Millisecond})
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	s.set(func(s *fake) {
+		s.before = func([]wire.Mutation) error { return fakeErr(wire.CodeUnavailable) }
+	})
+	f.must("write kept", "ok")
+	f.must("close", "error: connection timed out")
+	s.set(func(s *fake) { s.before = nil })
+	eventually(t, "the data are committed", func() bool { got, _ := s.file("f"); return got == "kept" })
+}
+
+// TestConflicts are tried again, up to a bound.
+func TestConflicts(t *testing.T) {
+	s := newFake()
+	left := 5
+	s.before = func([]wire.Mutation) error {
+		if left--; left >= 0 {
+			return fakeErr(wire.CodeConflict)
+		}
+		return nil
+	}
+	dir, _ := mountAt(t, s, Options{ConflictWait: time.Second})
+	sh(t, dir, "echo hi > $D/f; [ $(cat $D/f) = hi ]")
+	s.set(func(*fake) { left = 4 })
+	sh(t, dir, "mkdir $D/d && mv $D/f $D/d/f")
+	s.set(func(*fake) { left = 1 << 30 })
+	if out, err := tryShell(t, dir, "mkdir $D/e"); err == nil || !strings.Contains(out, "Resource temporarily unavailable") {
+		t.Fatalf("a conflict without end: %v %s", err, out)
+	}
+	if s.calls.Load() > 300 {
+		t.Fatalf("%d tries: no pause between them", s.calls.Load())
+	}
+}
+
+// TestUnknownOutcome: fsync does not claim success, and trying again does not
+// append twice.
+func TestUnknownOutcome(t *testing.T) {
+	s := newFake()
+	s.put("f", "base,")
+	dir, _ := mountAt(t, s, Options{})
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_APPEND)
+	s.set(func(s *fake) {
+		s.after = func(m []wire.Mutation, _ wire.Outcome) error {
+			s.after = nil
+			return fakeErr(wire.CodeUnknownOutcome)
+		}
+	})
+	f.must("write once", "ok")
+	f.must("fsync", "error: input/output error")
+	wantFile(t, s, "f", "base,once")
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "base,once")
+	f.must("write ,twice", "ok")
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "base,once,twice")
+}
+
+// TestWritesDuringCommit are not lost, do not wait, and are in the next one;
+// also when the first commit finds a newer base.
+func TestWritesDuringCommit(t *testing.T) {
+	for _, moved := range []bool{false, true} {
+		t.Run(fmt.Sprint("moved=", moved), func(t *testing.T) {
+			s := newFake()
+			s.put("f", "0123456789")
+			dir, _ := mountAt(t, s, Options{CommitAfter: 200 * time.Millisecond}) // fsync(2) itself holds up writes
+			f, g := openFile(t, dir+"/f", os.O_RDWR), openFile(t, dir+"/f", os.O_RDWR|os.O_APPEND)
+			entered, leave := make(chan struct{}), make(chan struct{})
+			s.set(func(s *fake) {
+				s.before = func([]wire.Mutation) error {
+					s.before = nil
+					s.mu.Unlock()
+					close(entered)
+					<-leave
+					if moved {
+						s.put("f", "THE_OTHER_MOUNT")
+					}
+					s.mu.Lock()
+					return nil
+				}
+			})
+			f.must("pwrite 2 xx", "ok")
+			g.must("write end", "ok")
+			<-entered
+			g.must("write !", "ok")
+			close(leave)
+			g.must("fsync", "ok")
+			want := "01xx456789end!"
+			if moved {
+				want = "THxxOTHER_MOUNTend!"
+			}
+			wantFile(t, s, "f", want)
+			f.must("read", fmt.Sprintf("%q", want))
+		})
+	}
+}
+
+// TestUnlinkedFilesLiveOn until closed, whoever unlinked them.
+func TestUnlinkedFilesLiveOn(t *testing.T) {
+	s := newFake()
+	for _, name := range []string{"clean", "dirty", "replaced", "elsewhere"} {
+		s.put(name, "contents")
+	}
+	dir, m := mountAt(t, s, Options{})
+	other, _ := mountAt(t, s, Options{})
+	files := map[string]*filer{}
+	for _, name := range []string{"clean", "dirty", "replaced", "elsewhere"} {
+		files[name] = openFile(t, dir+"/"+name, os.O_RDWR)
+	}
+	files["dirty"].must("pwrite 0 C", "ok")
+	files["elsewhere"].must("pwrite 0 C", "ok")
+	sh(t, dir, "rm $D/clean $D/dirty; echo new > $D/x; mv $D/x $D/replaced; cat $D/replaced")
+	sh(t, other, "rm $D/elsewhere")
+	want := map[string]string{"clean": "contents", "dirty": "Contents", "replaced": "contents", "elsewhere": "Contents"}
+	for name, f := range files {
+		f.must("read", fmt.Sprintf("%q", want[name]))
+		f.must("pwrite 8 !", "ok")
+		f.must("fsync", "ok")
+		f.must("read", fmt.Sprintf("%q", want[name]+"!"))
+		if got := f.do("size"); !strings.HasPrefix(got, "9 0 ") {
+			t.Errorf("%s: size and links are %s", name, got)
+		}
+		f.must("truncate 3", "ok")
+		f.must("chmod 384", "ok")
+		f.must("read", fmt.Sprintf("%q", want[name][:3]))
+		f.must("close", "ok")
+	}
+	if got := sh(t, dir, "ls $D; cat $D/replaced"); got != "replaced\nnew\n" {
+		t.Errorf("left: %q", got)
+	}
+	eventually(t, "nothing is kept after the last close", func() bool { return !m.fs.busy() && m.fs.depot.used.Load() == 0 })
+}
+
+// TestMapping: pages written through a mapping reach the service, also after
+// the descriptor is closed, and do not extend the file.
+func TestMapping(t *testing.T) {
+	s := newFake()
+	s.put("f", strings.Repeat(".", 100))
+	dir, _ := mountAt(t, s, Options{})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	f.must("map 4096", "ok")
+	f.must("poke 10 mapped", "ok")
+	f.must("close", "ok")
+	f.must("poke 20 later", "ok")
+	f.must("unmap", "ok")
+	want := strings.Repeat(".", 10) + "mapped" + "...." + "later" + strings.Repeat(".", 75)
+	eventually(t, "the mapping's pages are committed", func() bool { got, _ := s.file("f"); return got == want })
+}
+
+// TestSpill: a file beyond memory is gathered, read, changed and committed
+// through the spill file, in bounded memory, and the spill file is closed.
+func TestSpill(t *testing.T) {
+	s := newFake()
+	s.sink = true
+	spill := t.TempDir()
+	dir, m := mountAt(t, s, Options{SpillDir: spill, Memory: 4 << 20})
+	const size = 64 << 20
+	out := sh(t, dir, fmt.Sprintf(`head -c %d /dev/zero | tr '\0' x > $D.src 2>/dev/null || head -c %d /dev/zero > $D.src
+		cp $D.src $D/f; exec 3<>$D/g; cat $D.src >&3; cksum < $D.src; cksum < $D/g; exec 3>&-; rm $D.src`, size, size))
+	if lines := strings.Fields(out); len(lines) != 4 || lines[0] != lines[2] {
+		t.Fatalf("read back while gathered: %s", out)
+	}
+	if n := s.sunk.Load(); n < 2*size {
+		t.Fatalf("%d bytes came through, want %d", n, 2*size)
+	}
+	if peak := m.fs.depot.used.Load(); peak > 4<<20 {
+		t.Fatalf("%d bytes gathered in memory", peak)
+	}
+	eventually(t, "the spill files are closed", func() bool { return openUnder(spill) == 0 })
+	if left, _ := os.ReadDir(spill); len(left) != 0 {
+		t.Fatalf("spill files have names: %v", left)
+	}
+}
+
+// TestSpillDirFull answers ENOSPC and keeps what was there.
+func TestSpillDirFull(t *testing.T) {
+	spill := t.TempDir()
+	if err := syscall.Mount("tmpfs", spill, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatalf("these tests need root for a small file system: %v", err)
+	}
+	defer syscall.Unmount(spill, syscall.MNT_DETACH)
+	s := newFake()
+	dir, _ := mountAt(t, s, Options{SpillDir: spill})
+	out, err := tryShell(t, dir, "head -c 4000000 /dev/zero > $D/f")
+	if err == nil || !strings.Contains(out, "No space left") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sh(t, dir, "echo small > $D/g; cat $D/g")
+	wantFile(t, s, "g", "small\n")
+}
+
+// openUnder counts this process's open files under dir.
+func openUnder(dir string) (n int) {
+	fds, _ := os.ReadDir("/proc/self/fd")
+	for _, fd := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, dir) {
+			n++
+		}
+	}
+	return n
+}
