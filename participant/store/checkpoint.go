@@ -191,7 +191,7 @@ func (s *Store) withKVBallast(update func() error) error {
 // oldChanges returns the oldest rows of the changed-keys index beyond its
 // bound, and enters into the counts where the index begins without them.
 func (c *Checkpoint) oldChanges() ([]string, error) {
-	excess := int(c.counts.Changes - maxChanges)
+	excess := int(c.counts.Changes - c.s.maxChanges)
 	var old []string
 	from := string(bucketChange)
 	for len(old) < excess {

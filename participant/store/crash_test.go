@@ -21,7 +21,6 @@ const testDir = "/p1"
 
 var testRoot = wire.Root{Mode: 0o755, UID: 1, GID: 2, Time: 500}
 
-
 // record is one of the participant's journal.
 type record struct {
 	tx       *vote.Tx // nil: the bootstrap
@@ -161,6 +160,11 @@ func (w *world) checkpoint(between int) error {
 			return err
 		}
 	}
+	if !w.fs.Crashed() { // rows in both tables
+		if err := w.maker.tree.compare(w.s); err != nil && !w.fs.Crashed() {
+			return err
+		}
+	}
 	return c.Run(func() error {
 		w.synced = max(w.synced, int(lsn))
 		return nil
@@ -232,6 +236,12 @@ func (w *world) recover(rng *rand.Rand) error {
 	}
 	if err := w.s.Sweep(func(id wire.ID) bool { return undecided[id] }); err != nil {
 		return err
+	}
+	delete(undecided, 0)
+	for id := range undecided {
+		if _, _, ok := w.s.Staged(id); !ok {
+			return fmt.Errorf("the staged object %s of an undecided transaction is gone", id)
+		}
 	}
 	return w.redoRest(have)
 }

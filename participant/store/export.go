@@ -161,7 +161,14 @@ func (e *exporter) file(name string, a wire.Attr) error {
 	if err != nil {
 		return err
 	}
-	_, err = e.s.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: a.Ino}, Length: -1}, fileWriter{f, e})
+	var n inode // from its valid bytes on, the file is zeros
+	err = e.s.look(func(m *moment) (err error) {
+		n, err = m.inode(a.Ino)
+		return err
+	})
+	if err == nil {
+		_, err = e.s.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: a.Ino}, Length: n.valid}, fileWriter{f, e})
+	}
 	if err == nil {
 		err = f.Truncate(a.Size)
 	}

@@ -45,7 +45,7 @@ func NewModelKV(fsys disk.FS, dir string) (*ModelKV, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
 		return nil, err
 	}
-	k := &ModelKV{name: path.Join(dir, kvName), rows: new(btree.Map[string, []byte])}
+	k := &ModelKV{name: path.Join(dir, kvName), rows: newModelRows()}
 	f, err := fsys.Open(k.name)
 	if errors.Is(err, fs.ErrNotExist) {
 		f, err = fsys.Create(k.name)
@@ -61,6 +61,8 @@ func NewModelKV(fsys disk.FS, dir string) (*ModelKV, error) {
 	}
 	return k, nil
 }
+
+func newModelRows() *btree.Map[string, []byte] { return new(btree.Map[string, []byte]) }
 
 // load reads the blocks up to the first that is torn.
 func (k *ModelKV) load() error {

@@ -382,8 +382,9 @@ func (s *Store) Tail(ino wire.Ino, size int64) (*vote.Tail, error) {
 		if n, err = m.inode(ino); err != nil || !cutsBlock(&n, size) {
 			return err
 		}
-		checks, err = m.sums(n.object, b, b+1)
-		s.objects.pin(n.object)
+		if checks, err = m.sums(n.object, b, b+1); err == nil {
+			s.objects.pin(n.object)
+		}
 		return err
 	})
 	if err != nil || !cutsBlock(&n, size) {

@@ -226,22 +226,10 @@ func (s *Store) sweepSome(dir string, entries []disk.Entry, keep func(wire.ID) b
 	return nil
 }
 
-// names tells whether a row of either table or of the kv names the object,
-// also if a newer table has dropped it: only a checkpoint makes that true for
-// ever. Every object of a file has a first page of checksums.
+// names tells whether a row names the object: every object of a file has a
+// first page of checksums. One that a table has dropped and the kv still names
+// is known as dead until a checkpoint has passed.
 func (m *moment) names(id wire.ID) (bool, error) {
-	key := sumKey(id, 0)
-	if c, ok := m.active.Get(key); ok && c.val != nil {
-		return true, nil
-	}
-	if m.frozen != nil {
-		if c, ok := m.frozen.Get(key); ok && c.val != nil {
-			return true, nil
-		}
-	}
-	if err := m.begin(); err != nil {
-		return false, err
-	}
-	_, ok, err := m.tx.Get(key)
-	return ok, m.s.kvError(err)
+	_, ok, err := m.get(sumKey(id, 0))
+	return ok, err
 }

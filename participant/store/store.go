@@ -47,7 +47,8 @@ type Store struct {
 	objects objects
 	space   space
 
-	opsFrom string // owner's: no row of operations by time lies below
+	maxChanges int64  // rows of the changed-keys index that are kept
+	opsFrom    string // owner's: no row of operations by time lies below
 
 	damaged atomic.Pointer[string] // why nothing is answered any more (S1)
 	failed  atomic.Pointer[FatalError]
@@ -62,7 +63,7 @@ func Open(o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, fs: o.FS, kv: o.KV, log: o.Logger, active: newTable(), opsFrom: string(bucketOpTime)}
+	s := &Store{o: o, fs: o.FS, kv: o.KV, log: o.Logger, active: newTable(), opsFrom: string(bucketOpTime), maxChanges: maxChanges}
 	s.objects.init()
 	s.space.reserved = map[wire.ID]reservation{}
 	if err := s.open(); err != nil {

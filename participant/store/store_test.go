@@ -247,6 +247,54 @@ func TestRealHistory(t *testing.T) {
 	}
 }
 
+// A process that is killed leaves what it has written, whenever that is: with
+// the journal's redo a store opens on it, and holds the same.
+func TestRealKill(t *testing.T) {
+	tree := newMemTree(testRoot)
+	k := newTxMaker(3, tree)
+	f := openFixture(t, Options{Dir: filepath.Join(t.TempDir(), "p"), Ballast: -1, Fanout: 2})
+	stage := func(id wire.ID, data []byte) (wire.StageReply, bool) {
+		f.next = uint64(id) & (1<<40 - 1)
+		return f.stage(data), true
+	}
+	var log []*vote.Tx
+	for i := range 120 {
+		tx, _ := k.make(5, stage)
+		log = append(log, tx)
+		f.lsn++
+		if err := f.Apply(tx, wire.Position{Epoch: 1, Index: uint64(i) + 1}); err != nil {
+			t.Fatal(err)
+		}
+		if i%17 == 16 {
+			f.checkpoint()
+		}
+		if i%20 != 19 {
+			continue
+		}
+		o := f.o
+		o.Dir = filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(o.Dir, os.DirFS(f.o.Dir)); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		applied, _ := s.Meta()
+		for j := int(applied); j < len(log); j++ {
+			if applied == 0 && j == 0 {
+				err = s.Bootstrap(testRoot, wire.Position{Epoch: 1})
+			}
+			if err = errors.Join(err, s.Apply(log[j], wire.Position{Epoch: 1, Index: uint64(j) + 1})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(tree.compare(s), s.Close()); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+}
+
 // Only one process opens a data directory; the refusal names the other.
 func TestLocked(t *testing.T) {
 	f := real(t)
@@ -770,6 +818,12 @@ func TestStageRefuses(t *testing.T) {
 	if size, sum, ok := f.Staged(r.ID); !ok || size != r.Size || sum != r.Sum {
 		t.Errorf("after a restart: %d %x %t, want %v", size, sum, ok, r)
 	}
+	f.reopen()
+	flip(t, f.objectPath(r.ID), tailOffset(r.Size)+5)
+	if _, _, ok := f.Staged(r.ID); ok {
+		t.Error("a stage whose checksums are rotten is staged")
+	}
+	flip(t, f.objectPath(r.ID), tailOffset(r.Size)+5)
 	f.Unstage([]wire.ID{r.ID})
 	if _, _, ok := f.Staged(r.ID); ok {
 		t.Error("an unstaged object is staged")
@@ -1029,6 +1083,32 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// The index keeps to its bound and says where it begins, also after a restart.
+func TestChangesBound(t *testing.T) {
+	f := real(t)
+	f.maxChanges = 10
+	for i := range 50 {
+		f.create(fmt.Sprint("f", i), fill(10, 1))
+		if i%7 == 6 {
+			f.checkpoint()
+		}
+	}
+	f.checkpoint() // one more: what came last was in no kv before
+	f.checkpoint()
+	f.reopen()
+	if c := f.counts; c.Changes != 10 || c.ChangesFrom != (wire.Position{Epoch: 1, Index: 40}) {
+		t.Errorf("%d rows after %v, want 10 after 1.40", c.Changes, c.ChangesFrom)
+	}
+	tx, err := f.kv.View()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Close()
+	if key, _, _, err := tx.Seek(string(bucketChange)).Next(); err != nil || positionOfKey(key).Index != 41 {
+		t.Errorf("the first row is of %v, error %v", positionOfKey(key), err)
+	}
+}
+
 // Sweep touches nothing that is in use, and no file that is not an object.
 func TestSweep(t *testing.T) {
 	f := real(t)
@@ -1076,4 +1156,3 @@ func TestClosed(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
-

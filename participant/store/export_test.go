@@ -1,0 +1,80 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+)
+
+// A participant's files come out as plain files: contents, modes, times, links.
+func TestExport(t *testing.T) {
+	f := real(t)
+	large := fill(200_000, 1)
+	f.create("large", large)
+	dir := wire.Ino(f.apply(nil, vote.Bound{Kind: wire.MutMkdir, Dir: 1, Name: "d", Mode: 0o2750, UID: 5, GID: 6}))
+	f.apply(nil, vote.Bound{Kind: wire.MutSymlink, Dir: dir, Name: "out", Target: "/etc/passwd", UID: 7})
+	sparse := wire.Ino(f.apply([]byte("small"), vote.Bound{Kind: wire.MutWriteFile, Created: true, Dir: dir, Name: "sparse", Mode: 0o400,
+		Content: wire.Content{Size: 5}}))
+	f.apply(nil, vote.Bound{Kind: wire.MutSetattr, Ino: sparse, Set: wire.SetSize | wire.SetMtime, Size: 1 << 40, Mtime: 1e18})
+	f.checkpoint()
+	out := filepath.Join(t.TempDir(), "out")
+	files := int64(0)
+	if err := f.Export(out, func(n, _ int64) { files = n }); err != nil {
+		t.Fatal(err)
+	}
+	if files != 4 {
+		t.Errorf("progress told of %d files", files)
+	}
+	if got, err := os.ReadFile(filepath.Join(out, "large")); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("large: %d bytes, %v", len(got), err)
+	}
+	if target, err := os.Readlink(filepath.Join(out, "d/out")); err != nil || target != "/etc/passwd" {
+		t.Errorf("link to %q, %v", target, err)
+	}
+	st, err := os.Stat(filepath.Join(out, "d/sparse"))
+	if err != nil || st.Size() != 1<<40 || st.Mode() != 0o400 || !st.ModTime().Equal(time.Unix(0, 1e18)) {
+		t.Errorf("sparse: %v, %v", st, err)
+	}
+	if blocks := st.Sys().(*syscall.Stat_t).Blocks; blocks > 2048 {
+		t.Errorf("a file of zeros takes %d blocks", blocks)
+	}
+	st, err = os.Stat(filepath.Join(out, "d"))
+	if err != nil || st.Mode().Perm() != 0o750 || st.Mode()&fs.ModeSetgid == 0 || !st.ModTime().Equal(time.Unix(0, 1000)) {
+		t.Errorf("directory: %v, %v", st, err)
+	}
+	if sys := st.Sys().(*syscall.Stat_t); os.Geteuid() == 0 && (sys.Uid != 5 || sys.Gid != 6) {
+		t.Errorf("directory of %d:%d", sys.Uid, sys.Gid)
+	}
+	if err := f.Export(out, nil); wire.CodeOf(err) != wire.CodeNotEmpty || !strings.Contains(err.Error(), out) {
+		t.Errorf("a second export to the same place: %v", err)
+	}
+}
+
+// A rotten file is named, and the rest is exported.
+func TestExportRotten(t *testing.T) {
+	f := real(t)
+	bad := f.create("bad", fill(100_000, 1))
+	f.create("good", fill(100_000, 2))
+	flip(t, f.objectFile(bad), 70_000)
+	out := t.TempDir()
+	err := f.Export(out, nil)
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Code != wire.CodeCorrupt || e.Name != "bad" || e.Op != "export" {
+		t.Errorf("error %v", err)
+	}
+	if got, err := os.ReadFile(filepath.Join(out, "good")); err != nil || !bytes.Equal(got, fill(100_000, 2)) {
+		t.Errorf("the sound file: %d bytes, %v", len(got), err)
+	}
+	if err := f.Export(filepath.Join(out, "good"), nil); err == nil {
+		t.Error("exported into a file")
+	}
+}
