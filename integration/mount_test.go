@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -215,9 +214,6 @@ func TestReadOnlyMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	shell(t, ctx, mnt, `[ "$(cat x)" = x ]; ! touch y 2> /dev/null; ! rm x 2> /dev/null`)
-	if err := m.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
 	if err := m.Terminate(patience); err != nil {
 		t.Fatal(err)
 	}

@@ -63,13 +63,14 @@ func (a *app) connect(ctx context.Context, command string, f clientFlags) (*clie
 	if err := f.check(command); err != nil {
 		return nil, err
 	}
+	a.asked = f.coordinator
 	if isTerminal(a.err) {
 		note := time.AfterFunc(progressAfter, func() {
 			fmt.Fprintf(a.err, "tpcfs: waiting for the coordinator at %s (is `tpcfs up` running?)\n", f.coordinator)
 		})
 		defer note.Stop()
 	}
-	return client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Logger: a.logger()})
+	return client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Logger: a.clientLogger()})
 }
 
 // closeClient ends a client whose work is done.

@@ -203,6 +203,9 @@ func (a *app) report(command string, err error) int {
 		return code
 	}
 	line := describe(command, err)
+	if a.asked != "" && code == exitUnavailable {
+		line += " (coordinator " + a.asked + ")"
+	}
 	if !a.json() {
 		fmt.Fprintln(a.err, line)
 		return code

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,11 +64,12 @@ func (a *app) ls(ctx context.Context, f clientFlags, long bool, name string) err
 		}
 		return nil
 	}
-	w := tabwriter.NewWriter(a.out, 0, 8, 1, ' ', tabwriter.AlignRight)
 	for _, e := range entries {
 		at := e.Attr
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t %s %s\n", fileMode(at.Mode), at.Nlink, at.UID, at.GID, at.Size,
-			time.Unix(0, at.Mtime).Format("2006-01-02 15:04:05"), a.show(e.Name))
+		if _, err := fmt.Fprintf(a.out, "%s %3d %5d %5d %12d %s %s\n", fileMode(at.Mode), at.Nlink, at.UID, at.GID, at.Size,
+			time.Unix(0, at.Mtime).Format("2006-01-02 15:04:05"), a.show(e.Name)); err != nil {
+			return err
+		}
 	}
-	return w.Flush()
+	return nil
 }

@@ -20,6 +20,8 @@ type app struct {
 
 	output   string // --output: "text" or "json"
 	logLevel string // --log-level
+	asked    string // address of the coordinator that was asked
+	chatty   bool   // --log-level was given: clients log too
 	running  bool   // flags and arguments were understood: an error is no usage error
 }
 
@@ -101,6 +103,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 	if _, err := parseLevel(a.logLevel); err != nil {
 		return err
 	}
+	a.chatty = cmd.Flags().Changed("log-level")
 	a.running = true
 	return nil
 }
@@ -124,6 +127,14 @@ func (a *app) logger() *slog.Logger {
 		panic(err) // begin has seen it
 	}
 	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
+
+// clientLogger is for the commands whose errors say all that most users want.
+func (a *app) clientLogger() *slog.Logger {
+	if !a.chatty {
+		return nil
+	}
+	return a.logger()
 }
 
 // commandName is the command's path without the binary: "journal verify".

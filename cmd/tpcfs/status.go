@@ -39,12 +39,13 @@ func (a *app) status(ctx context.Context, f clientFlags) error {
 	if err := f.check("status"); err != nil {
 		return err
 	}
+	a.asked = f.coordinator
 	if f.wait > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.wait)
 		defer cancel()
 	}
-	st, err := askStatus(ctx, f.coordinator, rpc.DialOptions{Logger: a.logger()})
+	st, err := askStatus(ctx, f.coordinator, rpc.DialOptions{Logger: a.clientLogger()})
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,11 @@ func askStatus(ctx context.Context, addr string, o rpc.DialOptions) (wire.Status
 	return st, errors.Join(err, conn.Close())
 }
 
-const inSync = "in sync"
+const (
+	inSync = "in sync"
+	// soon is how old a decided transaction is before status mentions it, in milliseconds.
+	soon = 1000
+)
 
 // judge is the exit code of a status, as an error that has been printed.
 func judge(st wire.Status) error {
@@ -117,6 +122,9 @@ func (a *app) statusText(st wire.Status) string {
 		}
 	}
 	for _, d := range st.InDoubt {
+		if d.Decision != "" && d.AgeMS < soon {
+			continue // its decision is on its way to the disks
+		}
 		fmt.Fprintf(&b, "in doubt: transaction %s at %s for %s: %s", d.Tx, d.Position,
 			(time.Duration(d.AgeMS) * time.Millisecond).String(), a.show(strings.Join(d.Names, " ")))
 		if d.Decision != "" {

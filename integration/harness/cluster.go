@@ -137,6 +137,32 @@ func (c *Cluster) Status(ctx context.Context) (wire.Status, error) {
 	return st, errors.Join(err, conn.Close())
 }
 
+// WaitPrepared waits until a participant holds a transaction durably prepared
+// and undecided, by its own word.
+func (c *Cluster) WaitPrepared(ctx context.Context, name string) error {
+	r, err := rpc.DialReplica(ctx, c.Addr(name), rpc.DialOptions{})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }() // only asked
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := r.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if st.InDoubt > 0 && st.Durable == st.Handled {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("participant %s never was prepared: %+v", name, st)
+		case <-tick.C:
+		}
+	}
+}
+
 // WaitStatus asks again and again until the status is as wanted.
 func (c *Cluster) WaitStatus(ctx context.Context, what string, ok func(wire.Status) bool) (wire.Status, error) {
 	tick := time.NewTicker(20 * time.Millisecond)

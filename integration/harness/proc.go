@@ -17,9 +17,8 @@ import (
 	"time"
 )
 
-// Build compiles the tpcfs binary into dir and returns its path.
-func Build(dir string, race bool, tags ...string) (string, error) {
-	name := dir + "/tpcfs"
+// Build compiles tpcfs and returns the binary's path, which is name.
+func Build(name string, race bool, tags ...string) (string, error) {
 	args := []string{"build", "-o", name}
 	if race {
 		args = append(args, "-race")
