@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +13,8 @@ import (
 )
 
 const (
-	firstRetry  = 5 * time.Second // after a commit that failed
-	lastRetry   = 60 * time.Second
+	firstRetry  = time.Second // after a commit that failed
+	lastRetry   = 30 * time.Second
 	sweepEvery  = 250 * time.Millisecond
 	exitingPoll = time.Second
 )
@@ -223,7 +224,7 @@ func (f *fileSystem) reap(n *node) {
 			return
 		}
 		f.lost.Add(1)
-		f.log.Error("gathered writes are given up: nobody has the file open any more and they cannot be committed", "inode", n.ino, "err", n.fatal)
+		f.log.Error("gathered writes are given up: nobody has the file open any more and they cannot be committed", "inode", n.ino, "err", cmp.Or(n.fatal, f.commits.Err()))
 	}
 	n.gone = true
 	n.dropLocked()

@@ -22,6 +22,9 @@ import (
 // standard input says, a line a step, as no shell command can.
 func helper(args []string) int {
 	signal.Ignore(syscall.SIGHUP)
+	if args[0] == "serve" {
+		return serveHelper(args[1])
+	}
 	flags, _ := strconv.Atoi(args[1])
 	fd, err := unix.Open(args[0], flags, 0o644)
 	fmt.Println(say("", err))
@@ -59,10 +62,31 @@ func helper(args []string) int {
 			copy(mapped[num(1):], f[2])
 		case "unmap":
 			err = unix.Munmap(mapped)
+		case "list":
+			b := make([]byte, num(1))
+			var n int
+			n, err = unix.ReadDirent(fd, b)
+			_, _, names := unix.ParseDirent(b[:max(n, 0)], -1, nil)
+			out = strings.Join(names, " ") + " "
+			if n == 0 {
+				out = ""
+			}
+		case "rewind":
+			_, err = unix.Seek(fd, 0, 0)
 		}
 		fmt.Println(say(out, err))
 	}
 	return 0
+}
+
+// serveHelper mounts and serves until it is killed.
+func serveHelper(dir string) int {
+	m, err := Mount(dir, newFake(), Options{})
+	fmt.Println(say("", err))
+	if err == nil {
+		m.Wait()
+	}
+	return 1
 }
 
 func say(out string, err error) string {

@@ -205,7 +205,7 @@ func (m *Mounted) Unmount() error {
 // left to do.
 func (m *Mounted) Close() error {
 	m.mu.Lock()
-	if !m.detached && !m.served.Load() {
+	if !m.detached && deviceOf(m.point) == m.device {
 		_ = unix.Unmount(m.point, unix.MNT_FORCE) // ends the connection; fails with EBUSY all the same
 	}
 	m.mu.Unlock()
@@ -240,8 +240,8 @@ func (m *Mounted) abort() {
 func (m *Mounted) detach() (lazy bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.detached || m.served.Load() {
-		return false, nil
+	if m.detached || deviceOf(m.point) != m.device {
+		return false, nil // done, by whomever
 	}
 	err = detach(m.point, false)
 	if err != nil {
