@@ -1,0 +1,448 @@
+package sim
+
+import (
+	"slices"
+
+	"tpcfs/coordinator/commit"
+	"tpcfs/wire"
+)
+
+// client is a user of wire.Service with one session: up to two requests at a
+// time, retried by new links under their op ids.
+type client struct {
+	w       *world
+	n       int
+	lives   int // sessions it has had
+	session wire.SessionID
+
+	c    *reign // attached to; nil: not
+	link uint64
+	seq  uint64
+	ops  []*op // not answered yet, oldest first
+	// service time when last heard of, in milliseconds (S1a).
+	serviceTime int64
+	versions    map[string]wire.ID // of files, as last heard
+	dirs        []wire.Ino         // directories that it has met
+}
+
+// op is what a client wants done: a transaction or a read.
+type op struct {
+	cl  *client
+	num int
+	id  wire.OpID // zero: a read
+	read
+	muts    []wire.Mutation
+	payload []byte
+	staged  [][]byte // contents to be staged, by mutation; nil: not
+
+	attempt *attempt  // under way
+	call    *readCall // under way
+	stage   *stageJob // under way
+	sent    int64     // service time at which it was first sent
+	tried   bool
+	maybe   bool // an attempt's answer is lost: it may have been put
+	given   bool // its caller does not want it any more
+
+	begun, ended int64 // numbers of steps; ended 0: no answer
+	released     int64 // when all participants had carried out its decision
+	fate         fate
+	err          *wire.Error
+	outcome      wire.Outcome
+	answer       readAnswer
+	excused      bool // a link or a process was lost meanwhile: a conflict may be about nothing else
+}
+
+type fate uint8
+
+const (
+	waits     fate = iota
+	committed      // with an outcome
+	refused        // definitely not done
+	unknown        // the client has given up
+)
+
+// attempt is one sending of a request.
+type attempt struct {
+	number     int
+	op         *op
+	c          *reign
+	link       uint64
+	request    *commit.Request
+	submitted  bool
+	clientGone bool
+	answer     *commit.Reply // on its way back
+}
+
+// attach mirrors the client's first word on a new link.
+func (cl *client) attach(c *reign) {
+	c.turn(func() {
+		a := c.m.Attach(cl.session)
+		cl.c, cl.link, cl.serviceTime = c, a.Link, a.ServiceTime
+	})
+	cl.w.tracef("client %d attaches to C%d, link %d", cl.n, c.epoch.Number, cl.link)
+}
+
+// linkLost is when a client's link breaks: what it had asked may be put yet.
+func (cl *client) linkLost() {
+	for _, o := range cl.ops {
+		o.excused = true
+		if a := o.attempt; a != nil {
+			a.clientGone = true
+			o.attempt, o.maybe = nil, true
+			if !a.c.over {
+				a.c.orphans = append(a.c.orphans, a)
+			}
+		}
+		if o.call != nil {
+			o.call.lost()
+		}
+		o.stage = nil
+	}
+	cl.c, cl.link = nil, 0
+}
+
+// lowest mirrors Transact.Lowest: the least sequence number without an answer.
+func (cl *client) lowest() uint64 {
+	low := cl.seq + 1
+	for _, o := range cl.ops {
+		if o.id.Seq != 0 {
+			low = min(low, o.id.Seq)
+		}
+	}
+	return low
+}
+
+// send sends a transaction, for the first time or again.
+func (cl *client) send(o *op) {
+	if !o.tried {
+		o.tried, o.sent = true, cl.serviceTime
+	}
+	cl.w.attempts++
+	a := &attempt{number: cl.w.attempts, op: o, c: cl.c, link: cl.link}
+	a.request = &commit.Request{Token: a, Payload: slices.Clone(o.payload), Transact: wire.Transact{
+		Op: o.id, Link: cl.link, Lowest: cl.lowest(), Sent: o.sent, Wait: cl.w.wait, Mutations: slices.Clone(o.muts),
+	}}
+	o.attempt = a
+	cl.c.inbox = append(cl.c.inbox, a)
+	cl.w.tracef("client %d sends op %d by link %d", cl.n, o.num, cl.link)
+}
+
+// answered is the coordinator's answer to an attempt, on its way.
+func (a *attempt) answered(r commit.Reply) {
+	if !a.clientGone {
+		a.answer = &r
+		return
+	}
+	// Nobody hears it. That it was canceled before it was put still means it.
+	a.c.orphans = slices.DeleteFunc(a.c.orphans, func(o *attempt) bool { return o == a })
+}
+
+// hears takes the answer to an op's attempt.
+func (cl *client) hears(o *op) {
+	r := o.attempt.answer
+	o.attempt = nil
+	if r.Err == nil {
+		cl.serviceTime = max(cl.serviceTime, r.Reply.ServiceTime)
+		o.outcome = r.Reply.Outcome
+		cl.learn(o)
+		cl.w.tracef("client %d hears: op %d is COMMITTED as %v", cl.n, o.num, o.outcome.Tx)
+		cl.done(o, committed, nil)
+		return
+	}
+	cl.w.tracef("client %d hears of op %d: %v", cl.n, o.num, r.Err)
+	switch r.Err.Code {
+	case wire.CodeReplaced:
+		cl.linkLost() // attach again, send again
+	case wire.CodeUnknownOutcome:
+		o.maybe = true
+		if o.given || cl.w.chance(2) {
+			cl.done(o, unknown, r.Err)
+		}
+	case wire.CodeUnavailable, wire.CodeCanceled:
+		switch {
+		case !o.maybe:
+			cl.done(o, refused, r.Err)
+		case o.given || cl.w.chance(4):
+			cl.done(o, unknown, r.Err)
+		}
+	default:
+		cl.done(o, refused, r.Err)
+	}
+}
+
+func (cl *client) done(o *op, f fate, err *wire.Error) {
+	o.fate, o.err, o.ended = f, err, cl.w.clock()
+	cl.ops = slices.DeleteFunc(cl.ops, func(x *op) bool { return x == o })
+	cl.w.answered(o)
+}
+
+// vanish ends a client for good: what it had asked stays unknown, and a new
+// session takes its place.
+func (cl *client) vanish() {
+	cl.linkLost()
+	for _, o := range slices.Clone(cl.ops) {
+		cl.done(o, unknown, nil)
+	}
+	cl.begin()
+}
+
+func (cl *client) begin() {
+	cl.lives++
+	cl.session = wire.SessionID{byte(cl.n + 1), byte(cl.lives)}
+	cl.seq, cl.versions, cl.dirs = 0, map[string]wire.ID{}, []wire.Ino{wire.RootIno}
+}
+
+// giveUp cancels a request: its caller has had enough.
+func (cl *client) giveUp(o *op) {
+	o.given = true
+	if a := o.attempt; a != nil && a.submitted && a.answer == nil {
+		a.c.turn(func() { a.c.m.Cancel(a.request) })
+	}
+}
+
+// learn keeps what an outcome tells, for later requests.
+func (cl *client) learn(o *op) {
+	for i, m := range o.muts {
+		if i >= len(o.outcome.Results) {
+			break
+		}
+		switch m.Kind {
+		case wire.MutMkdir:
+			cl.dirs = append(cl.dirs, o.outcome.Results[i].Ino)
+		case wire.MutWriteFile:
+			cl.versions[m.At.Path] = o.outcome.Tx
+		default:
+		}
+	}
+}
+
+// stageJob brings contents to all members: mirrors Coordinator.Stage.
+type stageJob struct {
+	w       *world
+	c       *reign
+	o       *op
+	mut     int
+	id      wire.ID
+	data    []byte
+	parts   []*stagePart
+	pending int
+	err     *wire.Error
+}
+
+// stagePart is one member's share: participant.staging.
+type stagePart struct {
+	job   *stageJob
+	p     *member
+	k     *conn
+	task  *task
+	over  bool
+	reply wire.StageReply
+}
+
+// beginStage takes an id and asks all members.
+func (cl *client) beginStage(o *op, mut int) {
+	c := cl.c
+	s := &stageJob{w: cl.w, c: c, o: o, mut: mut, data: o.staged[mut]}
+	var err *wire.Error
+	c.turn(func() { s.id, err = c.m.BeginStage(cl.session, cl.link) })
+	if err != nil {
+		if err.Code == wire.CodeReplaced {
+			cl.linkLost()
+		}
+		return // waits until all have links
+	}
+	o.stage = s
+	cl.w.contents[s.id] = s.data
+	cl.w.tracef("client %d stages %d bytes for op %d as %v", cl.n, len(s.data), o.num, s.id)
+	for _, k := range c.conns {
+		part := &stagePart{job: s, p: k.member, k: k}
+		s.parts = append(s.parts, part)
+		s.pending++
+		if k.cut {
+			s.fail(k.member, wire.NewError(wire.CodeCanceled, "the link is gone"))
+			continue
+		}
+		k.stages = append(k.stages, s)
+	}
+}
+
+// fail ends a member's part with an error.
+func (s *stageJob) fail(p *member, err *wire.Error) {
+	for _, part := range s.parts {
+		if part.p == p && !part.over {
+			s.end(part, err)
+		}
+	}
+}
+
+func (s *stageJob) end(part *stagePart, err *wire.Error) {
+	part.over = true
+	part.k.stages = slices.DeleteFunc(part.k.stages, func(o *stageJob) bool { return o == s })
+	if err != nil {
+		s.err = err
+	}
+	if s.pending--; s.pending == 0 && !s.c.over {
+		s.c.stages = append(s.c.stages, s)
+	}
+}
+
+// part returns the member's share.
+func (s *stageJob) part(p *member) *stagePart {
+	for _, part := range s.parts {
+		if part.p == p {
+			return part
+		}
+	}
+	return nil
+}
+
+// goOn writes a member's share, up to n operations of its disk.
+func (part *stagePart) goOn(n int) {
+	s, p := part.job, part.p
+	if part.task == nil {
+		if s.c.epoch != p.gateEpoch {
+			s.end(part, wire.NewError(wire.CodeStaleEpoch, "another epoch holds"))
+			return
+		}
+		part.task = p.start("stage", func(*task) { part.write() })
+	}
+	part.task.run(n)
+}
+
+func (part *stagePart) write() {
+	s, p := part.job, part.p
+	st, err := p.store.NewStage(s.id)
+	for at := 0; err == nil && at < len(s.data); at += wire.PieceSize {
+		data := s.data[at:min(at+wire.PieceSize, len(s.data))]
+		err = st.Write(wire.Piece{Offset: int64(at), Sum: wire.Sum(data), Data: data})
+	}
+	if err == nil {
+		part.reply, err = st.Finish(background)
+	}
+	if err == nil && p.gateEpoch == s.c.epoch {
+		if !part.over {
+			s.end(part, nil)
+		}
+		return
+	}
+	if st != nil {
+		st.Discard()
+	}
+	p.storeError(err)
+	if !part.over {
+		s.end(part, wire.NewError(wire.CodeUnavailable, "not staged"))
+	}
+}
+
+// staged is when the coordinator has heard of all members.
+func (c *reign) staged(s *stageJob) {
+	c.turn(func() { c.m.EndStage(s.id, s.err == nil) })
+	o := s.o
+	if o.stage != s {
+		return // the client has gone
+	}
+	o.stage = nil
+	if s.err != nil {
+		return // it tries again
+	}
+	o.muts[s.mut].Content = wire.Content{Size: int64(len(s.data)), Stage: s.id, Sum: s.parts[0].reply.Sum}
+	o.staged[s.mut] = nil
+}
+
+// readCall is a read on its way: mirrors coordinator.reading.
+type readCall struct {
+	o     *op
+	c     *reign
+	k     *conn
+	index uint64
+}
+
+// readAnswer is what a read has told.
+type readAnswer struct {
+	reply wire.ReadReply
+	data  []byte
+}
+
+// ask mirrors Coordinator.Read: a linked member at random, with the read point
+// of now (P5).
+func (cl *client) ask(o *op, member int) {
+	c := cl.c
+	point := c.m.ReadPoint()
+	if cl.w.broken == readsBeforeOpen && point == 0 {
+		point = 1
+	}
+	k := c.conns[member]
+	if k == nil || !k.opened || k.cut || point == 0 {
+		return
+	}
+	o.call = &readCall{o: o, c: c, k: k, index: point}
+	k.reads = append(k.reads, o.call)
+	cl.w.tracef("client %d reads (op %d: %s) at P%d, position %d", cl.n, o.num, o.words(), member, point)
+}
+
+// lost makes the client ask again.
+func (r *readCall) lost() {
+	r.k.reads = slices.DeleteFunc(r.k.reads, func(o *readCall) bool { return o == r })
+	if r.o.call == r {
+		r.o.call = nil
+	}
+}
+
+// answers mirrors Participant.Read: the member answers if its gate is open.
+func (r *readCall) answers(p *member) {
+	open, err := p.gateOpen(r.c.epoch, r.index)
+	if !open {
+		return
+	}
+	if err != nil {
+		r.lost()
+		return
+	}
+	var got readAnswer
+	got.reply, err = p.store.Read(r.o.read.request(), (*pieces)(&got))
+	if p.store.Failed() != nil || p.store.Damaged() != "" {
+		p.storeError(err)
+		return
+	}
+	o := r.o
+	r.lost()
+	if o.cl.c != r.c {
+		return
+	}
+	o.answer = got
+	if err == nil {
+		o.cl.learnRead(o, &got)
+		o.cl.w.tracef("P%d answers op %d: %s", p.i, o.num, got.words())
+		o.cl.done(o, committed, nil)
+		return
+	}
+	we := asError(err)
+	o.cl.w.tracef("P%d answers op %d: %v", p.i, o.num, we)
+	switch we.Code {
+	case wire.CodeUnavailable, wire.CodeIO, wire.CodeCorrupt:
+		o.cl.w.violate("read", "P%d answers %s: %v", p.i, o.words(), we)
+	default:
+		o.cl.done(o, refused, we)
+	}
+}
+
+func (cl *client) learnRead(o *op, got *readAnswer) {
+	a := got.reply.Attr
+	if a.Mode&wire.ModeType == wire.ModeDir {
+		cl.dirs = append(cl.dirs, a.Ino)
+	} else {
+		cl.versions[o.at.Path] = a.Version
+	}
+}
+
+// pieces gathers a file's contents.
+type pieces readAnswer
+
+// WritePiece implements wire.PieceWriter.
+func (g *pieces) WritePiece(p wire.Piece) error {
+	if wire.Sum(p.Data) != p.Sum || p.Offset != int64(len(g.data)) {
+		panic("sim: a piece out of place")
+	}
+	g.data = append(g.data, p.Data...)
+	return nil
+}

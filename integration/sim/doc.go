@@ -1,0 +1,24 @@
+// Package sim runs a whole cluster in one goroutine under one seed: the real
+// machines (coordinator/commit, participant/vote), the real journal.Log and the
+// real participant/store over the forgetful file system, with a simulated
+// network, simulated time and simulated crashes (DESIGN.md section 10).
+//
+// A schedule is a list of steps. Each step has a name that does not depend on
+// the others ("P1 handles its stream") and a seed of its own for what happens
+// inside it; which of the possible steps comes next is drawn from the run's
+// seed. So a failing schedule replays exactly, and still means something when
+// steps are taken out of it: that is how it is shrunk.
+//
+// The machines' shells run on goroutines and are not used. The driver does what
+// they do, in their order, so that what is proved here holds there:
+//
+//	member.go     participant: owner.go, service.go (Greet), gate.go, stream.go
+//	restart.go    participant: recovery.go, teardown; coordinator: reign, ledger.go (openLedger)
+//	reign.go      coordinator: owner.go (carryOut, journal, tick), link.go, ledger.go
+//	client.go     a client of wire.Service: links, retries, stages, reads (coordinator: read.go, stage.go, transact.go)
+//	writer.go     journal.Writer: the queue before the Log, and its goroutine
+//
+// What a shell does on another goroutine (a flush of the journal, a checkpoint,
+// a sweep, a stage) is a task here: a coroutine that stops before each operation
+// that changes the disk, so that anything may happen in between, a crash too.
+package sim

@@ -1,0 +1,326 @@
+package sim
+
+import (
+	"math/rand/v2"
+)
+
+// Faults, as a report counts them.
+const (
+	faultPower       = iota // a computer loses its power
+	faultKill               // a process is killed
+	faultMidway             // the power fails at a chosen operation of the disk
+	faultStop               // a process is stopped properly
+	faultBreak              // a link to a participant breaks
+	faultClientBreak        // a client's link breaks
+	faultGiveUp             // a client gives a request up
+	faultVanish             // a client ends for good
+	faultZombie             // an old coordinator goes on talking
+	faultBackup             // the coordinator starts on an old backup
+	faultSync               // a sync fails
+	faultFull               // a disk is full
+	faultCheckpoint         // no fault: a checkpoint before its time
+	faultLong               // no fault: more than ten minutes pass
+	faults
+)
+
+// FaultNames are those of Report.Faults.
+var FaultNames = [faults]string{
+	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
+	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "early checkpoints", "long waits",
+}
+
+var faultWeight = [faults]int{
+	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
+	faultVanish: 1, faultZombie: 4, faultBackup: 3, faultSync: 3, faultFull: 3, faultCheckpoint: 10, faultLong: 1,
+}
+
+// Rare things that a strong simulator has to reach.
+const (
+	reachServe       = iota // a coordinator has begun to serve
+	reachZombieStops        // a zombie has noticed
+	reachBackupFound        // an old backup was found out (P13)
+	reachFatal              // a participant has ended by itself (P12)
+	reachDup                // a retry was answered by DUP (G5)
+	reachMixed              // some voted YES, some NO
+	reachUnknown            // a client was told "unknown"
+	reachConflict           // ... "conflict"
+	reaches
+)
+
+// ReachNames are those of Report.Reached.
+var ReachNames = [reaches]string{
+	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "mixed votes", "unknown outcomes", "conflicts",
+}
+
+func (w *world) reach(n int) { w.report.Reached[n]++ }
+
+// what names a kind of step.
+type what uint8
+
+// Steps of the system, then the faults in their order.
+const (
+	stepGreet what = iota
+	stepHandle
+	stepSynced
+	stepJournal
+	stepQuiet
+	stepBeat
+	stepCheckpoint
+	stepSweep
+	stepStage
+	stepRead
+	stepDrop
+	stepStreamGone
+	stepRestart
+	stepRelease
+
+	stepDial
+	stepReceive
+	stepLinkGone
+	stepReignJournal
+	stepReignSynced
+	stepTick
+	stepSubmit
+	stepCancel
+	stepStaged
+	stepDrained
+	stepStart
+
+	stepAttach
+	stepBegin
+	stepSend
+	stepHear
+	stepAsk
+	stepLinkLost
+
+	stepFault // + fault
+)
+
+// choice is a step that is possible now.
+type choice struct {
+	what   what
+	a, b   int
+	weight int
+}
+
+func (w *world) may1(x what, a, b, weight int) {
+	if weight > 0 {
+		w.possible = append(w.possible, choice{x, a, b, weight})
+	}
+}
+
+// choices lists what may happen next.
+func (w *world) choices() []choice {
+	w.possible = w.possible[:0]
+	for _, p := range w.members {
+		p.choices()
+	}
+	if w.cur != nil {
+		w.cur.choices(0)
+	} else {
+		w.may1(stepStart, 0, 0, 10)
+	}
+	if w.old != nil {
+		w.old.choices(1)
+	}
+	if w.coordinator.squeezed {
+		w.may1(stepRelease, len(w.members), 0, 3)
+	}
+	for _, cl := range w.clients {
+		cl.choices()
+	}
+	return w.possible
+}
+
+func (p *member) choices() {
+	w, i, fast := p.w, p.i, p.w.speed[p.i]
+	if p.squeezed {
+		w.may1(stepRelease, i, 0, 3)
+	}
+	if !p.up {
+		w.may1(stepRestart, i, 0, 6)
+		return
+	}
+	if len(p.incoming) > 0 {
+		w.may1(stepGreet, i, 0, fast)
+	}
+	if k := p.conn; k != nil {
+		if len(k.down) > 0 && !p.holdsBack() {
+			w.may1(stepHandle, i, 0, 2*fast)
+		}
+		if k.cut && len(k.down) == 0 {
+			w.may1(stepStreamGone, i, 0, fast)
+		}
+		if !k.cut && len(k.up) == 0 {
+			w.may1(stepBeat, i, 0, 1)
+		}
+	}
+	if p.j.signal {
+		w.may1(stepSynced, i, 0, 2*fast)
+	}
+	if p.j.ready() {
+		w.may1(stepJournal, i, 0, fast)
+	}
+	if p.needsQuiet() {
+		w.may1(stepQuiet, i, 0, max(1, fast/4))
+	}
+	if p.ck != nil {
+		w.may1(stepCheckpoint, i, 0, max(1, fast/2))
+	}
+	if p.sweep != nil {
+		w.may1(stepSweep, i, 0, max(1, fast/4))
+	}
+	for slot, c := range []*reign{w.cur, w.old} {
+		if c == nil || c.conns[i] == nil {
+			continue
+		}
+		k := c.conns[i]
+		if len(k.stages) > 0 {
+			w.may1(stepStage, i, slot, fast)
+		}
+		for _, r := range k.reads {
+			if open, _ := p.gateOpen(c.epoch, r.index); open {
+				w.may1(stepRead, i, slot, fast)
+				break
+			}
+		}
+		if len(k.drops) > 0 {
+			w.may1(stepDrop, i, slot, max(1, fast/4))
+		}
+	}
+}
+
+// holdsBack mirrors where handleEntries waits for a checkpoint.
+func (p *member) holdsBack() bool {
+	return p.held && p.freezes < p.heldSince && p.end != p.frozenAt
+}
+
+func (c *reign) choices(slot int) {
+	w := c.w
+	for i, k := range c.conns {
+		switch {
+		case k == nil:
+			if w.members[i].up {
+				w.may1(stepDial, slot, i, 8)
+			}
+		case k.answer != nil || k.opened && len(k.up) > 0:
+			w.may1(stepReceive, slot, i, 12)
+			fallthrough
+		default:
+			if k.cut && (k.answer == nil && len(k.up) == 0 || !w.settling) {
+				w.may1(stepLinkGone, slot, i, 4)
+			}
+		}
+	}
+	if c.j.ready() {
+		w.may1(stepReignJournal, slot, 0, 6)
+	}
+	if c.j.signal {
+		w.may1(stepReignSynced, slot, 0, 8)
+	}
+	w.may1(stepTick, slot, 0, 3)
+	if len(c.inbox) > 0 {
+		w.may1(stepSubmit, slot, 0, 10)
+	}
+	if len(c.orphans) > 0 {
+		w.may1(stepCancel, slot, 0, 4)
+	}
+	if len(c.stages) > 0 {
+		w.may1(stepStaged, slot, 0, 6)
+	}
+	if c.closing {
+		w.may1(stepDrained, slot, 0, 2)
+	}
+}
+
+func (cl *client) choices() {
+	w := cl.w
+	if cl.c == nil {
+		for slot, c := range []*reign{w.cur, w.old} {
+			if c != nil && (slot == 0 || !w.settling) {
+				w.may1(stepAttach, cl.n, slot, 6-3*slot)
+			}
+		}
+	}
+	if !w.settling && len(cl.ops) < 2 && len(w.ops) < w.maxOps {
+		w.may1(stepBegin, cl.n, 0, 4)
+	}
+	for at, o := range cl.ops {
+		switch {
+		case o.attempt != nil && o.attempt.answer != nil:
+			w.may1(stepHear, cl.n, at, 8)
+		case cl.c == nil || o.attempt != nil || o.stage != nil || o.call != nil:
+		case o.id.Seq == 0:
+			w.may1(stepAsk, cl.n, at, 8)
+		default:
+			w.may1(stepSend, cl.n, at, 8)
+		}
+	}
+}
+
+// faultChoices lists the faults that may strike now.
+func (w *world) faultChoices() []choice {
+	w.possible = w.possible[:0]
+	add := func(f, a, b int, ok bool) {
+		if ok {
+			w.may1(stepFault+what(f), a, b, w.may[f])
+		}
+	}
+	running := w.cur != nil
+	for h := range len(w.members) + 1 {
+		up := h == len(w.members) && running || h < len(w.members) && w.members[h].up
+		host := w.host(h)
+		add(faultPower, h, 0, up)
+		add(faultKill, h, 0, up)
+		add(faultMidway, h, 0, true)
+		add(faultStop, h, 0, up && !host.squeezed)
+		add(faultSync, h, 0, up)
+		add(faultFull, h, 0, !host.squeezed)
+		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil)
+	}
+	for slot, c := range []*reign{w.cur, w.old} {
+		if c == nil {
+			continue
+		}
+		for i, k := range c.conns {
+			add(faultBreak, slot, i, k != nil && !k.cut)
+		}
+		add(faultLong, slot, 0, true)
+	}
+	for _, cl := range w.clients {
+		add(faultClientBreak, cl.n, 0, cl.c != nil)
+		add(faultVanish, cl.n, 0, len(cl.ops) > 0)
+		for at, o := range cl.ops {
+			add(faultGiveUp, cl.n, at, o.id.Seq != 0 && !o.given)
+		}
+	}
+	add(faultZombie, 0, 0, running && w.old == nil)
+	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil)
+	return w.possible
+}
+
+// host is a member's, or the coordinator's.
+func (w *world) host(n int) *host {
+	if n < len(w.members) {
+		return w.members[n].host
+	}
+	return w.coordinator
+}
+
+// pick draws one of the choices by weight.
+func pick(rng *rand.Rand, list []choice) (choice, bool) {
+	sum := 0
+	for _, c := range list {
+		sum += c.weight
+	}
+	if sum == 0 {
+		return choice{}, false
+	}
+	n := rng.IntN(sum)
+	for _, c := range list {
+		if n -= c.weight; n < 0 {
+			return c, true
+		}
+	}
+	panic("sim: weights")
+}

@@ -1,0 +1,97 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"slices"
+
+	"tpcfs/wire"
+)
+
+// The few names that all clients use, so that they meet.
+var paths = []string{"a", "b", "c", "d", "d/a", "d/b", "e", "e/a", "d/e", "d/e/a"}
+
+// newOp makes up what a client does next.
+func (cl *client) newOp(rng *rand.Rand) *op {
+	w := cl.w
+	o := &op{cl: cl, num: len(w.ops)}
+	w.ops = append(w.ops, o)
+	cl.ops = append(cl.ops, o)
+	o.begun = w.clock()
+	if rng.IntN(100) < w.readShare {
+		o.read = read{kind: []wire.ReadKind{wire.ReadFile, wire.ReadFile, wire.ReadList, wire.ReadStat}[rng.IntN(4)], at: cl.at(rng)}
+		if o.kind == wire.ReadList && rng.IntN(2) == 0 {
+			o.at = wire.At{Dir: wire.RootIno}
+		}
+		w.tracef("client %d begins op %d: %s", cl.n, o.num, o.words())
+		return o
+	}
+	cl.seq++
+	o.id = wire.OpID{Session: cl.session, Seq: cl.seq}
+	w.byID[o.id] = o
+	n := 1
+	if rng.IntN(4) == 0 {
+		n = 2 + rng.IntN(3)
+	}
+	o.staged = make([][]byte, n)
+	for i := range n {
+		o.muts = append(o.muts, cl.mutation(rng, o, i))
+	}
+	w.tracef("client %d begins op %d: %s", cl.n, o.num, o.words())
+	return o
+}
+
+// at names a file by its path, now and then from a directory's inode.
+func (cl *client) at(rng *rand.Rand) wire.At {
+	p := cl.w.paths[rng.IntN(len(cl.w.paths))]
+	if rng.IntN(8) == 0 && len(cl.dirs) > 0 {
+		return wire.At{Dir: cl.dirs[rng.IntN(len(cl.dirs))], Path: []string{"a", "b", "e", "e/a"}[rng.IntN(4)]}
+	}
+	return wire.At{Dir: wire.RootIno, Path: p}
+}
+
+func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
+	m := wire.Mutation{At: cl.at(rng), Mode: []uint32{0o644, 0o600, 0o755}[rng.IntN(3)]}
+	switch n := rng.IntN(100); {
+	case n < 45:
+		m.Kind = wire.MutWriteFile
+		m.Create = []wire.CreateMode{wire.MayExist, wire.MayExist, wire.MayExist, wire.MustExist, wire.MustNotExist}[rng.IntN(5)]
+		cl.content(rng, o, &m, i)
+	case n < 57:
+		m.Kind = wire.MutDeleteFile
+	case n < 71:
+		m.Kind = wire.MutMkdir
+		if rng.IntN(3) > 0 {
+			m.At = wire.At{Dir: wire.RootIno, Path: []string{"d", "e", "d/e"}[rng.IntN(3)]}
+		}
+	case n < 76:
+		m.Kind = wire.MutRmdir
+	case n < 87:
+		m.Kind, m.To = wire.MutRename, cl.at(rng)
+	case n < 91:
+		m.Kind, m.Target = wire.MutSymlink, "d/a"
+	default:
+		m.Kind, m.Set = wire.MutSetattr, wire.SetMode
+		if rng.IntN(2) == 0 {
+			m.Set, m.Size = wire.SetSize, int64(rng.IntN(400))
+		}
+	}
+	if rng.IntN(8) == 0 {
+		m.IfVersion = cl.versions[m.At.Path]
+	}
+	return m
+}
+
+// content makes up contents that no other op has: inline, or to be staged.
+func (cl *client) content(rng *rand.Rand, o *op, m *wire.Mutation, i int) {
+	size := []int{0, 1 + rng.IntN(40), 1 + rng.IntN(40), cl.w.inlineMax + 1 + rng.IntN(200)}[rng.IntN(4)]
+	data := make([]byte, size)
+	for k := range data {
+		data[k] = byte(o.num*31 + i*7 + k*(o.num+3))
+	}
+	if rng.IntN(100) < cl.w.stageShare {
+		o.staged[i] = data
+		return
+	}
+	m.Content = wire.Content{Size: int64(size), Sum: wire.Sum(data)}
+	o.payload = append(slices.Clip(o.payload), data...)
+}

@@ -1,0 +1,169 @@
+package sim
+
+import (
+	"errors"
+	"iter"
+	"math/rand/v2"
+	"syscall"
+
+	"tpcfs/journal/disk/forget"
+)
+
+// host is a computer with its disk. Its process may end (the page cache stays)
+// or its power may fail (what was not synced is there or not).
+type host struct {
+	name string
+	fs   *forget.FS
+
+	tasks    []*task
+	current  *task // runs now
+	failSync bool  // the next sync fails (P12)
+	squeezed bool  // the disk is full, or nearly
+	hurt     bool  // a fault was injected since the start: an error is excused
+}
+
+// diskSize of a host, in bytes, while it is not squeezed.
+const diskSize = 1 << 30
+
+func newHost(name string, rng *rand.Rand) *host {
+	h := &host{name: name}
+	h.install(forget.New(rng.Uint64()))
+	return h
+}
+
+func (h *host) install(fs *forget.FS) {
+	h.fs = fs
+	fs.SetHook(h.before)
+	fs.SetCapacity(diskSize)
+	h.squeezed = false
+}
+
+// before is called before each operation on the disk.
+func (h *host) before(op forget.Op) error {
+	if t := h.current; t != nil && changes(op.Kind) {
+		if !t.over {
+			t.yield(struct{}{})
+		}
+		if t.over {
+			return forget.ErrCrashed
+		}
+	}
+	if h.failSync && (op.Kind == forget.Sync || op.Kind == forget.SyncDir) {
+		h.failSync = false
+		return syscall.EIO
+	}
+	return nil
+}
+
+func changes(k forget.Kind) bool {
+	switch k {
+	case forget.Open, forget.ReadDir, forget.Read, forget.DropCache, forget.Lock:
+		return false
+	default:
+		return true
+	}
+}
+
+// task is work that a shell leaves to another goroutine.
+type task struct {
+	h     *host
+	what  string
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+	over  bool // it may do nothing more: its process has ended
+	waits bool // it waits for somebody else
+	done  bool
+}
+
+// start begins a task; nothing of it runs yet.
+func (h *host) start(what string, fn func(t *task)) *task {
+	t := &task{h: h, what: what}
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+		t.yield = yield
+		fn(t)
+	})
+	h.tasks = append(h.tasks, t)
+	return t
+}
+
+// wait lets others go on; false: the process has ended.
+func (t *task) wait() bool {
+	if !t.over {
+		t.waits = true
+		t.yield(struct{}{})
+	}
+	return !t.over
+}
+
+// run lets a task go on up to n operations further, to its end for n < 0, but
+// not past where it waits for somebody.
+func (t *task) run(n int) {
+	for t.waits = false; n != 0 && !t.done && !t.waits; n-- {
+		t.h.current = t
+		_, more := t.next()
+		t.h.current = nil
+		t.done = !more
+	}
+	if t.done {
+		t.h.forget(t)
+	}
+}
+
+func (h *host) forget(t *task) {
+	for i, o := range h.tasks {
+		if o == t {
+			h.tasks = append(h.tasks[:i], h.tasks[i+1:]...)
+			return
+		}
+	}
+}
+
+// endTasks ends the process's tasks where they are.
+func (h *host) endTasks() {
+	for _, t := range h.tasks {
+		t.over = true
+		if t.yield != nil {
+			h.current = t
+			t.stop()
+			h.current = nil
+		}
+		t.done = true
+	}
+	h.tasks = nil
+}
+
+// powerFails ends everything; the disk keeps what it likes of what was not synced.
+func (h *host) powerFails(rng *rand.Rand) {
+	old := h.fs
+	image := old.Crash(rng) // from here on the old one is dead
+	h.endTasks()
+	h.clean()
+	h.install(image)
+}
+
+// processEnds leaves the page cache as it is.
+func (h *host) processEnds() {
+	h.endTasks()
+	h.clean()
+	h.fs.Restart()
+}
+
+func (h *host) clean() { h.failSync, h.hurt = false, h.squeezed }
+
+// squeeze leaves so many bytes of the disk.
+func (h *host) squeeze(left int64) {
+	free, _ := h.fs.Free("/") // the forgetful disk has no error here
+	h.fs.SetCapacity(diskSize - int64(free) + left)
+	h.squeezed, h.hurt = true, true
+}
+
+func (h *host) release() {
+	h.fs.SetCapacity(diskSize)
+	h.squeezed = false
+}
+
+// struck reports whether CrashAt has stopped the disk in the middle of something.
+func (h *host) struck() bool { return h.fs.Crashed() }
+
+func crashed(err error) bool { return errors.Is(err, forget.ErrCrashed) }

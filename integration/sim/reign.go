@@ -1,0 +1,308 @@
+package sim
+
+import (
+	"errors"
+	"slices"
+
+	"tpcfs/coordinator/commit"
+	"tpcfs/journal"
+	"tpcfs/wire"
+)
+
+// reign is a coordinator's process. It mirrors coordinator.Coordinator.
+type reign struct {
+	w      *world
+	host   *host
+	epoch  wire.Epoch
+	m      *commit.Machine
+	j      *writer
+	zombie bool // a newer one runs on its disk; it does not know
+	// suspect: it was started on a restored backup. beyond: a participant had
+	// answered a greeting of its epoch or a later one before it was started.
+	suspect, beyond bool
+
+	conns   []*conn // by member; nil: none
+	inbox   []*attempt
+	orphans []*attempt  // whose client has gone
+	stages  []*stageJob // complete at all members, or failed
+	closing bool
+	over    bool // the process has ended
+
+	// ledger.go
+	waiting  []waiting
+	snapshot journal.LSN
+	seen     journal.LSN
+	unsynced int
+}
+
+type waiting struct {
+	lsn  journal.LSN
+	done func()
+}
+
+// turn mirrors one round of the owner: what happened, then what follows from it.
+func (c *reign) turn(what func()) {
+	c.m.Clock(c.w.wall())
+	what()
+	c.carryOut(c.m.Ready())
+	switch {
+	case c.over:
+	case c.m.Stopped() != nil:
+		c.end(c.m.Stopped())
+	case c.closing && c.m.Idle():
+		c.finish()
+	}
+}
+
+// finish mirrors the end of a shutdown: everybody is answered, the journal closed.
+func (c *reign) finish() {
+	c.m.Halt(wire.NewError(wire.CodeUnavailable, "it was shut down"))
+	c.carryOut(c.m.Ready())
+	if !c.zombie {
+		c.j.forceLazy()
+		c.j.work(-1)
+		if c.j.flush == nil && c.j.err == nil {
+			_ = c.j.log.Close() // its failures leave what a crash does
+		}
+	}
+	c.end(nil)
+}
+
+// end ends the process; why is nil when it was told to.
+func (c *reign) end(why *wire.Error) {
+	if c.over {
+		return
+	}
+	c.over = true
+	c.breakAll()
+	c.w.reignEnded(c, why)
+}
+
+// breakAll is what others see of the process's end.
+func (c *reign) breakAll() {
+	for i, k := range c.conns {
+		if k != nil {
+			k.breaks(false)
+			c.conns[i] = nil
+		}
+	}
+	for _, cl := range c.w.clients {
+		if cl.c == c {
+			cl.linkLost()
+		}
+	}
+	c.inbox, c.orphans, c.stages = nil, nil, nil
+}
+
+// carryOut mirrors Coordinator.carryOut: sends, then replies, then records.
+func (c *reign) carryOut(rd commit.Ready) {
+	if rd.Stop != nil {
+		c.w.tracef("C%d stops: %v", c.epoch.Number, rd.Stop)
+	}
+	if c.w.broken == replyBeforePut {
+		c.reply(rd.Replies)
+	}
+	for i := range rd.Sends {
+		s := &rd.Sends[i]
+		if k := c.conns[s.Member]; k != nil && k.number == s.Link {
+			k.send(s.Down)
+		}
+	}
+	c.reply(rd.Replies)
+	c.journal(rd.Records)
+	for _, d := range rd.Drop {
+		c.w.violate("protocol", "C%d drops P%d's link: %v", c.epoch.Number, d.Member, d.Err)
+		if k := c.conns[d.Member]; k != nil && k.number == d.Link {
+			k.breaks(false)
+		}
+	}
+	if c.m.Stopped() == nil && len(rd.Unstage) > 0 {
+		ids := slices.Sorted(slices.Values(rd.Unstage))
+		for _, k := range c.conns {
+			if k != nil && k.opened && !k.cut {
+				k.drops = append(k.drops, ids...)
+			}
+		}
+	}
+	if rd.Serving {
+		c.w.tracef("C%d serves", c.epoch.Number)
+		c.w.serves(c)
+	}
+}
+
+func (c *reign) reply(replies []commit.Reply) {
+	// The machine looks at its transactions in the order of a map here and there.
+	slices.SortFunc(replies, func(a, b commit.Reply) int {
+		return a.Request.Token.(*attempt).number - b.Request.Token.(*attempt).number
+	})
+	for _, r := range replies {
+		a := r.Request.Token.(*attempt)
+		if a.answer == nil {
+			a.answered(r)
+		}
+	}
+}
+
+// journal mirrors Coordinator.journal: CONFIG through the authority, the rest lazily.
+func (c *reign) journal(records []*commit.Record) {
+	if c.m.Stopped() != nil || len(records) == 0 {
+		return
+	}
+	var err error
+	if r := records[0]; r.Kind == commit.RecConfig {
+		var lsn journal.LSN
+		if lsn, err = c.j.append([][]byte{r.Encode()}, true); err == nil {
+			c.waiting = append(c.waiting, waiting{lsn, func() { c.m.Journaled(r.Config.ID) }})
+		}
+		records = records[1:]
+	}
+	if err == nil && len(records) > 0 {
+		list := make([][]byte, len(records))
+		force := false
+		for i, r := range records {
+			list[i] = r.Encode()
+			force = force || r.Kind.Forced()
+		}
+		_, err = c.j.append(list, force)
+	}
+	if err != nil {
+		c.journalProblem(err)
+	}
+}
+
+// journalProblem mirrors the function of the owner (P12).
+func (c *reign) journalProblem(err error) {
+	var full *journal.FullError
+	switch {
+	case err == nil:
+		c.m.JournalFull(false)
+	case errors.As(err, &full):
+		c.m.JournalFull(true)
+	default:
+		c.m.Halt(&wire.Error{Code: wire.CodeIO, Text: "the coordinator's journal has failed: " + err.Error()})
+	}
+}
+
+// synced mirrors what ledger.run posts.
+func (c *reign) synced() {
+	upTo, err := c.j.take()
+	c.turn(func() {
+		for len(c.waiting) > 0 && c.waiting[0].lsn <= upTo {
+			done := c.waiting[0].done
+			c.waiting = c.waiting[1:]
+			done()
+		}
+		c.journalProblem(err)
+	})
+}
+
+// tick mirrors Coordinator.tick.
+func (c *reign) tick(ms int64) {
+	c.turn(func() {
+		if c.m.Stopped() != nil {
+			return
+		}
+		c.m.Tick(ms)
+		if err := c.ledgerTick(); err != nil {
+			c.journalProblem(err)
+		}
+	})
+}
+
+// ledgerTick mirrors ledger.tick: lazy records, and a new segment in time (P13).
+func (c *reign) ledgerTick() error {
+	if c.j.segmentFull() && c.snapshot <= c.j.synced {
+		lsn, err := c.j.appendHead(c.m.Snapshot().Encode())
+		if err != nil {
+			return err
+		}
+		c.snapshot = lsn
+		c.waiting = append(c.waiting, waiting{lsn, func() { _ = c.j.cutBelow(lsn) }})
+		return nil
+	}
+	if c.j.synced == c.j.end {
+		c.unsynced = 0
+		return c.j.sealIdle()
+	}
+	if c.unsynced++; c.j.end == c.seen || c.unsynced >= 5 {
+		c.unsynced = 0
+		c.j.forceLazy()
+	}
+	c.seen = c.j.end
+	return nil
+}
+
+// dial mirrors the beginning of Coordinator.visit: a greeting goes out.
+func (c *reign) dial(p *member) {
+	k := &conn{w: c.w, c: c, member: p, greet: c.m.Greet(p.i)}
+	if c.w.encode {
+		k.greet = transmit(k.greet)
+	}
+	c.conns[p.i] = k
+	p.incoming = append(p.incoming, k)
+}
+
+// receive takes what has come from a member: the answer to the greeting
+// (welcome, greetFailed), then up to n messages of the stream (converse).
+func (c *reign) receive(i, n int) {
+	k := c.conns[i]
+	if a := k.answer; a != nil {
+		k.answer = nil
+		c.turn(func() { c.greeted(k, a) })
+		return
+	}
+	c.turn(func() {
+		for ; n > 0 && len(k.up) > 0; n-- {
+			up := k.up[0]
+			k.up = k.up[1:]
+			c.w.tracef("C%d hears from P%d: %shandled %d, durable %d", c.epoch.Number, i, votesUp(up.Votes), up.Handled, up.Durable)
+			c.m.Up(i, k.number, &up)
+		}
+	})
+}
+
+func (c *reign) greeted(k *conn, a *greetAnswer) {
+	i := k.member.i
+	if a.err != nil {
+		c.conns[i] = nil
+		k.breaks(false)
+		var e *wire.Error
+		if !errors.As(a.err, &e) {
+			e = wire.NewError(wire.CodeIO, a.err.Error())
+		}
+		c.m.Refused(i, e)
+		return
+	}
+	k.opened = true
+	k.number = c.m.Greeted(i, a.greeting)
+	c.w.tracef("C%d has greeted P%d", c.epoch.Number, i)
+}
+
+// linkGone is when the coordinator notices that a link is gone.
+func (c *reign) linkGone(i int) {
+	k := c.conns[i]
+	c.conns[i] = nil
+	if k.opened {
+		c.turn(func() { c.m.LinkDown(i, k.number) })
+	}
+}
+
+// submit takes a request off the network: mirrors Coordinator.Transact.
+func (c *reign) submit(a *attempt) {
+	c.turn(func() {
+		if a.clientGone { // its context is canceled: Transact returns at once
+			return
+		}
+		a.submitted = true
+		c.m.Submit(a.request)
+	})
+}
+
+// cancel is when the coordinator notices that a client is gone.
+func (c *reign) cancel(a *attempt) {
+	c.turn(func() {
+		if a.answer == nil && a.submitted {
+			c.m.Cancel(a.request)
+		}
+	})
+}

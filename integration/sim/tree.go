@@ -1,0 +1,375 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"tpcfs/wire"
+)
+
+// tree is a small file tree: what one copy, used by one client at a time,
+// would hold. It is written against wire's words and not against the machines.
+// A tree does not change; with makes the next one.
+type tree map[wire.Ino]*file
+
+// file is an inode of a tree; it does not change either.
+type file struct {
+	mode    uint32 // type and permission bits
+	content string
+	target  string
+	version wire.ID
+	parent  wire.Ino // of a directory
+	entries map[string]wire.Ino
+}
+
+func newTree() tree {
+	return tree{wire.RootIno: {mode: wire.ModeDir | 0o755, parent: wire.RootIno}}
+}
+
+func (f *file) is(kind uint32) bool { return f != nil && f.mode&wire.ModeType == kind }
+
+func (f *file) equal(g *file) bool {
+	return f == g || f.mode == g.mode && f.version == g.version && f.parent == g.parent && f.target == g.target &&
+		f.content == g.content && maps.Equal(f.entries, g.entries)
+}
+
+func (t tree) equal(u tree) bool {
+	if len(t) != len(u) {
+		return false
+	}
+	for ino, f := range t {
+		if g := u[ino]; g == nil || !f.equal(g) {
+			return false
+		}
+	}
+	return true
+}
+
+// subdirs is how many directories lie in a directory.
+func (t tree) subdirs(f *file) (n int) {
+	for _, ino := range f.entries {
+		if t[ino].is(wire.ModeDir) {
+			n++
+		}
+	}
+	return n
+}
+
+// place is what a name leads to.
+type place struct {
+	dir  wire.Ino // 0: the file was named by its inode
+	name string
+	ino  wire.Ino // 0: there is nothing
+}
+
+// find follows a name as section 4 says.
+func (t tree) find(at wire.At) (place, wire.Code) {
+	f := t[at.Dir]
+	switch {
+	case f == nil:
+		return place{}, wire.CodeStale
+	case at.Path == "":
+		return place{ino: at.Dir}, 0
+	case !f.is(wire.ModeDir):
+		return place{}, wire.CodeNotDir
+	}
+	dir := at.Dir
+	parts := strings.Split(at.Path, "/")
+	for _, name := range parts[:len(parts)-1] {
+		ino := t[dir].entries[name]
+		switch f := t[ino]; {
+		case f == nil:
+			return place{}, wire.CodeNotExist
+		case f.is(wire.ModeSymlink):
+			return place{}, wire.CodeSymlink
+		case !f.is(wire.ModeDir):
+			return place{}, wire.CodeNotDir
+		}
+		dir = ino
+	}
+	name := parts[len(parts)-1]
+	return place{dir, name, t[dir].entries[name]}, 0
+}
+
+// change is a transaction on its way through a tree.
+type change struct {
+	t       tree
+	tx      wire.ID
+	payload []byte
+	staged  map[wire.ID][]byte
+	wrote   map[wire.Ino]bool // contents are a stage's
+}
+
+// apply does a transaction's mutations; the code and index of the first that
+// cannot be done, or what they did.
+func (t tree) apply(tx wire.ID, muts []wire.Mutation, payload []byte, staged map[wire.ID][]byte) (tree, []wire.Result, wire.Code, int) {
+	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, wrote: map[wire.Ino]bool{}}
+	var results []wire.Result
+	for i := range muts {
+		r, code := c.mutation(&muts[i], wire.Ino(tx)+wire.Ino(i))
+		if code != 0 {
+			return t, nil, code, i
+		}
+		results = append(results, r)
+	}
+	return c.t, results, 0, 0
+}
+
+// edit gives a copy of a file that may be changed.
+func (c *change) edit(ino wire.Ino) *file {
+	f := *c.t[ino]
+	f.entries = maps.Clone(f.entries)
+	c.t[ino] = &f
+	return &f
+}
+
+func (c *change) enter(p place, ino wire.Ino) {
+	d := c.edit(p.dir)
+	if d.entries == nil {
+		d.entries = map[string]wire.Ino{}
+	}
+	d.entries[p.name] = ino
+}
+
+func (c *change) leave(p place) { delete(c.edit(p.dir).entries, p.name) }
+
+// version checks IfVersion.
+func version(m *wire.Mutation, f *file) bool {
+	return m.IfVersion == 0 || f != nil && f.version == m.IfVersion
+}
+
+func (c *change) mutation(m *wire.Mutation, newIno wire.Ino) (wire.Result, wire.Code) {
+	p, code := c.t.find(m.At)
+	if m.At.Path == "" { // names of inodes are for contents and attributes
+		switch m.Kind {
+		case wire.MutDeleteFile, wire.MutRmdir, wire.MutRename:
+			return wire.Result{}, wire.CodeInvalid
+		case wire.MutMkdir, wire.MutSymlink:
+			return wire.Result{}, wire.CodeExist
+		default:
+		}
+	}
+	if code != 0 {
+		return wire.Result{}, code
+	}
+	f := c.t[p.ino]
+	switch m.Kind {
+	case wire.MutWriteFile:
+		return c.write(m, p, f, newIno)
+	case wire.MutMkdir, wire.MutSymlink:
+		return c.create(m, p, f, newIno)
+	case wire.MutRename:
+		return wire.Result{Ino: p.ino}, c.rename(m, p, f)
+	case wire.MutSetattr:
+		return wire.Result{Ino: p.ino}, c.setattr(m, p, f)
+	default:
+		return wire.Result{Ino: p.ino}, c.remove(m, p, f)
+	}
+}
+
+func (c *change) write(m *wire.Mutation, p place, f *file, newIno wire.Ino) (wire.Result, wire.Code) {
+	switch {
+	case f == nil && m.IfVersion != 0:
+		return wire.Result{}, wire.CodeVersion
+	case f == nil && m.Create == wire.MustExist:
+		return wire.Result{}, wire.CodeNotExist
+	case f != nil && m.Create == wire.MustNotExist:
+		return wire.Result{}, wire.CodeExist
+	case f.is(wire.ModeSymlink):
+		return wire.Result{}, wire.CodeSymlink
+	case f.is(wire.ModeDir):
+		return wire.Result{}, wire.CodeIsDir
+	case f != nil && !version(m, f):
+		return wire.Result{}, wire.CodeVersion
+	}
+	r := wire.Result{Ino: p.ino, Created: f == nil}
+	if f == nil {
+		r.Ino = newIno
+		c.t[newIno] = &file{mode: wire.ModeRegular | m.Mode}
+		c.enter(p, newIno)
+	}
+	g := c.edit(r.Ino)
+	g.version = c.tx
+	if m.Content.Stage != 0 {
+		g.content = string(c.staged[m.Content.Stage])
+	} else {
+		g.content, c.payload = string(c.payload[:m.Content.Size]), c.payload[m.Content.Size:]
+	}
+	c.wrote[r.Ino] = m.Content.Stage != 0
+	return r, 0
+}
+
+func (c *change) create(m *wire.Mutation, p place, f *file, newIno wire.Ino) (wire.Result, wire.Code) {
+	switch {
+	case f != nil:
+		return wire.Result{}, wire.CodeExist
+	case m.IfVersion != 0:
+		return wire.Result{}, wire.CodeVersion
+	}
+	g := &file{mode: wire.ModeSymlink | 0o777, target: m.Target, version: c.tx}
+	if m.Kind == wire.MutMkdir {
+		g = &file{mode: wire.ModeDir | m.Mode, parent: p.dir, version: c.tx}
+	}
+	c.t[newIno] = g
+	c.enter(p, newIno)
+	return wire.Result{Ino: newIno, Created: true}, 0
+}
+
+func (c *change) remove(m *wire.Mutation, p place, f *file) wire.Code {
+	dir := m.Kind == wire.MutRmdir
+	switch {
+	case f == nil:
+		return wire.CodeNotExist
+	case !dir && f.is(wire.ModeDir):
+		return wire.CodeIsDir
+	case dir && !f.is(wire.ModeDir):
+		return wire.CodeNotDir
+	case !version(m, f):
+		return wire.CodeVersion
+	case dir && len(f.entries) > 0:
+		return wire.CodeNotEmpty
+	}
+	c.leave(p)
+	delete(c.t, p.ino)
+	return 0
+}
+
+// rename follows rename(2).
+func (c *change) rename(m *wire.Mutation, p place, f *file) wire.Code {
+	switch {
+	case f == nil:
+		return wire.CodeNotExist
+	case m.To.Path == "":
+		return wire.CodeInvalid
+	case !version(m, f):
+		return wire.CodeVersion
+	}
+	to, code := c.t.find(m.To)
+	if code != 0 {
+		return code
+	}
+	if f.is(wire.ModeDir) && c.below(to.dir, p.ino) {
+		return wire.CodeInvalid
+	}
+	if to.ino == p.ino {
+		return 0
+	}
+	if g := c.t[to.ino]; g != nil {
+		switch {
+		case g.is(wire.ModeDir) && !f.is(wire.ModeDir):
+			return wire.CodeIsDir
+		case !g.is(wire.ModeDir) && f.is(wire.ModeDir):
+			return wire.CodeNotDir
+		case len(g.entries) > 0:
+			return wire.CodeNotEmpty
+		}
+		delete(c.t, to.ino)
+	}
+	c.leave(p)
+	c.enter(to, p.ino)
+	if f.is(wire.ModeDir) {
+		c.edit(p.ino).parent = to.dir
+	}
+	return 0
+}
+
+func (c *change) below(dir, top wire.Ino) bool {
+	for ; dir != top; dir = c.t[dir].parent {
+		if dir == wire.RootIno {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *change) setattr(m *wire.Mutation, p place, f *file) wire.Code {
+	switch {
+	case f == nil:
+		return wire.CodeNotExist
+	case !version(m, f):
+		return wire.CodeVersion
+	case m.Set&wire.SetMode != 0 && f.is(wire.ModeSymlink):
+		return wire.CodeUnsupported
+	case m.Set&wire.SetSize != 0 && f.is(wire.ModeDir):
+		return wire.CodeIsDir
+	case m.Set&wire.SetSize != 0 && !f.is(wire.ModeRegular):
+		return wire.CodeInvalid
+	case m.Set&wire.SetSize != 0 && c.wrote[p.ino]:
+		return wire.CodeUnsupported
+	}
+	g := c.edit(p.ino)
+	if m.Set&wire.SetMode != 0 {
+		g.mode = g.mode&wire.ModeType | m.Mode
+	}
+	if m.Set&wire.SetSize != 0 {
+		g.version = c.tx
+		if n := int(m.Size); n <= len(g.content) {
+			g.content = g.content[:n]
+		} else {
+			g.content += strings.Repeat("\x00", n-len(g.content))
+		}
+	}
+	return 0
+}
+
+// read is what a read asks for.
+type read struct {
+	kind wire.ReadKind
+	at   wire.At
+}
+
+func (r read) request() wire.Read { return wire.Read{Kind: r.kind, At: r.at, Length: -1} }
+
+// readOf tells whether a read of this tree gives that code, and that answer.
+func (t tree) readOf(r read, code wire.Code, got *readAnswer) bool {
+	p, want := t.find(r.at)
+	f := t[p.ino]
+	switch {
+	case want != 0:
+	case f == nil:
+		want = wire.CodeNotExist
+	case r.kind == wire.ReadFile && f.is(wire.ModeDir):
+		want = wire.CodeIsDir
+	case r.kind == wire.ReadList && f.is(wire.ModeSymlink), r.kind == wire.ReadFile && f.is(wire.ModeSymlink):
+		want = wire.CodeSymlink
+	case r.kind == wire.ReadList && !f.is(wire.ModeDir):
+		want = wire.CodeNotDir
+	}
+	if code != 0 || want != 0 {
+		return code == want
+	}
+	if !t.attrIs(p.ino, f, &got.reply.Attr) {
+		return false
+	}
+	switch r.kind {
+	case wire.ReadFile:
+		return string(got.data) == f.content
+	case wire.ReadList:
+		return t.listIs(f, got.reply.Entries)
+	default:
+		return true
+	}
+}
+
+func (t tree) listIs(f *file, entries []wire.DirEntry) bool {
+	names := slices.Sorted(maps.Keys(f.entries))
+	if len(names) != len(entries) {
+		return false
+	}
+	for i, e := range entries {
+		ino := f.entries[names[i]]
+		if e.Name != names[i] || e.Attr.Ino != ino || !t.attrIs(ino, t[ino], &e.Attr) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t tree) attrIs(ino wire.Ino, f *file, a *wire.Attr) bool {
+	size, links, parent := int64(len(f.content)+len(f.target)), 1, wire.Ino(0)
+	if f.is(wire.ModeDir) {
+		size, links, parent = int64(len(f.entries)), 2+t.subdirs(f), f.parent
+	}
+	return a.Ino == ino && a.Mode == f.mode && a.Size == size && a.Nlink == uint32(links) && a.Parent == parent && a.Version == f.version
+}

@@ -1,0 +1,303 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"tpcfs/journal/disk/forget"
+	"tpcfs/wire"
+)
+
+// Options of a run. The zero value is the ordinary one.
+type Options struct {
+	// Steps that a schedule takes before its faults end; 0: about 200.
+	Steps int
+	// Trace gets a line for everything that happens; nil: none.
+	Trace func(line string)
+	// Script is taken step by step in place of random ones: a run's own
+	// steps, or some of them. A step that is not possible is left out.
+	Script []Step
+
+	broken rule
+}
+
+// Step is one step of a schedule: what, who, and the seed of what happens in it.
+type Step struct {
+	what what
+	a, b int // who: member, coordinator (0: the newest), client
+	seed uint64
+}
+
+// Report is what a run did.
+type Report struct {
+	Seed      uint64
+	Steps     int // those before the faults end, and all
+	AllSteps  int
+	Ops       int
+	Committed int
+	Milli     int64 // simulated, ms
+	Faults    [faults]int
+	Reached   [reaches]int
+	Unchecked bool // the history was too wild to be judged in time
+	Schedule  []Step
+	Violation *Violation
+}
+
+// rule is a clause of the design that the driver leaves out, to see that it is
+// missed.
+type rule uint8
+
+const (
+	nothing                 rule = iota
+	replyBeforePut               // P3: reply, then put COMMIT
+	readAtOnce                   // P5: the participant answers before its stream is there
+	readsBeforeOpen              // P5: reads are served before recovery is over
+	voteBeforeSync               // P2: YES leaves before its record is durable
+	durableIsHandled             // P4, P9: positions count as durable when handled
+	fenceInMemory                // P6: the greeting is answered before the fence is durable
+	epochNotForced               // P6: nobody waits for the EPOCH record
+	noRevote                     // P10: lost votes are not repeated
+	checkpointBeforeJournal      // S3: the kv commits before the journal is synced
+	sweepAll                     // P2, S3: objects of undecided transactions are swept
+	rules
+)
+
+// world is everything there is.
+type world struct {
+	rng    *rand.Rand // of the step that is being taken
+	seed   uint64
+	trace  func(string)
+	broken rule
+
+	members     []*member
+	coordinator *host  // the computer that the newest coordinator runs on
+	cur         *reign // nil: none runs
+	old         *reign // a zombie; nil: none
+	clients     []*client
+
+	// backups: images of the coordinator's disk; truth is the disk's true
+	// state while a backup takes its place.
+	backup   *forget.FS
+	truth    *forget.FS
+	restored bool // the disk is a backup's that has not proved itself
+
+	// What this schedule is like.
+	profile
+
+	steps    int
+	now      int64 // simulated, ms
+	runs     uint64
+	attempts int
+	settling bool
+	script   []Step
+
+	ops       []*op
+	byID      map[wire.OpID]*op
+	contents  map[wire.ID][]byte // of stages
+	verdicts  map[wire.ID]verdict
+	effects   map[wire.OpID]wire.ID // what operations were committed as
+	handledBy map[wire.ID]int       // the participants that have carried out a decision, as bits
+	violation *Violation
+	unchecked bool
+	report    Report
+	possible  []choice
+}
+
+// profile is what one schedule is like: sizes, speeds, which faults there are.
+type profile struct {
+	segmentSize int64
+	segments    int // CheckpointSegments
+	inlineMax   int
+	tableBytes  int64
+	maxAhead    uint64
+	wait        int64 // of requests, ms; 0: forever
+	encode      bool  // messages are encoded on the way
+	joins       bool  // messages up are joined while they wait
+	readShare   int   // percent of ops
+	stageShare  int   // percent of contents
+	maxOps      int
+	paths       []string
+	speed       [3]int // of members
+	faultShare  int    // per thousand of steps
+	may         [faults]int
+}
+
+func newWorld(seed uint64, o *Options) *world {
+	w := &world{
+		seed: seed, trace: o.Trace, broken: o.broken, script: o.Script,
+		byID: map[wire.OpID]*op{}, contents: map[wire.ID][]byte{}, verdicts: map[wire.ID]verdict{},
+		effects: map[wire.OpID]wire.ID{}, handledBy: map[wire.ID]int{},
+	}
+	rng := rand.New(rand.NewPCG(seed, 0))
+	w.rng = rng
+	w.profile = newProfile(rng)
+	for i := range 3 {
+		name := fmt.Sprintf("P%d", i)
+		w.members = append(w.members, &member{host: newHost(name, rng), w: w, i: i, fences: map[uint64]bool{}})
+	}
+	w.coordinator = newHost("coordinator", rng)
+	for n := range 1 + rng.IntN(3) {
+		cl := &client{w: w, n: n}
+		cl.begin()
+		w.clients = append(w.clients, cl)
+	}
+	return w
+}
+
+func newProfile(rng *rand.Rand) profile {
+	p := profile{
+		segmentSize: []int64{16, 16, 32, 64}[rng.IntN(4)] << 10,
+		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
+		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 500, 5000}[rng.IntN(4)],
+		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0,
+		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)],
+		maxOps: 4 + rng.IntN(24), faultShare: []int{0, 20, 60, 120}[rng.IntN(4)],
+	}
+	p.paths = paths[:[]int{1, 3, 6, len(paths)}[rng.IntN(4)]]
+	for i := range p.speed {
+		p.speed[i] = []int{1, 4, 16, 16}[rng.IntN(4)]
+	}
+	for f := range p.may {
+		if rng.IntN(3) > 0 {
+			p.may[f] = faultWeight[f]
+		}
+	}
+	return p
+}
+
+// clock numbers the steps, for the history.
+func (w *world) clock() int64 { return int64(w.steps) }
+
+// wall is the coordinators' clock, in nanoseconds.
+func (w *world) wall() int64 { return 1_000_000_000 + w.now*1_000_000 }
+
+// chance is true once in n.
+func (w *world) chance(n int) bool { return w.rng.IntN(n) == 0 }
+
+// upTo is a number from 0 to n.
+func (w *world) upTo(n int) int { return w.rng.IntN(n + 1) }
+
+// reigns are the coordinators that run.
+func (w *world) reigns() []*reign {
+	var list []*reign
+	for _, c := range []*reign{w.cur, w.old} {
+		if c != nil && !c.over {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// serves is told that a coordinator begins to serve: not from an old backup.
+// One that was as good as the truth takes its place.
+func (w *world) serves(c *reign) {
+	w.reach(reachServe)
+	if c.suspect && c.beyond {
+		w.violate("P13", "C%d serves, from a backup that is older than what the participants hold", c.epoch.Number)
+	}
+	if c == w.cur {
+		w.truth, w.restored = nil, false
+	}
+}
+
+// reignEnded is told that a coordinator's process has ended by itself.
+func (w *world) reignEnded(c *reign, why *wire.Error) {
+	zombie := c == w.old
+	if why != nil {
+		w.stopHasReason(c, zombie, why)
+	}
+	if zombie {
+		w.old = nil
+		return
+	}
+	w.cur = nil
+	w.coordinator.processEnds()
+	if why != nil && w.truth != nil {
+		w.takeBackTruth()
+	}
+}
+
+// stopHasReason: a coordinator ends by itself only where it has to.
+func (w *world) stopHasReason(c *reign, zombie bool, why *wire.Error) {
+	old := why.Code == wire.CodeStaleEpoch || why.Code == wire.CodeCorrupt
+	switch {
+	case zombie && why.Code == wire.CodeStaleEpoch:
+		w.reach(reachZombieStops)
+	case c.suspect && old:
+		w.reach(reachBackupFound)
+	case c.beyond && old: // a backup had more starts than the truth: the next one is higher
+	case why.Code == wire.CodeIO && c.host.hurt:
+	default:
+		w.violate("stop", "C%d stops: %v", c.epoch.Number, why)
+	}
+}
+
+// takeBackTruth puts the true disk in the place of a backup that was found to be old.
+func (w *world) takeBackTruth() {
+	w.tracef("the coordinator's true disk is put back")
+	w.coordinator.install(w.truth)
+	w.truth, w.restored = nil, false
+}
+
+// lostPower ends a computer's process and takes what its disk has forgotten.
+func (w *world) lostPower(h *host) {
+	w.processGone(h)
+	h.powerFails(w.rng)
+}
+
+// killed ends a process; its computer goes on.
+func (w *world) killed(h *host) {
+	w.processGone(h)
+	h.processEnds()
+}
+
+// processGone is what others see of a process's end.
+func (w *world) processGone(h *host) {
+	w.disturb()
+	for _, p := range w.members {
+		if p.host == h {
+			p.down()
+		}
+	}
+	if h == w.coordinator && w.cur != nil {
+		c := w.cur
+		c.over = true
+		w.cur = nil
+		c.breakAll()
+	}
+}
+
+// disturb excuses conflicts of what is under way: votes may be lost with their
+// reasons, and recovery aborts.
+func (w *world) disturb() {
+	for _, cl := range w.clients {
+		for _, o := range cl.ops {
+			o.excused = true
+		}
+	}
+}
+
+// afterStep looks at who has been struck in the middle of something, and ends
+// whoever has to end by itself (P12).
+func (w *world) afterStep() {
+	for _, p := range w.members {
+		switch {
+		case p.struck():
+			if p.up {
+				w.tracef("P%d crashes in the middle of it", p.i)
+			}
+			w.lostPower(p.host)
+		case p.up && p.fatal != nil:
+			w.tracef("P%d ends: %v", p.i, p.fatal)
+			if !p.hurt {
+				w.violate("ends", "P%d ends by itself: %v", p.i, p.fatal)
+			}
+			w.reach(reachFatal)
+			w.killed(p.host)
+		}
+	}
+	if w.coordinator.struck() {
+		w.tracef("the coordinator crashes in the middle of it")
+		w.lostPower(w.coordinator)
+	}
+}
