@@ -328,7 +328,7 @@ func (c *contents) copyRange(o *contents, from, to, at int64) error {
 	buf := make([]byte, min(pageSize, max(to-from, 0)))
 	for from < to {
 		n, err := o.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
-		if err != nil && (err != io.EOF || n == 0) {
+		if err != nil && (!errors.Is(err, io.EOF) || n == 0) {
 			return err
 		}
 		if _, err := c.WriteAt(buf[:n], at); err != nil {
@@ -348,11 +348,11 @@ func (c *contents) equal(o *contents) (bool, error) {
 	a, b := make([]byte, pageSize), make([]byte, pageSize)
 	for off := int64(0); off < size; off += pageSize {
 		n, err := c.ReadAt(a, off)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
 		m, err := o.ReadAt(b, off)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
 		if string(a[:n]) != string(b[:m]) {

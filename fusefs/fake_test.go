@@ -233,8 +233,9 @@ func (f *fake) apply(m wire.Mutation, data []byte, tx wire.ID, ino wire.Ino) (wi
 		}
 		f.setattr(m, in, tx, now)
 		return wire.Result{Ino: in.attr.Ino}, nil
+	default:
+		return wire.Result{}, fakeErr(wire.CodeUnsupported)
 	}
-	return wire.Result{}, fakeErr(wire.CodeUnsupported)
 }
 
 func (f *fake) writeFile(m wire.Mutation, in *fakeInode, err error, data []byte, tx wire.ID, ino wire.Ino, now int64) (wire.Result, error) {

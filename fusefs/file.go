@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"syscall"
 	"time"
@@ -231,7 +232,7 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	if n.c != nil {
 		k, err := n.c.ReadAt(buf, int64(in.Offset))
 		n.mu.Unlock()
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, statusOf(err)
 		}
 		return fuse.ReadResultData(buf[:k]), fuse.OK

@@ -268,9 +268,8 @@ func (f *fileSystem) stat(ctx context.Context, at wire.At) (wire.Attr, error) {
 // lasting reports errors after which a commit may still succeed without
 // anybody's help: the service is away, or others were faster.
 func lasting(err error) bool {
-	switch wire.CodeOf(err) {
-	case wire.CodeUnavailable, wire.CodeConflict, wire.CodeVersion, wire.CodeChanged, wire.CodeUnknownOutcome, wire.CodeCanceled:
-		return true
-	}
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	code := wire.CodeOf(err)
+	return code == wire.CodeUnavailable || code == wire.CodeConflict || code == wire.CodeVersion || code == wire.CodeChanged ||
+		code == wire.CodeUnknownOutcome || code == wire.CodeCanceled ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -3,13 +3,10 @@ package fusefs
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -90,93 +87,6 @@ func command(ctx context.Context, dir, script string) *exec.Cmd {
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 		"GIT_AUTHOR_DATE=2020-01-01T00:00:00Z", "GIT_COMMITTER_DATE=2020-01-01T00:00:00Z")
 	return cmd
-}
-
-// session is a shell that goes on over several steps, with its files open.
-type session struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  *os.File
-	out *lineReader
-}
-
-func startSession(t *testing.T, dir string) *session {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &session{t: t, in: w, out: &lineReader{}, cmd: command(context.Background(), dir, "exec bash -s")}
-	s.out.cond = sync.NewCond(&s.out.mu)
-	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = r, s.out, s.out
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = r.Close()
-	t.Cleanup(s.end)
-	return s
-}
-
-// do runs a line and returns what it printed.
-func (s *session) do(line string) string {
-	s.t.Helper()
-	fmt.Fprintf(s.in, "%s\necho \"@@done $?\"\n", line)
-	return s.out.until("@@done ", s.t)
-}
-
-// begin runs a line that will not end soon.
-func (s *session) begin(line string) { fmt.Fprintf(s.in, "%s\necho \"@@done $?\"\n", line) }
-
-func (s *session) end() {
-	if s.in != nil {
-		_ = s.in.Close()
-		s.in = nil
-		_ = s.cmd.Wait()
-	}
-}
-
-// lineReader collects a process's output.
-type lineReader struct {
-	mu   sync.Mutex // guards buf
-	cond *sync.Cond
-	buf  bytes.Buffer
-}
-
-func (l *lineReader) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.buf.Write(p)
-	l.cond.Broadcast()
-	return len(p), nil
-}
-
-// until takes the output up to a line that begins with mark, and returns it
-// with the rest of that line last.
-func (l *lineReader) until(mark string, t *testing.T) string {
-	t.Helper()
-	late := false
-	timer := time.AfterFunc(20*time.Second, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		late = true
-		l.cond.Broadcast()
-	})
-	defer timer.Stop()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for {
-		text := l.buf.String()
-		if i := strings.Index(text, mark); i >= 0 {
-			if j := strings.IndexByte(text[i:], '\n'); j >= 0 {
-				l.buf.Next(i + j + 1)
-				return text[:i] + strings.TrimSpace(text[i+len(mark):i+j])
-			}
-		}
-		if late {
-			t.Fatalf("no answer in time; so far: %q", text)
-		}
-		l.cond.Wait()
-	}
 }
 
 // eventually waits for what another goroutine or process will bring about.

@@ -90,7 +90,7 @@ func (m *Mounted) serve() {
 func (m *Mounted) watch(fd int) {
 	for !m.served.Load() {
 		list := []unix.PollFd{{Fd: int32(fd)}}
-		if n, err := unix.Poll(list, 200); n > 0 || err != nil && err != unix.EINTR {
+		if n, err := unix.Poll(list, 200); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
@@ -163,7 +163,7 @@ func mountDirect(point string, o Options) (int, error) {
 	if err := unix.Mount("tpcfs", point, fsType, flags, data); err != nil {
 		_ = unix.Close(fd)
 		text := "mount(2): " + err.Error()
-		if err == unix.EPERM {
+		if errors.Is(err, unix.EPERM) {
 			text += ": mounting as root needs CAP_SYS_ADMIN; in a container, add it"
 		}
 		return -1, mountError(wire.CodePermission, point, text)
@@ -282,7 +282,7 @@ func detach(point string, lazy bool) error {
 		flags |= unix.MNT_DETACH
 	}
 	if err := unix.Unmount(point, flags); err != nil {
-		if err == unix.EBUSY {
+		if errors.Is(err, unix.EBUSY) {
 			return unmountError(wire.CodeBusy, point, "somebody is in it: leave it, or unmount lazily")
 		}
 		return unmountError(wire.CodeIO, point, err.Error())
@@ -329,7 +329,7 @@ func clearStale(point string, on mounted) error {
 	case err = <-answer:
 	case <-timer.C:
 	}
-	if err != unix.ENOTCONN {
+	if !errors.Is(err, unix.ENOTCONN) {
 		return mountError(wire.CodeBusy, point, "something is mounted there already ("+on.fsType+"): unmount it, or choose another directory")
 	}
 	if on.fsType != fsType {
