@@ -44,7 +44,9 @@ func BenchmarkApply4K(b *testing.B) {
 				}
 				if f.NeedCheckpoint() {
 					if done != nil {
-						<-done
+						if err := <-done; err != nil {
+							b.Fatal(err)
+						}
 					}
 					c, err := f.Freeze(f.lsn, nil)
 					if err != nil {
@@ -56,7 +58,9 @@ func BenchmarkApply4K(b *testing.B) {
 			}
 			b.StopTimer()
 			if done != nil {
-				<-done
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -35,7 +35,7 @@ func (s *Store) Export(out string, progress func(files, bytes int64)) error {
 	if err != nil {
 		return exportError(out, err)
 	}
-	defer root.Close()
+	defer closeRead(root)
 	reply, err := s.Read(wire.Read{Kind: wire.ReadStat, At: wire.At{Dir: wire.RootIno}}, nil)
 	if wire.CodeOf(err) == wire.CodeStale {
 		return &wire.Error{Code: wire.CodeNotExist, Op: "export", Name: s.o.Dir, Text: "nothing was ever stored in it"}

@@ -93,7 +93,7 @@ func readAll(fsys disk.FS, name string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer closeRead(f)
 	size, err := f.Size()
 	if err != nil {
 		return nil, err
@@ -102,11 +102,21 @@ func readAll(fsys disk.FS, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("it has %d bytes, at most %d are expected", size, limit)
 	}
 	b := make([]byte, size)
-	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
-		return nil, err
-	}
-	return b, nil
+	_, err = readUpTo(f, b, 0)
+	return b, err
 }
+
+// readUpTo reads into b and returns how much there was of it.
+func readUpTo(f disk.File, b []byte, at int64) (int, error) {
+	n, err := f.ReadAt(b, at)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}
+
+// closeRead closes what was only read: nothing is lost if that fails.
+func closeRead(c io.Closer) { _ = c.Close() }
 
 // refuseForeign refuses a directory without FORMAT in which somebody else's
 // files lie, or a store that has lost its FORMAT.

@@ -141,6 +141,8 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 		t.touch(f, tx.Time, false)
 	case wire.MutSetattr:
 		t.setattr(tx, d)
+	default:
+		panic("not made here")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"sync"
@@ -71,7 +70,7 @@ func (k *ModelKV) load() error {
 		return err
 	}
 	b := make([]byte, size)
-	if _, err := k.file.ReadAt(b, 0); err != nil && err != io.EOF {
+	if _, err := readUpTo(k.file, b, 0); err != nil {
 		return err
 	}
 	for len(b) >= modelHeader {

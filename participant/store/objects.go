@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sync"
 	"syscall"
@@ -201,13 +200,13 @@ func (s *Store) loadStaged(id wire.ID) (st *staged, ok bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	defer f.Close()
+	defer closeRead(f)
 	size, err := f.Size()
 	if err != nil || size < trailerLen {
 		return nil, false, err
 	}
 	t := make([]byte, trailerLen)
-	if _, err := f.ReadAt(t, size-trailerLen); err != nil && err != io.EOF {
+	if _, err := readUpTo(f, t, size-trailerLen); err != nil {
 		return nil, false, err
 	}
 	le := binary.LittleEndian
@@ -219,7 +218,7 @@ func (s *Store) loadStaged(id wire.ID) (st *staged, ok bool, err error) {
 		return nil, false, nil
 	}
 	raw := make([]byte, 4*blocksOf(st.size))
-	if _, err := f.ReadAt(raw, tailOffset(st.size)); err != nil && err != io.EOF {
+	if _, err := readUpTo(f, raw, tailOffset(st.size)); err != nil {
 		return nil, false, err
 	}
 	st.sums = make([]uint32, len(raw)/4)
@@ -361,8 +360,8 @@ func (r *reader) block(b int64, buf []byte) error {
 		return r.s.rotten(r.id, b*wire.BlockSize, "the block was rotten when the file was cut there")
 	case blockSum:
 	}
-	got, err := r.file.ReadAt(buf[:n], b*wire.BlockSize)
-	if err != nil && err != io.EOF {
+	got, err := readUpTo(r.file, buf[:n], b*wire.BlockSize)
+	if err != nil {
 		return r.s.rotten(r.id, b*wire.BlockSize, err.Error())
 	}
 	clear(buf[got:n])
@@ -398,7 +397,7 @@ func (s *Store) Tail(ino wire.Ino, size int64) (*vote.Tail, error) {
 	if err != nil {
 		return &vote.Tail{Bad: true}, nil
 	}
-	defer r.file.Close()
+	defer closeRead(r.file)
 	buf := make([]byte, wire.BlockSize)
 	if r.block(b, buf) != nil {
 		return &vote.Tail{Bad: true}, nil

@@ -72,32 +72,11 @@ func (s *Store) read(req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) 
 	return reply, err
 }
 
-// checkPath refuses paths that the wire does not allow.
-func checkPath(path string) error {
-	if len(path) > wire.MaxPathLen {
-		return wire.NewError(wire.CodeNameTooLong, fmt.Sprintf("a path has at most %d bytes", wire.MaxPathLen))
-	}
-	if path == "" {
-		return nil
-	}
-	for part := range strings.SplitSeq(path, "/") {
-		switch {
-		case part == "" || part == "." || part == "..":
-			return wire.NewError(wire.CodeInvalid, fmt.Sprintf("a path has no component %q", part))
-		case len(part) > wire.MaxNameLen:
-			return wire.NewError(wire.CodeNameTooLong, fmt.Sprintf("a name has at most %d bytes", wire.MaxNameLen))
-		case strings.IndexByte(part, 0) >= 0:
-			return wire.NewError(wire.CodeInvalid, "a name holds no NUL")
-		}
-	}
-	return nil
-}
-
 // walk finds what At names; a symbolic link as the last component is found
 // itself, one on the way answers CodeSymlink.
 func (m *moment) walk(at wire.At) (inode, error) {
-	if err := checkPath(at.Path); err != nil {
-		return inode{}, err
+	if bad := wire.CheckPath(at.Path); bad != nil {
+		return inode{}, bad
 	}
 	n, err := m.inode(at.Dir)
 	if wire.CodeOf(err) == wire.CodeNotExist {
@@ -273,7 +252,7 @@ func (o *opened) readable(at wire.At, version wire.ID) error {
 
 func (o *opened) close(s *Store) {
 	if o.r != nil {
-		_ = o.r.file.Close() // only read
+		closeRead(o.r.file)
 		s.unpin(o.n.object)
 	}
 }

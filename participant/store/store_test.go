@@ -671,7 +671,7 @@ func TestReadFile(t *testing.T) {
 		t.Errorf("another version: %v", err)
 	}
 	sent := errors.New("the client is gone")
-	if _, err := f.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: 1, Path: "f1"}, Length: -1}, failing{sent}); err != sent {
+	if _, err := f.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: 1, Path: "f1"}, Length: -1}, failing{sent}); !errors.Is(err, sent) || wire.CodeOf(err) != wire.CodeIO {
 		t.Errorf("the piece writer's error came back as %v", err)
 	}
 }
