@@ -204,11 +204,6 @@ func (r *rig) commit(counter uint64) uint64 {
 	return r.send(&wire.Entry{Kind: wire.EntryCommit, Tx: wire.MakeID(r.epoch.Number, counter)})
 }
 
-func (r *rig) abort(counter uint64) uint64 {
-	r.t.Helper()
-	return r.send(&wire.Entry{Kind: wire.EntryAbort, Tx: wire.MakeID(r.epoch.Number, counter)})
-}
-
 // want waits for a vote.
 func (r *rig) want(index uint64, verdict wire.Verdict) wire.Vote {
 	r.t.Helper()
@@ -273,7 +268,9 @@ func writeOf(name, data string) wire.Mutation {
 	return wire.Mutation{Kind: wire.MutWriteFile, At: at(name), Mode: 0o644, Content: wire.Content{Size: int64(len(data)), Sum: wire.Sum([]byte(data))}}
 }
 
-func deleteOf(name string) wire.Mutation { return wire.Mutation{Kind: wire.MutDeleteFile, At: at(name)} }
+func deleteOf(name string) wire.Mutation {
+	return wire.Mutation{Kind: wire.MutDeleteFile, At: at(name)}
+}
 
 // collect keeps a file's contents.
 type collect []byte

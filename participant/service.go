@@ -212,7 +212,7 @@ func (s *staging) run(pieces wire.PieceReader) (wire.StageReply, error) {
 	}
 	for {
 		piece, err := pieces.ReadPiece()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if werr := s.with(func() error { return s.write(piece, err) }); werr != nil {

@@ -358,6 +358,7 @@ func (m *Machine) install(r *Record) Ready {
 	case KindEpoch:
 		m.fence, m.opened = r.Epoch, false
 		m.position = wire.Position{Epoch: r.Epoch.Number}
+	default: // a position, or W, and no more
 	}
 	if m.position.Before(r.Position) {
 		m.position = r.Position
@@ -497,6 +498,7 @@ func (m *Machine) checkReplay(r *Record) error {
 		if t != nil {
 			return corrupt("%v of transaction %v, which is known", r.Kind, r.ID)
 		}
+	default: // they follow on anything
 	}
 	if want := (wire.Position{Epoch: m.fence.Number, Index: m.position.Index + 1}); r.Position != want {
 		return corrupt("%v at %v where %v should follow", r.Kind, r.Position, want)

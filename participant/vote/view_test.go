@@ -2,7 +2,6 @@ package vote
 
 import (
 	"fmt"
-	"maps"
 
 	"tpcfs/wire"
 )
@@ -22,13 +21,6 @@ type fakeView struct {
 func newFakeView() *fakeView {
 	return &fakeView{inodes: map[wire.Ino]Inode{}, entries: map[Entry]wire.Ino{}, ops: map[wire.OpID]wire.Outcome{},
 		stages: map[wire.ID]wire.Content{}, data: map[wire.Ino][]byte{}, reserved: map[wire.ID]int64{}}
-}
-
-func (v *fakeView) clone() *fakeView {
-	c := *v
-	c.inodes, c.entries, c.ops = maps.Clone(v.inodes), maps.Clone(v.entries), maps.Clone(v.ops)
-	c.stages, c.data, c.reserved = maps.Clone(v.stages), maps.Clone(v.data), maps.Clone(v.reserved)
-	return &c
 }
 
 func (v *fakeView) Inode(ino wire.Ino) (Inode, error) {
@@ -205,6 +197,8 @@ func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
 			copy(data, v.data[b.Ino])
 			v.data[b.Ino] = data
 		}
+	default:
+		panic(fmt.Sprintf("apply of kind %d", b.Kind))
 	}
 	return payload
 }
