@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"tpcfs/journal/disk"
 )
@@ -24,6 +26,7 @@ const boltFreshSize = 4 * 4096
 // such panic nothing is answered any more (S1).
 type boltKV struct {
 	db     *bolt.DB
+	file   *os.File // bbolt's
 	path   string
 	broken atomic.Bool // a panic inside bbolt: its locks may be held for ever
 }
@@ -46,7 +49,7 @@ func openBolt(fsys disk.FS, path string, create bool) (kv KV, err error) {
 			err = f.DropCache()
 		}
 		if err := errors.Join(err, f.Close()); err != nil {
-			return nil, &FatalError{"sync", path, err}
+			return nil, err
 		}
 		if create && size <= boltFreshSize { // a crash may have left it half made
 			if err := fsys.Remove(path); err != nil {
@@ -55,14 +58,28 @@ func openBolt(fsys disk.FS, path string, create bool) (kv KV, err error) {
 		}
 	}
 	k := &boltKV{path: path}
+	defer func() {
+		if err != nil && k.file != nil {
+			_ = k.file.Close() // and with it goes bbolt's lock on it
+		}
+	}()
 	defer k.guard("open", &err)()
 	k.db, err = bolt.Open(path, 0o600, &bolt.Options{
 		Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoStatistics: true,
 		// A read transaction that is open while the map grows stops everyone.
 		InitialMmapSize: 16 << 30,
+		OpenFile: func(name string, flag int, mode fs.FileMode) (*os.File, error) {
+			var err error
+			k.file, err = os.OpenFile(name, flag, mode)
+			return k.file, err
+		},
 	})
+	var pe *fs.PathError
+	if err != nil && !errors.As(err, &pe) && !errors.Is(err, bolterrors.ErrTimeout) {
+		err = &DamageError{path, err.Error()}
+	}
 	if err != nil {
-		return nil, &DamageError{path, err.Error()}
+		return nil, err
 	}
 	return k, fsys.SyncDir(filepath.Dir(path))
 }
@@ -116,7 +133,7 @@ func (k *boltKV) Update(fn func(w KVWriter) error) (err error) {
 
 func (k *boltKV) Close() error {
 	if k.broken.Load() {
-		return nil // bbolt's own locks may be held: closing could wait for ever
+		return k.file.Close() // bbolt's own locks may be held: its Close could wait for ever
 	}
 	return k.db.Close()
 }

@@ -39,6 +39,8 @@ func (f format) encode() []byte {
 	return fmt.Appendf(nil, "%ssum %08x\n", body, wire.Sum([]byte(body)))
 }
 
+var errNewer = errors.New("use the tpcfs that made it, or a newer one")
+
 // decodeFormat reads a FORMAT file; the error is words for a user.
 func decodeFormat(b []byte) (format, error) {
 	var f format
@@ -48,7 +50,7 @@ func decodeFormat(b []byte) (format, error) {
 		return f, errors.New("it is not the FORMAT file of a tpcfs participant")
 	}
 	if version != formatVersion {
-		return f, fmt.Errorf("its version is %d and this tpcfs knows version %d: use a newer tpcfs", version, formatVersion)
+		return f, fmt.Errorf("its version is %d and this tpcfs knows version %d: %w", version, formatVersion, errNewer)
 	}
 	body, tail, ok := strings.Cut(text, "sum ")
 	var sum uint32
@@ -79,11 +81,13 @@ func (s *Store) readFormat() (found bool, err error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, openError(name, err.Error())
+		return false, openError(wire.CodeIO, name, err.Error())
 	}
-	s.format, err = decodeFormat(b)
+	if s.format, err = decodeFormat(b); errors.Is(err, errNewer) {
+		return false, openError(wire.CodeUnsupported, name, err.Error())
+	}
 	if err != nil {
-		return false, openError(name, err.Error())
+		return false, openError(wire.CodeCorrupt, name, err.Error()+": put it back from a backup, or give another directory")
 	}
 	return true, nil
 }
@@ -123,17 +127,17 @@ func closeRead(c io.Closer) { _ = c.Close() }
 func (s *Store) refuseForeign() error {
 	entries, err := s.fs.ReadDir(s.o.Dir)
 	if err != nil {
-		return openError(s.o.Dir, err.Error())
+		return openError(wire.CodeIO, s.o.Dir, err.Error())
 	}
 	for _, e := range entries {
 		switch e.Name {
 		case formatName + newSuffix, lockName, objectsName, ballastName, journalName, "lost+found":
 		case kvName:
 			if s.o.KV == nil && e.Size > boltFreshSize {
-				return openError(s.o.Dir, "there is a "+kvName+" with data but no FORMAT file: the directory is damaged; put FORMAT back from a backup, or give an empty directory to start this participant anew")
+				return openError(wire.CodeCorrupt, s.o.Dir, "there is a "+kvName+" with data but no FORMAT file: put that back from a backup")
 			}
 		default:
-			return openError(s.o.Dir, fmt.Sprintf("it is not a participant's data directory (no FORMAT file) and not empty (%s is in it): give an empty or a new directory", e.Name))
+			return openError(wire.CodeInvalid, s.o.Dir, fmt.Sprintf("it is not a participant's data directory (no FORMAT file) and not empty (%s is in it): give an empty or a new directory", e.Name))
 		}
 	}
 	return nil
@@ -145,12 +149,12 @@ func (s *Store) create() error {
 	s.format = format{uuid: s.o.UUID, dirs: s.o.Fanout}
 	if s.format.uuid.IsZero() {
 		if _, err := rand.Read(s.format.uuid[:]); err != nil {
-			return openError(s.o.Dir, err.Error())
+			return openError(wire.CodeIO, s.o.Dir, err.Error())
 		}
 	}
 	for i := range s.format.dirs {
 		if err := s.fs.MkdirAll(s.path(objectsName, dirName(i))); err != nil {
-			return openError(s.o.Dir, err.Error())
+			return openError(wire.CodeIO, s.o.Dir, err.Error())
 		}
 	}
 	return nil
@@ -161,11 +165,11 @@ func (s *Store) writeFormat() error {
 	name := s.path(formatName)
 	err := s.fs.Remove(name + newSuffix)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return openError(name, err.Error())
+		return openError(wire.CodeIO, name, err.Error())
 	}
 	f, err := s.fs.Create(name + newSuffix)
 	if err != nil {
-		return openError(name, err.Error())
+		return openError(wire.CodeIO, name, err.Error())
 	}
 	_, err = f.WriteAt(s.format.encode(), 0)
 	if err == nil {
@@ -178,12 +182,29 @@ func (s *Store) writeFormat() error {
 		err = s.fs.SyncDir(s.o.Dir)
 	}
 	if err != nil {
-		return openError(name, err.Error())
+		return openError(wire.CodeIO, name, err.Error())
 	}
 	return nil
 }
 
-// openError is why a store cannot be opened.
-func openError(name, reason string) *wire.Error {
-	return &wire.Error{Code: wire.CodeCorrupt, Op: "open", Name: name, Text: reason}
+// openError is why a store cannot be opened, with what to do about it.
+func openError(code wire.Code, name, reason string) *wire.Error {
+	return &wire.Error{Code: code, Op: "open", Name: name, Text: reason}
+}
+
+// kvOpenError is why the kv cannot be opened. Damage is left to the caller's
+// words: what to do about it depends on the other participants.
+func kvOpenError(name string, err error) error {
+	var damage *DamageError
+	var e *wire.Error
+	switch {
+	case errors.As(err, &damage):
+		return &wire.Error{Code: wire.CodeCorrupt, Text: damage.Error()}
+	case errors.Is(err, fs.ErrNotExist):
+		return &wire.Error{Code: wire.CodeCorrupt, Text: name + " is missing"}
+	case errors.As(err, &e):
+		return e
+	default:
+		return openError(wire.CodeIO, name, err.Error())
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"tpcfs/journal/disk"
 	"tpcfs/participant/vote"
 	"tpcfs/wire"
-	"tpcfs/wire/failpoint"
 )
 
 // writebackEvery is how many bytes of a stage are left to the final sync (S6).
@@ -108,7 +107,6 @@ func (st *Stage) Finish(ctx context.Context) (wire.StageReply, error) {
 	if _, err := st.file.WriteAt(encodeTail(st.id, done), tailOffset(st.size)); err != nil {
 		return wire.StageReply{}, stageError(st.id, err)
 	}
-	failpoint.At("participant.staged")
 	if err := st.file.Sync(); err != nil {
 		return wire.StageReply{}, st.s.fail("sync", st.s.objectPath(st.id), err)
 	}
@@ -118,7 +116,6 @@ func (st *Stage) Finish(ctx context.Context) (wire.StageReply, error) {
 	if err := st.file.Close(); err != nil {
 		return wire.StageReply{}, st.s.fail("close", st.s.objectPath(st.id), err)
 	}
-	failpoint.At("participant.stage-synced")
 	st.over = true
 	st.s.objects.become(st.id, stateStaged, st.size, done)
 	return wire.StageReply{ID: st.id, Size: st.size, Sum: done.sum}, nil

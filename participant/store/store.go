@@ -77,7 +77,7 @@ func Open(o Options) (*Store, error) {
 
 func (s *Store) open() error {
 	if err := s.fs.MkdirAll(s.o.Dir); err != nil {
-		return openError(s.o.Dir, err.Error())
+		return openError(wire.CodeIO, s.o.Dir, err.Error())
 	}
 	if err := s.takeLock(); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (s *Store) open() error {
 	}
 	if s.kv == nil {
 		if s.kv, err = openBolt(s.fs, s.path(kvName), !found); err != nil {
-			return openError(s.path(kvName), err.Error()+": it cannot be used; give this participant an empty directory, or restore this one from a backup")
+			return kvOpenError(s.path(kvName), err)
 		}
 	}
 	had, err := s.readMeta()
@@ -105,7 +105,7 @@ func (s *Store) open() error {
 	}
 	if !found {
 		if had {
-			return openError(s.o.Dir, "its kv has data but there is no FORMAT file: the directory is damaged")
+			return openError(wire.CodeCorrupt, s.o.Dir, "its kv has data but there is no FORMAT file: put that back from a backup")
 		}
 		if err := s.writeFormat(); err != nil {
 			return err
@@ -150,7 +150,7 @@ func (s *Store) readMeta() (bool, error) {
 		return err
 	})
 	if err != nil {
-		return false, openError(s.path(kvName), err.Error())
+		return false, kvOpenError(s.path(kvName), err)
 	}
 	return had, nil
 }

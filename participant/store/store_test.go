@@ -316,18 +316,19 @@ func TestRefusedDirectories(t *testing.T) {
 		name string
 		make func(dir string)
 		want string
+		code wire.Code
 	}{
-		{"somebody's files", func(dir string) { write(dir, "thesis.tex", "x") }, "thesis.tex"},
-		{"newer version", func(dir string) { write(dir, "FORMAT", strings.Replace(valid, "version 1", "version 2", 1)) }, "newer"},
-		{"flipped bit", func(dir string) { write(dir, "FORMAT", strings.Replace(valid, "uuid 01", "uuid 03", 1)) }, "checksum"},
-		{"no format at all", func(dir string) { write(dir, "FORMAT", "hello\n") }, "FORMAT"},
-		{"oversized", func(dir string) { write(dir, "FORMAT", strings.Repeat("x", 5000)) }, "5000 bytes"},
-		{"kv without format", func(dir string) { write(dir, "meta.db", strings.Repeat("x", 100_000)) }, "FORMAT"},
-		{"format without kv", func(dir string) { write(dir, "FORMAT", valid) }, "meta.db"},
+		{"somebody's files", func(dir string) { write(dir, "thesis.tex", "x") }, "thesis.tex", wire.CodeInvalid},
+		{"newer version", func(dir string) { write(dir, "FORMAT", strings.Replace(valid, "version 1", "version 2", 1)) }, "newer", wire.CodeUnsupported},
+		{"flipped bit", func(dir string) { write(dir, "FORMAT", strings.Replace(valid, "uuid 01", "uuid 03", 1)) }, "checksum", wire.CodeCorrupt},
+		{"no format at all", func(dir string) { write(dir, "FORMAT", "hello\n") }, "FORMAT", wire.CodeCorrupt},
+		{"oversized", func(dir string) { write(dir, "FORMAT", strings.Repeat("x", 5000)) }, "5000 bytes", wire.CodeIO},
+		{"kv without format", func(dir string) { write(dir, "meta.db", strings.Repeat("x", 100_000)) }, "FORMAT", wire.CodeCorrupt},
+		{"format without kv", func(dir string) { write(dir, "FORMAT", valid) }, "meta.db", wire.CodeCorrupt},
 		{"garbage kv", func(dir string) {
 			write(dir, "FORMAT", valid)
 			write(dir, "meta.db", strings.Repeat("x", 100_000))
-		}, "meta.db"},
+		}, "meta.db", wire.CodeCorrupt},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -338,7 +339,7 @@ func TestRefusedDirectories(t *testing.T) {
 				t.Fatal("opened", s.Close())
 			}
 			var e *wire.Error
-			if !errors.As(err, &e) || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), dir) {
+			if !errors.As(err, &e) || e.Code != tt.code || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), dir) {
 				t.Fatalf("error %v, want one about %q", err, tt.want)
 			}
 		})
