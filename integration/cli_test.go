@@ -348,3 +348,47 @@ func TestUpStartsAgainAndExports(t *testing.T) {
 		t.Errorf("export of the whole directory: exit %d, %q", r.Code, r.Err)
 	}
 }
+
+// Ctrl-C ends what waits, with its own exit code.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := tempDir(t)
+	nobody := "unix:" + dir + "/nobody"
+	for _, args := range [][]string{{"ls"}, {"get", "x"}, {"put", "/dev/null", "x"}, {"mount", "--foreground", dir}} {
+		p, err := harness.Start("waits", nil, plain, append(args, "--log-level", "info", "--wait", "0", "--coordinator", nobody)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Kill()
+		if _, err := p.WaitLine(ctx, "time="); err != nil { // it has tried once
+			t.Fatal(err)
+		}
+		if err := p.Terminate(patience); err != nil {
+			t.Fatal(err)
+		}
+		if p.ExitCode() != 130 {
+			t.Errorf("%v: exit %d, %s", args, p.ExitCode(), p.Output())
+		}
+	}
+}
+
+// Without /dev/fuse a mount says what to do, before anything is started.
+func TestNoFuse(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := tempDir(t)
+	unshare := "-rm"
+	if os.Geteuid() == 0 {
+		unshare = "-m"
+	}
+	script := `mount -t tmpfs none /dev && exec "$0" up --dir "$1/data" "$1"/mnt`
+	if err := os.Mkdir(dir+"/mnt", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r := harness.Run(ctx, nil, nil, "unshare", unshare, "bash", "-c", script, plain, dir)
+	oneLine(t, "up without /dev/fuse", r, 1, "/dev/fuse", "modprobe")
+	if _, err := os.Stat(dir + "/data"); err == nil {
+		t.Error("the data directory was made all the same")
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tpcfs/wire/client"
+	"tpcfs/wire/rpc"
 )
 
 const defaultAddr = "127.0.0.1:7420"
@@ -57,20 +58,30 @@ func checkAddr(addr string) error {
 	return nil
 }
 
-// connect opens the client of a command. It waits for the coordinator as long
-// as --wait says.
+// connect opens the client of a command. A coordinator that is not there is
+// waited for by the operations, as long as --wait says.
 func (a *app) connect(ctx context.Context, command string, f clientFlags) (*client.Client, error) {
 	if err := f.check(command); err != nil {
 		return nil, err
 	}
 	a.asked = f.coordinator
 	if isTerminal(a.err) {
-		note := time.AfterFunc(progressAfter, func() {
-			fmt.Fprintf(a.err, "tpcfs: waiting for the coordinator at %s (is `tpcfs up` running?)\n", f.coordinator)
-		})
-		defer note.Stop()
+		time.AfterFunc(progressAfter, func() { a.sayWaiting(ctx, f.coordinator) })
 	}
 	return client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Logger: a.clientLogger()})
+}
+
+// sayWaiting tells a user at a terminal what a command that takes long waits for.
+func (a *app) sayWaiting(ctx context.Context, addr string) {
+	ctx, cancel := context.WithTimeout(ctx, progressAfter)
+	defer cancel()
+	st, err := askStatus(ctx, addr, rpc.DialOptions{})
+	switch {
+	case ctx.Err() == nil && err != nil:
+		fmt.Fprintf(a.err, "tpcfs: waiting for the coordinator (is `tpcfs up` running?): %v\n", err)
+	case err == nil && !st.Serving && len(st.WaitsFor) > 0:
+		fmt.Fprintf(a.err, "tpcfs: the coordinator waits for participants: %s\n", strings.Join(st.WaitsFor, ", "))
+	}
 }
 
 // closeClient ends a client whose work is done.

@@ -59,6 +59,11 @@ func (a *app) get(ctx context.Context, f getFlags, name, local string) error {
 	}
 	defer closeClient(c)
 	bar := a.meter(name, -1)
+	if bar.show {
+		if attr, err := c.Stat(ctx, name); err == nil { // an error shows when it is read
+			bar.total = sizeOfRange(attr.Size, f.offset, f.length)
+		}
+	}
 	o := client.ReadOptions{Offset: f.offset, Length: f.length, Progress: bar.set}
 	if local == "-" {
 		_, err := c.ReadTo(ctx, name, a.out, o)
@@ -78,6 +83,15 @@ func (a *app) get(ctx context.Context, f getFlags, name, local string) error {
 		return err
 	}
 	return a.print(newFileInfo(name, attr), "")
+}
+
+// sizeOfRange is how many bytes a range of a file has; length 0 is to the end.
+func sizeOfRange(size, offset, length int64) int64 {
+	left := max(0, size-offset)
+	if length == 0 {
+		return left
+	}
+	return min(left, length)
 }
 
 // target is the local file that get writes. Until keep it has another name.

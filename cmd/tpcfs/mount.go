@@ -51,8 +51,9 @@ func (a *app) mountCommand() *cobra.Command {
 		Short: "Mount the files on a directory",
 		Long: `Mounts the files of a running cluster on the directory MOUNTPOINT and returns;
 a process of its own serves the mount until tpcfs umount, and logs to --log-file.
-With --foreground it stays until Ctrl-C. Operations on the mount wait while the
-coordinator is away (--wait 0: for ever) and go on by themselves.`,
+With --foreground it stays until Ctrl-C. Mounting, and operations on the mount
+later, wait while the coordinator is away (--wait 0: for ever) and go on by
+themselves.`,
 		Example: `  mkdir /tmp/files && tpcfs mount /tmp/files
   tpcfs mount --foreground --read-only --coordinator unix:/run/tpcfs.sock /mnt/files
   tpcfs umount /tmp/files`,
@@ -134,7 +135,12 @@ func (a *app) mountOn(ctx context.Context, f mountCmdFlags, mountpoint string) (
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := fusefs.Mount(mountpoint, c, f.options(a.logger()))
+	// A wrong address shows here and not as a directory that never answers.
+	_, err = c.Stat(ctx, "")
+	var m *fusefs.Mounted
+	if err == nil {
+		m, err = fusefs.Mount(mountpoint, c, f.options(a.logger()))
+	}
 	if err != nil {
 		closeClient(c)
 		return nil, nil, err
