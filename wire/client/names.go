@@ -342,7 +342,7 @@ func (o *operation) resolve(e *wire.Error, links *int) (string, error) {
 		if up < 0 {
 			path := strings.Join(append(base, todo...), "/")
 			if err := wire.CheckPath(path); err != nil {
-				return "", err
+				return "", wire.NewError(err.Code, "a symbolic link leads to what is no name: "+err.Text)
 			}
 			return path, nil
 		}

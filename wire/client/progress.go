@@ -11,8 +11,6 @@ type progress struct {
 	sum   int64
 }
 
-func newProgress(report func(bytes int64)) *progress { return &progress{report: report} }
-
 // part returns a function that reports how far one part is; a part that starts
 // again takes back what it had reported.
 func (p *progress) part() func(at int64) {

@@ -24,7 +24,8 @@ type transaction struct {
 	staged   []int // mutations whose contents are staged
 	isStaged bool  // ... and are there, as far as we know
 	payload  []byte
-	report   func(bytes int64) // of staged contents; may be nil
+	sent     []func(at int64)  // how far each staged content is, by staged's index
+	report   func(bytes int64) // of staged contents together; may be nil
 }
 
 // Transact commits the mutations as one, or none of them. Names in them are
@@ -288,11 +289,16 @@ func (t *transaction) stage() error {
 	}
 	group, ctx := errgroup.WithContext(t.o.ctx)
 	group.SetLimit(stagesAtOnce)
-	progress := newProgress(t.report)
-	replies := make([]wire.StageReply, len(t.muts))
-	for _, i := range t.staged {
+	if t.sent == nil {
+		p := progress{report: t.report}
+		for range t.staged {
+			t.sent = append(t.sent, p.part())
+		}
+	}
+	replies := make([]wire.StageReply, len(t.staged))
+	for n, i := range t.staged {
 		group.Go(func() (err error) {
-			replies[i], err = t.o.c.stageOne(ctx, t.contents[i], t.muts[i].At.String(), progress.part())
+			replies[n], err = t.o.c.stageOne(ctx, t.contents[i], t.muts[i].At.String(), t.sent[n])
 			if err != nil {
 				var e *wire.Error
 				if errors.As(err, &e) {
@@ -305,8 +311,8 @@ func (t *transaction) stage() error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for _, i := range t.staged {
-		t.muts[i].Content = wire.Content{Size: replies[i].Size, Stage: replies[i].ID, Sum: replies[i].Sum}
+	for n, i := range t.staged {
+		t.muts[i].Content = wire.Content{Size: replies[n].Size, Stage: replies[n].ID, Sum: replies[n].Sum}
 	}
 	t.o.progress()
 	return nil
