@@ -282,13 +282,13 @@ func wallNow() time.Time { return time.Now().Round(0) }
 
 // operation is one call of the client's user.
 type operation struct {
-	c     *Client
-	ctx   context.Context
-	pause time.Duration // the last one of backoff
-	end   func()
+	c   *Client
+	ctx context.Context
+	end func()
 
-	mu       sync.Mutex // guards deadline
-	deadline time.Time  // of waiting; zero: none
+	mu       sync.Mutex    // guards what follows
+	deadline time.Time     // of waiting; zero: none
+	pause    time.Duration // the last one of backoff; 0: none since there was progress
 }
 
 // begin starts an operation; its end must be called.
@@ -310,9 +310,10 @@ func (c *Client) begin(ctx context.Context) (*operation, error) {
 
 // progress starts the wait anew.
 func (o *operation) progress() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pause = 0
 	if o.c.o.Wait > 0 {
-		o.mu.Lock()
-		defer o.mu.Unlock()
 		o.deadline = time.Now().Add(o.c.o.Wait)
 	}
 }
@@ -398,13 +399,14 @@ func (o *operation) gaveUp() error {
 // backoff waits before a repetition, a little longer each time; false when the
 // operation's time is over.
 func (o *operation) backoff() bool {
-	if o.pause == 0 {
-		o.pause = time.Millisecond // mostly a connection that has just been lost
-	}
-	o.pause = min(2*o.pause, pauseMax)
+	o.mu.Lock()
+	// The first one is mostly for a connection that has just been lost.
+	o.pause = min(max(2*o.pause, 2*time.Millisecond), pauseMax)
+	pause := o.pause
+	o.mu.Unlock()
 	ctx, cancel := o.bounded(0)
 	defer cancel()
-	timer := time.NewTimer(o.pause/2 + mathrand.N(o.pause/2))
+	timer := time.NewTimer(pause/2 + mathrand.N(pause/2))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

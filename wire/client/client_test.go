@@ -717,7 +717,7 @@ func TestManyContents(t *testing.T) {
 // Many operations on one session, with connections that fail at random: what
 // is said to be done is done once, what is said to have failed never is.
 func TestRandomFaults(t *testing.T) {
-	for seed := range int64(20) {
+	for seed := range int64(10) {
 		synctest.Test(t, func(t *testing.T) { randomFaults(t, seed) })
 	}
 }
@@ -759,7 +759,7 @@ func randomFaults(t *testing.T, seed int64) {
 	for i := range 30 {
 		wg.Go(func() {
 			for j := range 5 {
-				name, n := fmt.Sprintf("%d-%d", i, j), (i*5+j)*1000
+				name, n := fmt.Sprintf("%d-%d", i, j), (i*5+j)*700
 				_, err := c.WriteFile(t.Context(), name, Bytes(contents(n)), WriteOptions{Create: wire.MustNotExist})
 				f.mu.Lock()
 				ino, there := f.nodes[1].entries[name]
