@@ -206,9 +206,14 @@ func (b *binder) content(m *wire.Mutation, n *node) error {
 	return nil
 }
 
-// stage checks a staged object: one stage is consumed by one prepare.
+// stage checks a staged object: one stage is consumed by one prepare, of the
+// epoch that staged it. What older epochs have left is being swept from OPEN
+// on, here sooner and there later.
 func (b *binder) stage(m *wire.Mutation) error {
 	c := &m.Content
+	if c.Stage.Epoch() != b.prepare.Tx.Epoch() {
+		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v is of another epoch; stage the contents again", c.Stage))
+	}
 	if tx, taken := b.stages[c.Stage]; taken {
 		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v belongs to transaction %v; stage the contents again", c.Stage, tx))
 	}
