@@ -154,7 +154,10 @@ func (c *Coordinator) own() {
 			c.tick()
 		}
 		c.carryOut(c.m.Ready())
-		if c.m.Stopped() != nil || closing == nil && (c.drained || c.m.Idle()) {
+		if ticked {
+			c.tickLedger()
+		}
+		if c.m.Stopped() != nil || closing == nil && (c.drained || c.m.Settled()) {
 			break
 		}
 	}
@@ -264,8 +267,7 @@ func (c *Coordinator) journalProblem(err error) {
 	}
 }
 
-// tick tells the machine the time, gives up silent links, and lets the
-// journal write what is lazy.
+// tick tells the machine the time and gives up silent links.
 func (c *Coordinator) tick() {
 	if c.m.Stopped() != nil {
 		return
@@ -289,6 +291,14 @@ func (c *Coordinator) tick() {
 			c.m.LinkDown(i, l.number)
 			c.changed.notify()
 		}
+	}
+}
+
+// tickLedger lets the journal write what is lazy. It comes after carryOut: a
+// SNAPSHOT stands for the records before it, so none may be on its way yet (P13).
+func (c *Coordinator) tickLedger() {
+	if c.m.Stopped() != nil {
+		return
 	}
 	if err := c.ledger.tick(c.m.Snapshot); err != nil {
 		c.journalProblem(err)
