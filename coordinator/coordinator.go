@@ -56,7 +56,8 @@ type Options struct {
 	// Tick is the owner's clock: how exact the waits of requests are, and how
 	// soon lazy records are written when it is quiet. Default 20 ms.
 	Tick time.Duration
-	// DrainWait is how long Close waits for what is under way, default 2 s.
+	// DrainWait is how long Close waits for what is under way, and for the
+	// participants to have all decisions durable; default 2 s.
 	DrainWait time.Duration
 	// StatusWait is how long Status and Statfs wait for a participant, default 500 ms.
 	StatusWait time.Duration
@@ -64,7 +65,8 @@ type Options struct {
 	// MaxStages bounds the contents being staged at one time, default 64;
 	// each takes at most 1 MiB of memory. More wait.
 	MaxStages int
-	// MaxAhead, MaxQueued and so on: see commit.Options.
+	// MaxAhead, MaxBytes, MaxQueued: see commit.Options. A journal of small
+	// segments makes MaxAhead smaller.
 	MaxAhead  uint64
 	MaxBytes  int64
 	MaxQueued int
@@ -187,6 +189,11 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		return err
 	}
 	c.epoch = wire.Epoch{Number: state.Epoch.Number + 1, Run: run}
+	// A SNAPSHOT holds the decisions above W, of this epoch and of those before.
+	if c.o.MaxAhead == 0 {
+		c.o.MaxAhead = 8192
+	}
+	c.o.MaxAhead = min(c.o.MaxAhead, uint64(max((led.log.MaxRecord()-4096)/(2*maxDecision), 16)))
 	opts := commit.Options{
 		State: state, Peers: c.o.Participants, Cluster: c.cluster, Root: *c.o.Root,
 		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
@@ -203,6 +210,9 @@ func (c *Coordinator) reign(run wire.UUID) error {
 	c.ledger = led
 	return nil
 }
+
+// maxDecision is more than a decision takes in a SNAPSHOT, in bytes.
+const maxDecision = 40
 
 func (c *Coordinator) start() {
 	c.ledger.run(func(f func()) { c.post(f) }, c.journalProblem)

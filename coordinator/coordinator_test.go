@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"tpcfs/coordinator/commit"
 	"tpcfs/journal/disk"
 	"tpcfs/journal/disk/forget"
 	"tpcfs/wire"
@@ -284,6 +285,93 @@ func TestSegments(t *testing.T) {
 	k.serve()
 	k.wantGet("x", []byte("y"))
 	k.put("x", []byte("z"))
+}
+
+// P6, P8: nobody is greeted before the epoch is durable, nobody is sent the
+// config before it is.
+func TestDurableFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		gate := make(chan struct{})
+		hold := func() {
+			k.fs.SetHook(func(op forget.Op) error {
+				if op.Kind == forget.Sync && strings.Contains(op.Name, "/journal/") {
+					<-gate
+				}
+				return nil
+			})
+		}
+		told := func() (greets, entries int) {
+			for _, n := range k.nodes {
+				n.set(func() { greets, entries = greets+n.greets, entries+len(n.heard) })
+			}
+			return greets, entries
+		}
+		hold()
+		for _, n := range k.nodes {
+			n.kill()
+		}
+		opened := make(chan struct{})
+		go func() { k.open(); close(opened) }()
+		time.Sleep(time.Second)
+		if g, _ := told(); g != 0 {
+			t.Errorf("%d were greeted before the epoch was durable", g)
+		}
+		close(gate)
+		<-opened
+		gate = make(chan struct{})
+		hold()
+		for _, n := range k.nodes {
+			n.revive()
+		}
+		time.Sleep(time.Second)
+		if g, e := told(); g != 3 || e != 0 {
+			t.Errorf("%d greeted, %d entries sent before the config was durable", g, e)
+		}
+		close(gate)
+		<-k.c.Ready()
+		k.close()
+	})
+}
+
+// A SNAPSHOT of as many decisions as may be above W is one record.
+func TestSnapshotFits(t *testing.T) {
+	d := commit.Decision{Tx: 1<<63 - 1, Prepared: wire.Position{Epoch: 1 << 63, Index: 1 << 63}, Commit: true}
+	if n := len(wire.Marshal(d)); n > maxDecision {
+		t.Errorf("a decision takes %d bytes", n)
+	}
+}
+
+// The reply waits for votes, not for the decision's way to the participants;
+// a read that follows it does (P5).
+func TestReadAfterWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		gate := make(chan struct{})
+		for _, n := range k.nodes {
+			n.set(func() {
+				n.onHandle = func(e *wire.Entry) {
+					if e.Kind == wire.EntryCommit {
+						<-gate
+					}
+				}
+			})
+		}
+		k.put("x", []byte("1"))
+		got := make(chan []byte, 1)
+		go func() { got <- k.get("x") }()
+		time.Sleep(time.Second)
+		select {
+		case b := <-got:
+			t.Errorf("read %q before any participant had the decision", b)
+		default:
+		}
+		close(gate)
+		if b := <-got; string(b) != "1" {
+			t.Errorf("read %q", b)
+		}
+		k.close()
+	})
 }
 
 func TestJournalFails(t *testing.T) {

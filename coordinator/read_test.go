@@ -117,40 +117,43 @@ func TestFailOver(t *testing.T) {
 }
 
 // A file that changes while its read moves to another participant begins
-// again with the new version; a client that asked for one version is told.
+// again with the new version, also when all bytes of the old one had been
+// passed on; a client that asked for one version is told.
 func TestChangedDuringFailOver(t *testing.T) {
 	for _, fixed := range []bool{false, true} {
-		k := newCluster(t).serve()
-		first, second := randomBytes(3*wire.PieceSize), randomBytes(3*wire.PieceSize+1)
-		k.putStaged("big", first)
-		f := k.file("big")
-		var once atomic.Bool
-		for _, n := range k.nodes {
-			n.set(func() {
-				n.onRead = func(req wire.PositionedRead, w wire.PieceWriter) (wire.ReadReply, bool, error) {
-					if once.Swap(true) {
-						return wire.ReadReply{}, false, nil
+		for _, given := range []int{1, -1} {
+			k := newCluster(t).serve()
+			first, second := randomBytes(3*wire.PieceSize), randomBytes(2*wire.PieceSize+1)
+			k.putStaged("big", first)
+			f := k.file("big")
+			var once atomic.Bool
+			for _, n := range k.nodes {
+				n.set(func() {
+					n.onRead = func(req wire.PositionedRead, w wire.PieceWriter) (wire.ReadReply, bool, error) {
+						if once.Swap(true) {
+							return wire.ReadReply{}, false, nil
+						}
+						if err := givePieces(f, req.Read, w, given); err != nil {
+							return wire.ReadReply{}, true, err
+						}
+						k.putStaged("big", second)
+						return wire.ReadReply{}, true, errLost
 					}
-					if err := givePieces(f, req.Read, w, 1); err != nil {
-						return wire.ReadReply{}, true, err
-					}
-					k.putStaged("big", second)
-					return wire.ReadReply{}, true, errLost
-				}
-			})
-		}
-		var w contents
-		req := readReq("big")
-		if fixed {
-			req.IfVersion = f.version
-		}
-		_, err := k.c.Read(ctx, req, &w)
-		if fixed {
-			wantCode(t, err, wire.CodeChanged, "big")
-			continue
-		}
-		if err != nil || !bytes.Equal(w.data, second) || len(w.versions) != 2 {
-			t.Errorf("%d bytes, versions %v, %v", len(w.data), w.versions, err)
+				})
+			}
+			var w contents
+			req := readReq("big")
+			if fixed {
+				req.IfVersion = f.version
+			}
+			_, err := k.c.Read(ctx, req, &w)
+			if fixed {
+				wantCode(t, err, wire.CodeChanged, "big")
+				continue
+			}
+			if err != nil || !bytes.Equal(w.data, second) || len(w.versions) != 2 {
+				t.Errorf("%d bytes, versions %v, %v", len(w.data), w.versions, err)
+			}
 		}
 	}
 }

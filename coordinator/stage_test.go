@@ -81,6 +81,9 @@ func TestStageRefusals(t *testing.T) {
 		if code := wire.CodeOf(err); code != wire.CodeCorrupt && code != wire.CodeProtocol {
 			t.Errorf("%s: %v", name, err)
 		}
+		if name == "sum" && !strings.Contains(err.Error(), "on their way to the coordinator") {
+			t.Errorf("who noticed? %v", err)
+		}
 	}
 	_, err = k.c.Stage(ctx, k.me, wire.StageRequest{Size: 1, Link: k.link + 1}, pieces([]byte("x")))
 	wantCode(t, err, wire.CodeReplaced)

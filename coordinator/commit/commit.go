@@ -284,6 +284,13 @@ func (m *Machine) Idle() bool {
 	return true
 }
 
+// Settled reports whether nothing is left to wait for at a clean end: no
+// client waits, and what was put is durable everywhere, or cannot be because
+// somebody is missing.
+func (m *Machine) Settled() bool {
+	return m.Idle() && (m.phase != Serving || m.durable == m.last || m.missing() != nil)
+}
+
 // JournalFull tells whether the journal has no room for more records: while it
 // has none, nothing is put.
 func (m *Machine) JournalFull(full bool) { m.full = full }

@@ -281,6 +281,21 @@ func TestRequestLimits(t *testing.T) {
 	if got := send(writeTo(strings.Repeat("x", wire.MaxBindings+1)), 0); got != "over a limit" {
 		t.Errorf("names too long: %q", got)
 	}
+	if got := send(make([]wire.Mutation, wire.MaxMutations), 0); got != "" {
+		t.Errorf("as many as allowed: %q", got)
+	}
+	many := writeTo("x")
+	many[0] = wire.Mutation{Kind: wire.MutSetattr, At: wire.At{Dir: 1 << 62, Path: "x"}, To: wire.At{Dir: 1 << 62}, IfVersion: 1 << 62, Create: 2, Mode: 1 << 31, UID: 1 << 31, GID: 1 << 31,
+		Target: "x", Set: 1 << 15, Size: 1 << 62, Atime: -1 << 62, Mtime: -1 << 62, Content: wire.Content{Size: 1 << 62, Stage: 1 << 62, Sum: 1 << 31}}
+	if n := len(wire.Marshal(many)); n > sureSize {
+		t.Errorf("a mutation takes %d bytes", n)
+	}
+	for len(many) < wire.MaxMutations {
+		many = append(many, many[0])
+	}
+	if got := send(many, 0); got != "over a limit" {
+		t.Errorf("a transaction that no frame holds: %q", got)
+	}
 	if got := send(writeTo("x"), wire.MaxInline); got != "" {
 		t.Errorf("as much as allowed: %q", got)
 	}
@@ -545,7 +560,7 @@ func TestShut(t *testing.T) {
 	b.run()
 	b.wantAnswer(waits, "unavailable")
 	b.wantAnswer(put, "")
-	if b.m.Idle() {
+	if b.m.Idle() || b.m.Settled() {
 		t.Error("idle, although a client waits")
 	}
 	b.m.Halt(wire.NewError(wire.CodeUnavailable, "closed"))
@@ -553,6 +568,27 @@ func TestShut(t *testing.T) {
 	b.wantAnswer(put, "outcome unknown")
 	late := b.submit(3, "z")
 	b.wantAnswer(late, "unavailable")
+}
+
+// A clean end leaves nothing in doubt, if all are there.
+func TestSettled(t *testing.T) {
+	b := newBench(t).serve()
+	b.submit(1, "x")
+	b.m.Shut()
+	b.all("a", "b", "c")
+	b.all("a", "b")
+	if !b.m.Idle() || b.m.Settled() {
+		t.Error("settled, although c does not have the COMMIT")
+	}
+	b.breakLink("c")
+	if !b.m.Settled() {
+		t.Error("waits for somebody who is not there")
+	}
+	b.greet("c")
+	b.all("c")
+	if !b.m.Settled() {
+		t.Error("not settled")
+	}
 }
 
 func TestJournalFull(t *testing.T) {

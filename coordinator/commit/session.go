@@ -26,7 +26,8 @@ func (s *session) checkSeq(seq uint64) *wire.Error {
 // stage is a staged object that no prepare has consumed.
 type stage struct {
 	session wire.SessionID
-	ready   bool // complete at all members
+	owner   *session // that of the id when it began
+	ready   bool     // complete at all members
 }
 
 // Attach gives a session a new link in place of its old one: what waits by
@@ -100,8 +101,9 @@ func (m *Machine) BeginStage(id wire.SessionID, link uint64) (wire.ID, *wire.Err
 	if stageID == 0 {
 		return 0, wire.NewError(wire.CodeUnavailable, "this epoch's transaction numbers are used up: restart the coordinator")
 	}
-	m.stages[stageID] = &stage{session: id}
-	m.sessions[id].busy++
+	s := m.sessions[id]
+	m.stages[stageID] = &stage{session: id, owner: s}
+	s.busy++
 	return stageID, nil
 }
 
@@ -112,12 +114,9 @@ func (m *Machine) EndStage(stageID wire.ID, ok bool) {
 	if st == nil {
 		return
 	}
-	s := m.sessions[st.session]
-	if s != nil {
-		s.busy--
-		s.used = m.now
-	}
-	if st.ready = ok && s != nil; !st.ready {
+	st.owner.busy--
+	st.owner.used = m.now
+	if st.ready = ok && m.sessions[st.session] == st.owner; !st.ready {
 		delete(m.stages, stageID)
 		m.rd.Unstage = append(m.rd.Unstage, stageID)
 	}

@@ -115,9 +115,13 @@ func TestStagesOfOthers(t *testing.T) {
 	b.unstage = nil
 	b.m.Detach(alice)
 	b.unstage = nil
+	b.attach() // the same client, anew
 	b.m.EndStage(open, true)
 	b.m.EndStage(open, true)
 	b.run()
+	if n := b.m.sessions[alice].busy; n != 0 {
+		t.Errorf("the new session has %d stages under way", n)
+	}
 	b.wantUnstaged(s, open)
 	b.breakLink("c")
 	b.attach()

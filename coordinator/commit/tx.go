@@ -60,6 +60,9 @@ type Request struct {
 	size     int64 // bytes that it takes
 }
 
+// sureSize is more than a mutation's encoding takes beside its names, in bytes.
+const sureSize = 160
+
 // Fixed costs of memory, in bytes, beside what names and contents take.
 const (
 	mutationCost = 256
@@ -131,8 +134,11 @@ func (m *Machine) admit(r *Request) *wire.Error {
 				Text: fmt.Sprintf("stage %v is not this session's, or not complete", mu.Content.Stage)}
 		}
 	}
-	if names > wire.MaxBindings {
-		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("%d bytes of names, at most %d", names, wire.MaxBindings)}
+	if names+len(t.Mutations)*sureSize > wire.MaxBindings {
+		// A PREPARE that no frame holds would break every link it is sent by.
+		if n := len(wire.Marshal(t.Mutations)); n > wire.MaxBindings {
+			return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("the mutations take %d bytes, at most %d: split them", n, wire.MaxBindings)}
+		}
 	}
 	r.size = requestCost + int64(len(t.Mutations)*mutationCost+names+len(r.Payload))
 	return nil
