@@ -51,7 +51,7 @@ func (w *world) decided(p *member, r *vote.Ready) {
 		return
 	}
 	v := verdict{tx.Op, r.Commit != nil, r.Position}
-	if old, ok := w.verdicts[tx.ID]; ok && old != v {
+	if old, ok := w.verdicts[tx.ID]; ok && old.commit != v.commit {
 		w.violate("G1", "P%d decides transaction %v: commit %v at %v; before it was commit %v at %v", p.i, tx.ID, v.commit, v.position, old.commit, old.position)
 	}
 	w.verdicts[tx.ID] = v

@@ -296,6 +296,34 @@ func (s *stageJob) part(p *member) *stagePart {
 	return nil
 }
 
+// nextStage begins a stage that waits at a link, or finds one begun.
+func (p *member) nextStage() *stagePart {
+	for _, c := range p.w.reigns() {
+		k := c.conns[p.i]
+		if k == nil {
+			continue
+		}
+		for _, s := range k.stages {
+			if part := s.part(p); part.task == nil {
+				return part
+			}
+		}
+	}
+	if len(p.staging) > 0 {
+		return p.staging[p.w.rng.IntN(len(p.staging))]
+	}
+	return nil
+}
+
+func (p *member) hasStage() bool {
+	for _, c := range p.w.reigns() {
+		if k := c.conns[p.i]; k != nil && len(k.stages) > 0 {
+			return true
+		}
+	}
+	return len(p.staging) > 0
+}
+
 // goOn writes a member's share, up to n operations of its disk.
 func (part *stagePart) goOn(n int) {
 	s, p := part.job, part.p
@@ -305,8 +333,20 @@ func (part *stagePart) goOn(n int) {
 			return
 		}
 		part.task = p.start("stage", func(*task) { part.write() })
+		p.staging = append(p.staging, part)
 	}
 	part.task.run(n)
+	if part.task.done {
+		p.staging = slices.DeleteFunc(p.staging, func(o *stagePart) bool { return o == part })
+	}
+}
+
+// holds mirrors staging.with: the call is not canceled, the epoch is the one that holds.
+func (part *stagePart) holds() error {
+	if part.over || part.job.c.epoch != part.p.gateEpoch {
+		return wire.NewError(wire.CodeCanceled, "nobody wants it any more")
+	}
+	return nil
 }
 
 func (part *stagePart) write() {
@@ -314,12 +354,17 @@ func (part *stagePart) write() {
 	st, err := p.store.NewStage(s.id)
 	for at := 0; err == nil && at < len(s.data); at += wire.PieceSize {
 		data := s.data[at:min(at+wire.PieceSize, len(s.data))]
-		err = st.Write(wire.Piece{Offset: int64(at), Sum: wire.Sum(data), Data: data})
+		if err = part.holds(); err == nil {
+			err = st.Write(wire.Piece{Offset: int64(at), Sum: wire.Sum(data), Data: data})
+		}
+	}
+	if err == nil {
+		err = part.holds()
 	}
 	if err == nil {
 		part.reply, err = st.Finish(background)
 	}
-	if err == nil && p.gateEpoch == s.c.epoch {
+	if err == nil {
 		if !part.over {
 			s.end(part, nil)
 		}

@@ -170,14 +170,14 @@ func (p *member) choices() {
 	if p.sweep != nil {
 		w.may1(stepSweep, i, 0, max(1, fast/4))
 	}
+	if p.hasStage() {
+		w.may1(stepStage, i, 0, fast)
+	}
 	for slot, c := range []*reign{w.cur, w.old} {
 		if c == nil || c.conns[i] == nil {
 			continue
 		}
 		k := c.conns[i]
-		if len(k.stages) > 0 {
-			w.may1(stepStage, i, slot, fast)
-		}
 		for _, r := range k.reads {
 			if open, _ := p.gateOpen(c.epoch, r.index); open {
 				w.may1(stepRead, i, slot, fast)
@@ -207,7 +207,7 @@ func (c *reign) choices(slot int) {
 			w.may1(stepReceive, slot, i, 12)
 			fallthrough
 		default:
-			if k.cut && (k.answer == nil && len(k.up) == 0 || !w.settling) {
+			if k.cut && (k.answer == nil && (!k.opened || len(k.up) == 0) || !w.settling) {
 				w.may1(stepLinkGone, slot, i, 4)
 			}
 		}
@@ -218,7 +218,7 @@ func (c *reign) choices(slot int) {
 	if c.j.signal {
 		w.may1(stepReignSynced, slot, 0, 8)
 	}
-	w.may1(stepTick, slot, 0, 3)
+	w.may1(stepTick, slot, 0, 2)
 	if len(c.inbox) > 0 {
 		w.may1(stepSubmit, slot, 0, 10)
 	}

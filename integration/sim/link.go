@@ -23,6 +23,7 @@ type conn struct {
 	up      []wire.Up    // on their way to the coordinator
 	cut     bool         // nothing passes any more
 	ended   bool         // the member has let go of the stream
+	told    uint64       // durable, as the coordinator last heard
 	stages  []*stageJob  // contents being brought to the member by it
 	reads   []*readCall  // asked by it
 	drops   []wire.ID    // staged objects to be dropped
@@ -69,8 +70,8 @@ func (k *conn) breaks(memberEnds bool) {
 	k.cut = true
 	k.down = k.down[:k.w.upTo(len(k.down))]
 	k.up = k.up[:k.w.upTo(len(k.up))]
-	if k.w.upTo(1) == 0 {
-		k.answer = nil
+	if k.answer != nil && k.w.upTo(1) == 0 {
+		k.answer, k.up = nil, nil
 	}
 	if memberEnds || !k.arrived && k.w.upTo(1) == 0 {
 		k.member.loses(k)
@@ -80,7 +81,7 @@ func (k *conn) breaks(memberEnds bool) {
 		r.lost()
 	}
 	k.reads = nil
-	for _, s := range k.stages {
+	for _, s := range slices.Clone(k.stages) {
 		s.fail(k.member, wire.NewError(wire.CodeCanceled, "the link is gone"))
 	}
 	k.stages = nil

@@ -48,6 +48,7 @@ type member struct {
 	held      bool
 	heldSince uint64
 	sweep     *task
+	staging   []*stagePart // begun here
 
 	fences map[uint64]bool // epochs whose fence was answered for, over all its lives
 }

@@ -255,7 +255,10 @@ func (c *reign) receive(i, n int) {
 		for ; n > 0 && len(k.up) > 0; n-- {
 			up := k.up[0]
 			k.up = k.up[1:]
-			c.w.tracef("C%d hears from P%d: %shandled %d, durable %d", c.epoch.Number, i, votesUp(up.Votes), up.Handled, up.Durable)
+			if len(up.Votes) > 0 || up.Durable != k.told {
+				c.w.tracef("C%d hears from P%d: %shandled %d, durable %d", c.epoch.Number, i, votesUp(up.Votes), up.Handled, up.Durable)
+			}
+			k.told = up.Durable
 			c.m.Up(i, k.number, &up)
 		}
 	})

@@ -174,7 +174,7 @@ func (p *member) down() {
 		p.conn.breaks(true)
 	}
 	p.incoming, p.greets, p.conn = nil, nil, nil
-	p.ck, p.sweep, p.fatal = nil, nil, nil
+	p.ck, p.sweep, p.staging, p.fatal = nil, nil, nil, nil
 }
 
 // reign starts a coordinator's process on h: mirrors Coordinator.reign and openLedger.
@@ -184,18 +184,20 @@ func (w *world) reign(h *host) (*reign, error) {
 		return nil, err
 	}
 	var state commit.State
-	first := true
+	known := log.First() == 1
 	err = log.Replay(log.First(), func(lsn journal.LSN, b []byte) error {
 		r, err := commit.DecodeRecord(b)
 		if err != nil {
 			return err
 		}
-		if first && lsn > 1 && r.Kind != commit.RecSnapshot {
-			return fmt.Errorf("record %d, the oldest, is %v and no SNAPSHOT", lsn, r.Kind)
+		if known = known || r.Kind == commit.RecSnapshot; !known {
+			return nil
 		}
-		first = false
 		return state.Apply(r)
 	})
+	if err == nil && !known && log.End() > 0 {
+		err = fmt.Errorf("the journal's oldest record is %d, and there is no SNAPSHOT", log.First())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -13,9 +13,12 @@ func Run(seed uint64, o Options) Report {
 	w.report.Seed = seed
 	steps := o.Steps
 	if steps == 0 {
-		steps = 150 + w.rng.IntN(100)
+		steps = 150 + w.rng.IntN(250)
 	}
 	w.guard(func() {
+		if w.warm {
+			w.warmUp()
+		}
 		w.randomSteps(steps)
 		if w.violation == nil {
 			w.settle()
@@ -46,18 +49,33 @@ func (w *world) endAll() {
 	}
 }
 
+// warmUp brings the cluster into service without faults, so that the schedule's
+// steps are about something.
+func (w *world) warmUp() {
+	rng := rand.New(rand.NewPCG(w.seed, 4))
+	w.settling = true
+	for n := 0; n < quietSteps && w.violation == nil && (w.cur == nil || w.cur.m.ReadPoint() == 0); n++ {
+		if c, ok := pick(rng, w.choices()); ok {
+			w.take(Step{c.what, c.a, c.b, rng.Uint64()})
+		}
+	}
+	w.settling = false
+}
+
 // randomSteps takes the schedule's steps: the script's, or n random ones.
 func (w *world) randomSteps(n int) {
+	before := w.steps
 	if w.script != nil {
 		for _, s := range w.script {
 			if w.violation != nil {
 				return
 			}
 			if w.isPossible(s) {
+				w.report.Schedule = append(w.report.Schedule, s)
 				w.take(s)
 			}
 		}
-		w.report.Steps = w.steps
+		w.report.Steps = w.steps - before
 		return
 	}
 	rng := rand.New(rand.NewPCG(w.seed, 1))
@@ -74,7 +92,7 @@ func (w *world) randomSteps(n int) {
 		w.report.Schedule = append(w.report.Schedule, s)
 		w.take(s)
 	}
-	w.report.Steps = w.steps
+	w.report.Steps = w.steps - before
 }
 
 func (w *world) isPossible(s Step) bool {
@@ -140,8 +158,7 @@ func (w *world) memberStep(what what, p *member, b int) {
 			p.sweep = nil
 		}
 	case stepStage:
-		k := w.slot(b).conns[p.i]
-		k.stages[0].part(p).goOn(w.someOps())
+		p.nextStage().goOn(w.someOps())
 	case stepRead:
 		k := w.slot(b).conns[p.i]
 		for _, r := range k.reads {
@@ -186,7 +203,7 @@ func (w *world) reignStep(what what, slot, b int) {
 	case stepReignSynced:
 		c.synced()
 	case stepTick:
-		ms := []int64{20, 20, 100, 600}[w.upTo(3)]
+		ms := []int64{5, 20, 20, 20, 100, 600}[w.upTo(5)]
 		w.pass(slot, ms)
 		c.tick(ms)
 	case stepSubmit:
@@ -405,7 +422,7 @@ func (w *world) unrest() string {
 			return fmt.Sprintf("P%d is down", i)
 		case p.m.InDoubt() > 0 || p.m.Position() != st.Last || p.m.W() != st.W || p.durable != st.Last.Index:
 			return fmt.Sprintf("P%d: in doubt %d, handled %v, durable %d, W %v", i, p.m.InDoubt(), p.m.Position(), p.durable, p.m.W())
-		case p.ck != nil || p.sweep != nil || p.j.flush != nil || p.j.synced < p.j.end:
+		case p.ck != nil || p.sweep != nil || len(p.staging) > 0 || p.j.flush != nil || p.j.synced < p.j.end:
 			return fmt.Sprintf("P%d is at work", i)
 		}
 	}

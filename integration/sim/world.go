@@ -111,6 +111,7 @@ type profile struct {
 	tableBytes  int64
 	maxAhead    uint64
 	wait        int64 // of requests, ms; 0: forever
+	warm        bool  // it begins with a cluster in service
 	encode      bool  // messages are encoded on the way
 	joins       bool  // messages up are joined while they wait
 	readShare   int   // percent of ops
@@ -148,7 +149,7 @@ func newProfile(rng *rand.Rand) profile {
 	p := profile{
 		segmentSize: []int64{16, 16, 32, 64}[rng.IntN(4)] << 10,
 		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
-		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 500, 5000}[rng.IntN(4)],
+		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 1000, 5000}[rng.IntN(4)], warm: rng.IntN(8) > 0,
 		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0,
 		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)],
 		maxOps: 4 + rng.IntN(24), faultShare: []int{0, 20, 60, 120}[rng.IntN(4)],
