@@ -114,7 +114,7 @@ func TestObjectSum(t *testing.T) {
 				k, _ := s.Write(rest[:min(step, len(rest))])
 				rest = rest[k:]
 			}
-			if s.Sum() != Sum(sums) || s.Sum() != Sum(sums) {
+			if first, again := s.Sum(), s.Sum(); first != Sum(sums) || again != first {
 				t.Errorf("%d bytes in steps of %d: wrong", n, step)
 			}
 		}

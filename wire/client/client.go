@@ -432,6 +432,12 @@ func (o *operation) watch(end func()) (stop func() bool) {
 	return timer.Stop
 }
 
+// again reports whether the same request should be sent again after err: by
+// a new link when the old one is lost, or later when the service is not there.
+func (o *operation) again(l *link, err error) bool {
+	return o.lostLink(l, err) || wire.CodeOf(err) == wire.CodeUnavailable
+}
+
 // lostLink reports whether err means that the same request should be sent
 // again by a new link, and gives up the old one.
 func (o *operation) lostLink(l *link, err error) bool {

@@ -203,7 +203,7 @@ func TestStagesAgain(t *testing.T) {
 	}
 }
 
-// What the client says of an outcome is true (G6).
+// What the client says of an outcome is true (G6). The last fault goes on.
 func TestHonestErrors(t *testing.T) {
 	for name, c := range map[string]struct {
 		faults []fault
@@ -211,30 +211,59 @@ func TestHonestErrors(t *testing.T) {
 	}{
 		"a conflict":                               {[]fault{conflict}, wire.CodeConflict},
 		"a conflict after a lost answer":           {[]fault{lostBefore, conflict}, wire.CodeConflict},
+		"a conflict after being unavailable":       {[]fault{unavailable, conflict}, wire.CodeConflict},
+		"unavailable for a while":                  {[]fault{unavailable, unavailable, fine}, wire.CodeNone},
 		"unavailable":                              {[]fault{unavailable}, wire.CodeUnavailable},
 		"unavailable, after one that never left":   {[]fault{unreachable, unavailable}, wire.CodeUnavailable},
 		"unavailable, but it may have happened":    {[]fault{lostBefore, unavailable}, wire.CodeUnknownOutcome},
 		"unavailable, but it has happened":         {[]fault{lostAfter, unavailable}, wire.CodeUnknownOutcome},
 		"replaced, then unavailable":               {[]fault{replaced, unavailable}, wire.CodeUnavailable},
 		"stages lost, then unavailable, never put": {[]fault{stageLost, unavailable}, wire.CodeUnavailable},
+		"no stage holds":                           {[]fault{stageLost}, wire.CodeStageLost},
+		"no stage holds, but it may have happened": {[]fault{lostBefore, stageLost}, wire.CodeUnknownOutcome},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := NewFake()
-			f.fault = script("transact", c.faults...)
-			client := newClient(t, f, Options{})
-			_, err := client.WriteFile(t.Context(), "dir-x", Bytes(nil), WriteOptions{})
-			var e *wire.Error
-			if !errors.As(err, &e) || e.Code != c.want || e.Name != "dir-x" || e.Op != "writeFile" {
-				t.Fatal(err)
-			}
-			// It is over: whatever comes next has another name.
-			if err := client.Mkdir(t.Context(), "next", 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if f.tries[wire.OpID{Session: client.Session(), Seq: 1}] != len(c.faults) {
-				t.Error("tried again after a definite answer:", f.tries)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				f := NewFake()
+				f.wrong = t.Errorf
+				n := 0
+				f.fault = func(call string) fault {
+					if call != "transact" {
+						return fine
+					}
+					n++
+					return c.faults[min(n, len(c.faults))-1]
+				}
+				client, err := New(t.Context(), f.Dial, Options{Wait: 10 * time.Second})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer client.Close()
+				_, err = client.WriteFile(t.Context(), "dir-x", Bytes(nil), WriteOptions{})
+				var e *wire.Error
+				if wire.CodeOf(err) != c.want || err != nil && (!errors.As(err, &e) || e.Name != "dir-x" || e.Op != "writeFile") {
+					t.Fatal(err)
+				}
+				// It is over: whatever comes next has another name.
+				first := wire.OpID{Session: client.Session(), Seq: 1}
+				tries := f.tries[first]
+				f.fault = nil
+				if err := client.Mkdir(t.Context(), "next", 0o755); err != nil || f.tries[first] != tries || len(f.tries) != 2 {
+					t.Error(err, f.tries)
+				}
+			})
 		})
+	}
+}
+
+// A restage that fails says nothing of an attempt before it.
+func TestRestageFails(t *testing.T) {
+	f := NewFake()
+	a, b := script("transact", lostAfter, stageLost), script("stage", fine, conflict)
+	f.fault = func(call string) fault { return max(a(call), b(call)) }
+	c := newClient(t, f, Options{})
+	if _, err := c.WriteFile(t.Context(), "x", Bytes(make([]byte, 100<<10)), WriteOptions{}); wire.CodeOf(err) != wire.CodeUnknownOutcome {
+		t.Fatal(err)
 	}
 }
 

@@ -163,8 +163,11 @@ func (t *transaction) commit() (wire.Outcome, error) {
 			defer o.c.releaseSeq(op.Seq)
 			first = o.serviceTime(l)
 		}
+		if err != nil && maybe {
+			return wire.Outcome{}, unknown(err)
+		}
 		if err != nil {
-			return wire.Outcome{}, settle(err, maybe)
+			return wire.Outcome{}, err
 		}
 		reply, err := t.send(l, op, first)
 		if err == nil {
@@ -176,7 +179,7 @@ func (t *transaction) commit() (wire.Outcome, error) {
 		case wire.CodeOf(err) == wire.CodeStageLost && restaged < maxRestage:
 			t.isStaged = false
 			restaged++
-		case o.lostLink(l, err):
+		case o.again(l, err):
 		default:
 			return wire.Outcome{}, settle(err, maybe)
 		}
@@ -212,8 +215,12 @@ func settle(err error, maybe bool) error {
 		wire.CodeNoAttr, wire.CodeStale, wire.CodeConflict, wire.CodeSymlink, wire.CodeVersion, wire.CodeUnknownOutcome:
 		return err
 	default:
-		return &wire.Error{Code: wire.CodeUnknownOutcome, Text: fmt.Sprintf("it was sent, and the connection lost before the answer: look whether it happened (%v)", err)}
+		return unknown(err)
 	}
+}
+
+func unknown(err error) error {
+	return &wire.Error{Code: wire.CodeUnknownOutcome, Text: fmt.Sprintf("it was sent, and the connection lost before the answer: look whether it happened (%v)", err)}
 }
 
 // outOfTime is the error of an operation whose wait is over before anything is
@@ -337,7 +344,7 @@ func (c *Client) stageOne(ctx context.Context, content Content, name string, rep
 			return reply, nil
 		case wire.CodeOf(err) == wire.CodeCorrupt && corrupt < maxCorrupt:
 			corrupt++
-		case o.lostLink(l, err):
+		case o.again(l, err):
 		default:
 			return reply, err
 		}

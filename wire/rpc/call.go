@@ -74,8 +74,9 @@ func (c *call) service(m message) bool {
 		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.Status, error) { return s.Status(ctx) })
 	case wire.FrameAdopt:
 		return c.adopt(m)
+	default:
+		return c.unsupported(m)
 	}
-	return c.unsupported(m)
 }
 
 func (c *call) replica(m message) bool {
@@ -95,8 +96,9 @@ func (c *call) replica(m message) bool {
 		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.ReplicaStatus, error) { return r.Status(ctx) })
 	case wire.FrameAdopt:
 		return c.adopt(m)
+	default:
+		return c.unsupported(m)
 	}
-	return c.unsupported(m)
 }
 
 // unsupported refuses a kind of another version: the link goes on.
