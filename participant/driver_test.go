@@ -59,6 +59,9 @@ func (l *link) receive() {
 		}
 		l.up.Handled, l.up.Durable = max(l.up.Handled, up.Handled), max(l.up.Durable, up.Durable)
 		l.ups++
+		if err == nil && up.Durable > up.Handled {
+			err = fmt.Errorf("%d entries are durable and %d handled", up.Durable, up.Handled)
+		}
 		l.err = err
 		close(l.changed)
 		l.changed = make(chan struct{})
