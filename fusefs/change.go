@@ -343,14 +343,7 @@ func (f *fileSystem) unnameOpen(ctx context.Context, n *node, a wire.Attr, mutat
 	if based && mutations[0].Kind == wire.MutDeleteFile {
 		mutations[0].IfVersion = base
 	}
-	if _, err := f.transact(ctx, mutations...); err != nil {
-		return err
-	}
-	// Another mount may have given the name to another file meanwhile.
-	if _, err := f.stat(ctx, n.at()); isGone(err) {
-		n.mu.Lock()
-		n.becomeOrphanLocked(a)
-		n.mu.Unlock()
-	}
-	return nil
+	n.see(a)
+	_, err := f.transact(ctx, mutations...)
+	return err // the next request finds the name gone, and the contents here (lose)
 }

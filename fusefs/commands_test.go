@@ -59,7 +59,7 @@ func TestCommands(t *testing.T) { runCommands(t, "") }
 // TestCommandsOneProc: with one P a handler that held it up would stop all.
 func TestCommandsOneProc(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	runCommands(t, "git tar sqlite append vim")
+	runCommands(t, "tar sqlite append vim")
 }
 
 func runCommands(t *testing.T, only string) {

@@ -297,20 +297,16 @@ func (f *fileSystem) flush(ctx context.Context, n *node, h *fuse.InHeader) error
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	thread := h.Pid
-	left := false
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		if left = f.waitLeaving(ctx, thread); left {
+		if f.waitLeaving(ctx, thread) {
 			cancel()
 		}
 	}()
 	err := f.sync(ctx, n)
 	cancel()
 	<-watched
-	if left && errors.Is(err, context.Canceled) {
-		return nil
-	}
 	return err
 }
 

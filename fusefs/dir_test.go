@@ -48,7 +48,9 @@ func TestListingSurvivesChanges(t *testing.T) {
 		for _, name := range strings.Fields(got) {
 			seen[name]++
 		}
-		s.put(fmt.Sprintf("a-new-%d", round), "")
+		for i := range 5 {
+			s.put(fmt.Sprintf("a-new-%d-%d", round, i), "")
+		}
 		sh(t, dir, fmt.Sprintf("rm $D/k%03d; mv $D/k%03d $D/z%d", 2*round, 499-2*round, round))
 	}
 	for i := 40; i < 440; i++ {
@@ -62,7 +64,7 @@ func TestListingSurvivesChanges(t *testing.T) {
 		}
 	}
 	l.must("rewind", "ok")
-	if got := l.do("list 1000000"); !strings.HasPrefix(got, "a-new-0 ") {
+	if got := l.do("list 1000000"); !strings.HasPrefix(got, "a-new-0-0 ") {
 		t.Errorf("after a rewind: %.200s", got)
 	}
 }

@@ -55,7 +55,7 @@ func TestContentsModel(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"write": func(t *rapid.T) {
-				off, n := at(), rapid.IntRange(0, 2*pageSize).Draw(t, "n")
+				off, n := at(), rapid.IntRange(0, 3*pageSize/2).Draw(t, "n")
 				b := bytes.Repeat([]byte{byte(rapid.IntRange(1, 255).Draw(t, "b"))}, n)
 				if _, err := c.WriteAt(b, int64(off)); err != nil {
 					t.Fatal(err)
@@ -78,12 +78,15 @@ func TestContentsModel(t *testing.T) {
 					drop(rapid.IntRange(0, len(shots)-1).Draw(t, "i"))
 				}
 			},
-			"": func(t *rapid.T) {
+			"compare": func(t *rapid.T) {
 				if got := bytesOf(t, c, c.Size()); !bytes.Equal(got, want) {
 					t.Fatalf("contents differ (%d bytes, want %d)", len(got), len(want))
 				}
 			},
 		})
+		if got := bytesOf(t, c, c.Size()); !bytes.Equal(got, want) {
+			t.Fatalf("contents differ at the end (%d bytes, want %d)", len(got), len(want))
+		}
 		c.Close()
 		for len(shots) > 0 {
 			drop(0)
@@ -214,6 +217,31 @@ func TestRebaseKeepsBoth(t *testing.T) {
 			t.Fatalf("after a second rebase: %q, want %q", got, want)
 		}
 	})
+}
+
+// TestWriteAcrossAppended: a plain write over the old end changes bytes of
+// the base and appended ones; each part stays with its own.
+func TestWriteAcrossAppended(t *testing.T) {
+	d := testDepot(t)
+	fill := func(text string) *contents {
+		c := newContents(d)
+		if _, err := c.WriteAt([]byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	ours, e := fill("aaa12Y"), noEdits()
+	e.append(4, 2)
+	e.write(3, 5, 6)
+	newer := fill("aaaabbbb")
+	if _, err := e.rebase(ours, newer); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, newer.Size())
+	_, _ = newer.ReadAt(got, 0)
+	if string(got) != "aaa1bbbb2Y" {
+		t.Fatalf("got %q", got)
+	}
 }
 
 func TestErrnoOfEveryCode(t *testing.T) {

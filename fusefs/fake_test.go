@@ -20,16 +20,17 @@ type fake struct {
 	readCall atomic.Int64
 	sunk     atomic.Int64
 
-	mu     sync.Mutex // guards all below
-	inodes map[wire.Ino]*fakeInode
-	nextID wire.ID
-	down   chan struct{}                                           // not nil: the service is away until it is closed
-	before func(mutations []wire.Mutation) error                   // may refuse a transaction
-	after  func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
-	piece  int                                                     // bytes of a piece; 0: wire.PieceSize
-	space  int64                                                   // of all contents; 0: no bound
-	sink   bool                                                    // contents are counted, not kept
-	list   int                                                     // entries of a page; 0: as asked for
+	mu        sync.Mutex // guards all below
+	inodes    map[wire.Ino]*fakeInode
+	nextID    wire.ID
+	down      chan struct{}                                           // not nil: the service is away until it is closed
+	before    func(mutations []wire.Mutation) error                   // may refuse a transaction
+	after     func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
+	afterRead func()                                                  // runs between a read and its answer
+	piece     int                                                     // bytes of a piece; 0: wire.PieceSize
+	space     int64                                                   // of all contents; 0: no bound
+	sink      bool                                                    // contents are counted, not kept
+	list      int                                                     // entries of a page; 0: as asked for
 }
 
 type fakeInode struct {
@@ -37,6 +38,7 @@ type fakeInode struct {
 	data   []byte
 	target string
 	names  map[string]wire.Ino
+	sorted []string // names, if they have not changed since
 }
 
 func newFake() *fake {
@@ -283,7 +285,7 @@ func (f *fake) enter(m wire.Mutation, n *fakeInode, ino wire.Ino, now int64) (wi
 
 func (n *fakeInode) touch(now int64) {
 	n.attr.Mtime, n.attr.Ctime = max(now, n.attr.Mtime), max(now, n.attr.Ctime)
-	n.attr.Size = int64(len(n.names))
+	n.attr.Size, n.sorted = int64(len(n.names)), nil
 }
 
 func (f *fake) remove(at wire.At, in *fakeInode, isDir bool, now int64) (wire.Result, error) {
@@ -381,7 +383,11 @@ func (f *fake) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wir
 	if req.Kind == wire.ReadList {
 		err = f.listing(in, req, &reply)
 	}
+	hook := f.afterRead
 	f.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
 	if err != nil || req.Kind != wire.ReadFile {
 		return reply, err
 	}
@@ -416,10 +422,14 @@ func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) erro
 	if f.list > 0 {
 		limit = min(limit, f.list)
 	}
-	for _, name := range slices.Sorted(maps.Keys(in.names)) {
-		if name <= req.After {
-			continue
-		}
+	if in.sorted == nil {
+		in.sorted = slices.Sorted(maps.Keys(in.names))
+	}
+	from, found := slices.BinarySearch(in.sorted, req.After)
+	if found {
+		from++
+	}
+	for _, name := range in.sorted[from:] {
 		if len(reply.Entries) == limit {
 			reply.More = true
 			break
@@ -450,6 +460,12 @@ func (f *fake) file(path string) (string, bool) {
 		at.Dir = in.attr.Ino
 	}
 	return string(f.inodes[at.Dir].data), true
+}
+
+func (f *fake) inodeOf(name string) wire.Ino {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.inodes[wire.RootIno].names[name]
 }
 
 // put is another client's whole write of an existing or new file in the root.

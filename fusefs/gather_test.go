@@ -1,7 +1,10 @@
 package fusefs
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"syscall"
@@ -86,6 +89,7 @@ func TestTwoMountsWrite(t *testing.T) {
 	a, b := openFile(t, one+"/f", os.O_RDWR), openFile(t, two+"/f", os.O_RDWR)
 	a.must("pwrite 1 aa", "ok")
 	b.must("pwrite 6 bbbbbb", "ok")
+	b.must("read", `"......bbbbbb"`) // the kernel has these pages now
 	a.must("fsync", "ok")
 	wantFile(t, s, "f", ".aa.......")
 	b.must("read", `".aa...bbbbbb"`) // the newest, with its own over it
@@ -157,13 +161,17 @@ func TestRewriteIsWhole(t *testing.T) {
 func TestFailedCommitIsKept(t *testing.T) {
 	s := newFake()
 	s.space = 10
-	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+	var log bytes.Buffer
+	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
 	f.must("write 0123456789abc", "ok")
 	f.must("fsync", "error: no space left on device")
 	f.must("fsync", "error: no space left on device")
 	f.must("read", `"0123456789abc"`)
 	wantFile(t, s, "f", "")
+	if n := strings.Count(log.String(), "committing gathered writes failed"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
 	s.set(func(s *fake) { s.space = 0 })
 	f.must("fsync", "ok")
 	wantFile(t, s, "f", "0123456789abc")
@@ -279,7 +287,7 @@ func TestWritesDuringCommit(t *testing.T) {
 // TestUnlinkedFilesLiveOn until closed, whoever unlinked them.
 func TestUnlinkedFilesLiveOn(t *testing.T) {
 	s := newFake()
-	for _, name := range []string{"clean", "dirty", "replaced", "elsewhere"} {
+	for _, name := range []string{"clean", "dirty", "replaced", "elsewhere", "synced"} {
 		s.put(name, "contents")
 	}
 	dir, m := mountAt(t, s, Options{})
@@ -291,7 +299,12 @@ func TestUnlinkedFilesLiveOn(t *testing.T) {
 	files["dirty"].must("pwrite 0 C", "ok")
 	files["elsewhere"].must("pwrite 0 C", "ok")
 	sh(t, dir, "rm $D/clean $D/dirty; echo new > $D/x; mv $D/x $D/replaced; cat $D/replaced")
-	sh(t, other, "rm $D/elsewhere")
+	synced := openFile(t, dir+"/synced", os.O_RDWR)
+	synced.must("pwrite 0 C", "ok")
+	sh(t, other, "rm $D/elsewhere $D/synced")
+	synced.must("fsync", "ok")
+	synced.must("read", `"Contents"`)
+	synced.must("close", "ok")
 	want := map[string]string{"clean": "contents", "dirty": "Contents", "replaced": "contents", "elsewhere": "Contents"}
 	for name, f := range files {
 		f.must("read", fmt.Sprintf("%q", want[name]))
@@ -326,6 +339,77 @@ func TestMapping(t *testing.T) {
 	f.must("unmap", "ok")
 	want := strings.Repeat(".", 10) + "mapped" + "...." + "later" + strings.Repeat(".", 75)
 	eventually(t, "the mapping's pages are committed", func() bool { got, _ := s.file("f"); return got == want })
+}
+
+// TestMappingDoesNotExtend a file that another mount has cut.
+func TestMappingDoesNotExtend(t *testing.T) {
+	s := newFake()
+	s.put("f", strings.Repeat(".", 8000))
+	dir, m := mountAt(t, s, Options{})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	f.must("map 8000", "ok")
+	f.must("poke 5000 mapped", "ok")
+	s.put("f", "short")
+	f.must("unmap", "ok")
+	f.must("close", "ok")
+	eventually(t, "all is committed", func() bool { return !m.fs.busy() })
+	wantFile(t, s, "f", "short")
+}
+
+// TestRenameBringsTheData: after a crash the new name is not an empty file.
+func TestRenameBringsTheData(t *testing.T) {
+	s := newFake()
+	s.put("f", "old")
+	dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f := openFile(t, dir+"/tmp", os.O_RDWR|os.O_CREATE)
+	f.must("write new", "ok")
+	sh(t, dir, "mv $D/tmp $D/f")
+	wantFile(t, s, "f", "new")
+}
+
+// TestCreateRace: a name that another mount takes between this one's lookup
+// and its create is opened as it is, or refused with O_EXCL.
+func TestCreateRace(t *testing.T) {
+	s := newFake()
+	dir, _ := mountAt(t, s, Options{})
+	race := func(s *fake) {
+		s.before = func(m []wire.Mutation) error {
+			s.before = nil
+			s.mu.Unlock()
+			s.put(m[0].At.Path, "theirs,")
+			s.mu.Lock()
+			return nil
+		}
+	}
+	s.set(race)
+	sh(t, dir, "echo -n ours >> $D/f")
+	wantFile(t, s, "f", "theirs,ours")
+	s.set(race)
+	if out, err := tryShell(t, dir, "set -C; echo ours > $D/g"); err == nil || !strings.Contains(out, "File exists") && !strings.Contains(out, "cannot overwrite") {
+		t.Fatalf("O_EXCL: %v %s", err, out)
+	}
+	wantFile(t, s, "g", "theirs,")
+}
+
+// TestStatIsNeverOlder than what was shown: a commit that ends while the
+// attributes are on their way.
+func TestStatIsNeverOlder(t *testing.T) {
+	s := newFake()
+	s.put("f", "old")
+	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	f.must("pwrite 0 longer", "ok")
+	ino := wire.Ino(s.inodeOf("f"))
+	s.set(func(s *fake) {
+		s.afterRead = func() {
+			s.set(func(s *fake) { s.afterRead = nil })
+			f.must("fsync", "ok")
+		}
+	})
+	a, err := m.fs.attr(context.Background(), wire.At{Dir: ino})
+	if err != nil || a.Size != 6 {
+		t.Fatalf("size %d, %v; it was 6 already", a.Size, err)
+	}
 }
 
 // TestSpill: a file beyond memory is gathered, read, changed and committed

@@ -71,6 +71,8 @@ func helper(args []string) int {
 			if n == 0 {
 				out = ""
 			}
+		case "exit":
+			return 0
 		case "rewind":
 			_, err = unix.Seek(fd, 0, 0)
 		}
@@ -107,6 +109,7 @@ type filer struct {
 	end func()
 
 	lines <-chan string
+	gone  <-chan struct{} // closed when it has exited
 }
 
 func openFile(t *testing.T, path string, flags int) *filer {
@@ -131,6 +134,7 @@ func startFiler(t *testing.T, cmd *exec.Cmd) *filer {
 	lines := make(chan string)
 	f.lines = lines
 	gone := make(chan struct{})
+	f.gone = gone
 	go func() {
 		defer close(gone)
 		defer close(lines)
