@@ -140,13 +140,14 @@ func TestLimitsFit(t *testing.T) {
 	}
 	// The longest request, as a prepare on a transaction stream.
 	req := Transact{Op: OpID{Seq: 1<<64 - 1}, Link: 1<<64 - 1, Lowest: 1<<64 - 1, Sent: 1<<63 - 1, Wait: 1<<63 - 1}
-	for len(Marshal(req)) < MaxTransact {
-		for range 100 {
-			req.Mutations = append(req.Mutations, Mutation{Kind: MutDeleteFile, At: At{RootIno, strings.Repeat("p", 90)}})
-		}
+	m := Mutation{Kind: MutDeleteFile, At: At{RootIno, strings.Repeat("p", 90)}}
+	for range MaxTransact/len(Marshal(m)) + 1 {
+		req.Mutations = append(req.Mutations, m)
 	}
-	for i := 0; len(Marshal(req)) > MaxTransact; i++ { // to the byte
-		req.Mutations[i].At.Path = req.Mutations[i].At.Path[:90-min(60, len(Marshal(req))-MaxTransact)]
+	for i, over := 0, len(Marshal(req))-MaxTransact; over > 0; i++ { // to the byte
+		cut := min(60, over)
+		req.Mutations[i].At.Path = m.At.Path[cut:]
+		over -= cut
 	}
 	huge := Position{1<<64 - 1, 1<<64 - 1}
 	down := Down{W: huge, ServiceTime: 1<<63 - 1, Entry: &Entry{Index: 1<<64 - 1, Kind: EntryPrepare, Tx: 1<<64 - 1, Prepare: &Prepare{
