@@ -257,7 +257,9 @@ func (c *Coordinator) journalProblem(err error) {
 	var full *journal.FullError
 	switch {
 	case err == nil:
-		c.m.JournalFull(false)
+		if c.m.JournalFull(false) {
+			c.changed.notify() // stages wait for it, too
+		}
 	case errors.As(err, &full):
 		c.m.JournalFull(true)
 		c.log.Error("the coordinator's disk is full: no change is begun", "err", err)

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tpcfs/journal"
 	"tpcfs/wire"
 )
 
@@ -74,4 +75,29 @@ func snapshotBesideConfig(t *testing.T) {
 	k.serve()
 	k.put("x", nil)
 	k.close()
+}
+
+// Contents that wait for room in the coordinator's journal go on when there is
+// some again.
+func TestStageWaitsForTheJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		k.c.post(func() { k.c.journalProblem(&journal.FullError{}) })
+		done := make(chan error, 1)
+		go func() {
+			_, err := k.stage([]byte("z"), 1)
+			done <- err
+		}()
+		synctest.Wait()
+		k.c.post(func() { k.c.journalProblem(nil) })
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Error("it waits for ever")
+		}
+		k.close()
+	})
 }

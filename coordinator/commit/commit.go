@@ -115,6 +115,7 @@ type Machine struct {
 	rd      Ready         // being gathered
 	beat    int64         // when the next heartbeat is due
 	toldW   wire.Position // last in a W record
+	told    int64         // the service time in it
 	wall    int64         // the caller's clock, nanoseconds since 1970
 	ops     map[wire.OpID]*tx
 	queue   []*Request // in the order of arrival
@@ -192,7 +193,7 @@ func New(o Options) (*Machine, error) {
 		o: o, state: o.State, epoch: o.State.Epoch, phase: Greeting,
 		ops: map[wire.OpID]*tx{}, queued: map[wire.OpID]*Request{}, byIndex: map[uint64]*tx{},
 		sessions: map[wire.SessionID]*session{}, stages: map[wire.ID]*stage{},
-		counter: 2, w: o.State.W, toldW: o.State.W, beat: o.Heartbeat,
+		counter: 2, w: o.State.W, toldW: o.State.W, told: o.State.ServiceTime, beat: o.Heartbeat,
 	}
 	c := o.State.Config
 	if c == nil {
@@ -292,8 +293,12 @@ func (m *Machine) Settled() bool {
 }
 
 // JournalFull tells whether the journal has no room for more records: while it
-// has none, nothing is put.
-func (m *Machine) JournalFull(full bool) { m.full = full }
+// has none, nothing is put. It reports whether that is news.
+func (m *Machine) JournalFull(full bool) bool {
+	news := m.full != full
+	m.full = full
+	return news
+}
 
 // Halt ends the machine for that reason; who still waits is answered.
 func (m *Machine) Halt(reason *wire.Error) { m.halt(reason) }
@@ -353,6 +358,11 @@ func (m *Machine) Ready() Ready {
 	return rd
 }
 
+// serviceTimeStep is how far, in milliseconds, service time moves without a W
+// record. The next reign tells it to sessions before any participant has
+// answered; one that is much too small makes their requests look old (S1a).
+const serviceTimeStep = 60_000
+
 // Tick tells that so many milliseconds have passed. Service time moves only
 // while writes are possible.
 func (m *Machine) Tick(ms int64) {
@@ -365,8 +375,8 @@ func (m *Machine) Tick(ms int64) {
 	}
 	m.expireRequests()
 	m.expireSessions()
-	if m.w != m.toldW {
-		m.toldW = m.w
+	if m.w != m.toldW || m.w.Epoch == m.epoch.Number && m.state.ServiceTime-m.told >= serviceTimeStep {
+		m.toldW, m.told = m.w, m.state.ServiceTime
 		m.record(&Record{Kind: RecW, W: m.w, ServiceTime: m.state.ServiceTime, Time: m.state.Time})
 	}
 	if m.now >= m.beat {

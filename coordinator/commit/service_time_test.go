@@ -1,0 +1,46 @@
+package commit
+
+import (
+	"testing"
+
+	"tpcfs/wire"
+)
+
+// A session that attaches while the participants are being greeted is told a
+// service time that its requests can carry, however long nothing was written
+// before the coordinator died (S1a).
+func TestServiceTimeAfterAnIdleReign(t *testing.T) {
+	b := newBench(t).serve()
+	b.submit(1, "x")
+	b.settle()
+	for range 40 * 60 {
+		b.m.Tick(1000)
+		b.run()
+		b.handle("a", "b", "c")
+	}
+	b.sync()
+	at := b.m.Attach(alice).ServiceTime
+	b.start()
+	early := b.m.Attach(alice).ServiceTime
+	if at-early > wire.ServiceTimeHold/5 {
+		t.Errorf("service time is %d s, a new reign begins with %d s", at/1000, early/1000)
+	}
+}
+
+// Nothing is said of W before it is in this epoch: it would end the bootstrap (P8).
+func TestNoWBeforeItsEpoch(t *testing.T) {
+	b := newBench(t)
+	b.greet("a", "b", "c")
+	b.sync()
+	b.all("a", "b", "c")
+	b.all("a", "b") // c has not handled OPEN
+	if b.m.Phase() != Serving {
+		t.Fatalf("phase %d", b.m.Phase())
+	}
+	b.m.Tick(10 * serviceTimeStep)
+	b.run()
+	b.sync()
+	if b.start(); b.m.state.Root == nil {
+		t.Error("the bootstrap is taken for done")
+	}
+}
