@@ -134,6 +134,7 @@ func Open(o Options) (*Participant, error) {
 	p.writer = journal.NewWriter(r.log, p.onSynced)
 	r.view.room = func() bool { s := p.writer.Stats(); return s.Spares > 0 || s.SpareError == "" }
 	p.owner = newOwner(r.machine, position, stats)
+	p.free = p.store.Stats().Free
 	p.log.Info("participant recovered", "dir", o.Dir, "storage", p.store.UUID(), "epoch", p.m.Fence().Number,
 		"position", position, "w", p.m.W(), "in_doubt", p.m.InDoubt(), "replayed", r.replayed)
 	go p.run()
@@ -215,8 +216,7 @@ func (p *Participant) storeError(err error) error {
 	if err == nil {
 		return nil
 	}
-	var fatal *store.FatalError
-	if errors.As(err, &fatal) || p.store.Failed() != nil || p.store.Damaged() != "" {
+	if p.store.Failed() != nil || p.store.Damaged() != "" {
 		p.onSynced(0, err)
 		return errStopping
 	}

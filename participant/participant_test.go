@@ -123,7 +123,7 @@ func TestFailedSyncEndsWithoutVoting(t *testing.T) {
 // A sync of a staged object that fails is as fatal.
 func TestFailedStageSyncEnds(t *testing.T) {
 	fsys := forget.New(1)
-	r := newRig(t, fsys, nil)
+	r := newRig(t, fsys, func(o *Options) { o.Heartbeat = time.Hour })
 	r.begin(1)
 	fsys.SetHook(func(op forget.Op) error {
 		if op.Kind == forget.Sync && strings.Contains(op.Name, "objects") {
@@ -332,6 +332,9 @@ func TestStages(t *testing.T) {
 	if err := stage(wire.StageRequest{Epoch: r.epoch, ID: id(6), Size: -1}, &pieces{data: data}); err != nil {
 		t.Errorf("a stage without a size: %v", err)
 	}
+	if _, err := r.stage(2, data); err != nil {
+		t.Errorf("what had failed is in the way: %v", err)
+	}
 	s, err := r.stage(7, data)
 	if err != nil {
 		t.Fatal(err)
@@ -392,6 +395,44 @@ func TestStageOverCrashAndSweep(t *testing.T) {
 	}
 	r3.greet(3)
 	r3.wantFile("f", string(data))
+}
+
+// What a coordinator that has died left unconsumed goes at the next OPEN, also
+// where the participant has lived on.
+func TestSweepInOneProcess(t *testing.T) {
+	r := newRig(t, forget.New(5), nil)
+	r.begin(1)
+	data := make([]byte, 300_000)
+	taken, err := r.stage(2, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := r.stage(3, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want(r.prepare(4, nil, stagedOf("f", taken)), wire.VoteYes)
+	r.greet(2)
+	r.send(configEntry(2))
+	r.send(&wire.Entry{Kind: wire.EntryCommit, Tx: wire.MakeID(1, 4)})
+	r.send(&wire.Entry{Kind: wire.EntryOpen})
+	young, err := r.stage(5, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantFile("f", string(data))
+	if err := r.p.Close(); err != nil { // waits for the sweep
+		t.Fatal(err)
+	}
+	r2 := newRig(t, r.fs, nil)
+	if _, _, ok := r2.p.store.Staged(left.ID); ok {
+		t.Error("a stage of an older epoch was not swept")
+	}
+	if _, _, ok := r2.p.store.Staged(young.ID); !ok {
+		t.Error("a stage of this epoch was swept")
+	}
+	r2.greet(3)
+	r2.wantFile("f", string(data))
 }
 
 // Two processes on one directory: the second is refused.

@@ -101,8 +101,8 @@ func (r *recovered) redo(o *Options, lsn journal.LSN, record []byte) error {
 		}
 		return err
 	}
-	if !r.store.NeedCheckpoint() {
-		return nil
+	if !r.store.TableFull() || !r.store.NeedCheckpoint() {
+		return nil // the owner's first checkpoint will do
 	}
 	ck, err := r.store.Freeze(lsn, r.machine.Snapshot())
 	if err != nil {
