@@ -45,7 +45,9 @@ type verdict struct {
 func (w *world) decided(p *member, r *vote.Ready) {
 	tx := r.Commit
 	if tx == nil {
-		tx = r.Abort
+		if tx = r.Abort; tx != nil {
+			w.reach(reachMixed)
+		}
 	}
 	if tx == nil {
 		return
@@ -77,6 +79,12 @@ func (w *world) answered(o *op) {
 		return
 	}
 	w.honest(o)
+	switch {
+	case o.fate == unknown:
+		w.reach(reachUnknown)
+	case o.fate == refused && o.err.Code == wire.CodeConflict:
+		w.reach(reachConflict)
+	}
 	if o.fate == refused && o.err.Code == wire.CodeConflict && !o.excused {
 		w.conflictHasReason(o)
 	}

@@ -408,21 +408,29 @@ type readAnswer struct {
 	data  []byte
 }
 
+// readable are the links that a read may go by: mirrors Coordinator.pick. There
+// are none before the coordinator has a read point (P5).
+func (c *reign) readable() []*conn {
+	if c.readPoint == 0 && c.w.broken != readsBeforeOpen {
+		return nil
+	}
+	var list []*conn
+	for _, k := range c.conns {
+		if k != nil && k.opened && !k.cut {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
 // ask mirrors Coordinator.Read: a linked member at random, with the read point
 // of now (P5).
-func (cl *client) ask(o *op, member int) {
-	c := cl.c
-	point := c.m.ReadPoint()
-	if cl.w.broken == readsBeforeOpen && point == 0 {
-		point = 1
-	}
-	k := c.conns[member]
-	if k == nil || !k.opened || k.cut || point == 0 {
-		return
-	}
-	o.call = &readCall{o: o, c: c, k: k, index: point}
+func (cl *client) ask(o *op) {
+	links := cl.c.readable()
+	k := links[cl.w.rng.IntN(len(links))]
+	o.call = &readCall{o: o, c: cl.c, k: k, index: cl.c.readPoint}
 	k.reads = append(k.reads, o.call)
-	cl.w.tracef("client %d reads (op %d: %s) at P%d, position %d", cl.n, o.num, o.words(), member, point)
+	cl.w.tracef("client %d reads (op %d: %s) at P%d, position %d", cl.n, o.num, o.words(), k.member.i, o.call.index)
 }
 
 // lost makes the client ask again.

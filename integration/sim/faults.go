@@ -31,7 +31,7 @@ var FaultNames = [faults]string{
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
-	faultVanish: 1, faultZombie: 4, faultBackup: 3, faultSync: 3, faultFull: 3, faultCheckpoint: 10, faultLong: 1,
+	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultCheckpoint: 10, faultLong: 1,
 }
 
 // Rare things that a strong simulator has to reach.
@@ -41,7 +41,7 @@ const (
 	reachBackupFound        // an old backup was found out (P13)
 	reachFatal              // a participant has ended by itself (P12)
 	reachDup                // a retry was answered by DUP (G5)
-	reachMixed              // some voted YES, some NO
+	reachMixed              // a participant drops what it had prepared
 	reachUnknown            // a client was told "unknown"
 	reachConflict           // ... "conflict"
 	reaches
@@ -49,7 +49,7 @@ const (
 
 // ReachNames are those of Report.Reached.
 var ReachNames = [reaches]string{
-	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "mixed votes", "unknown outcomes", "conflicts",
+	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -162,7 +162,7 @@ func (p *member) choices() {
 		w.may1(stepJournal, i, 0, fast)
 	}
 	if p.needsQuiet() {
-		w.may1(stepQuiet, i, 0, max(1, fast/4))
+		w.may1(stepQuiet, i, 0, max(1, fast/8))
 	}
 	if p.ck != nil {
 		w.may1(stepCheckpoint, i, 0, max(1, fast/2))
@@ -243,7 +243,7 @@ func (cl *client) choices() {
 		}
 	}
 	if !w.settling && len(cl.ops) < 2 && len(w.ops) < w.maxOps {
-		w.may1(stepBegin, cl.n, 0, 4)
+		w.may1(stepBegin, cl.n, 0, 6)
 	}
 	for at, o := range cl.ops {
 		switch {
@@ -251,7 +251,9 @@ func (cl *client) choices() {
 			w.may1(stepHear, cl.n, at, 8)
 		case cl.c == nil || o.attempt != nil || o.stage != nil || o.call != nil:
 		case o.id.Seq == 0:
-			w.may1(stepAsk, cl.n, at, 8)
+			if len(cl.c.readable()) > 0 {
+				w.may1(stepAsk, cl.n, at, 8)
+			}
 		default:
 			w.may1(stepSend, cl.n, at, 8)
 		}

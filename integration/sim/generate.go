@@ -29,7 +29,7 @@ func (cl *client) newOp(rng *rand.Rand) *op {
 	o.id = wire.OpID{Session: cl.session, Seq: cl.seq}
 	w.byID[o.id] = o
 	n := 1
-	if rng.IntN(4) == 0 {
+	if rng.IntN(5) == 0 {
 		n = 2 + rng.IntN(3)
 	}
 	o.staged = make([][]byte, n)
@@ -42,7 +42,7 @@ func (cl *client) newOp(rng *rand.Rand) *op {
 
 // at names a file by its path, now and then from a directory's inode.
 func (cl *client) at(rng *rand.Rand) wire.At {
-	p := cl.w.paths[rng.IntN(len(cl.w.paths))]
+	p := cl.w.paths[min(rng.IntN(len(cl.w.paths)), rng.IntN(len(cl.w.paths)))] // the first ones more often
 	if rng.IntN(8) == 0 && len(cl.dirs) > 0 {
 		return wire.At{Dir: cl.dirs[rng.IntN(len(cl.dirs))], Path: []string{"a", "b", "e", "e/a"}[rng.IntN(4)]}
 	}
@@ -52,18 +52,18 @@ func (cl *client) at(rng *rand.Rand) wire.At {
 func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	m := wire.Mutation{At: cl.at(rng), Mode: []uint32{0o644, 0o600, 0o755}[rng.IntN(3)]}
 	switch n := rng.IntN(100); {
-	case n < 45:
+	case n < 50:
 		m.Kind = wire.MutWriteFile
-		m.Create = []wire.CreateMode{wire.MayExist, wire.MayExist, wire.MayExist, wire.MustExist, wire.MustNotExist}[rng.IntN(5)]
+		m.Create = []wire.CreateMode{wire.MustExist, wire.MustNotExist, 3: wire.MayExist, 9: wire.MayExist}[rng.IntN(10)]
 		cl.content(rng, o, &m, i)
-	case n < 57:
+	case n < 60:
 		m.Kind = wire.MutDeleteFile
-	case n < 71:
+	case n < 74:
 		m.Kind = wire.MutMkdir
 		if rng.IntN(3) > 0 {
 			m.At = wire.At{Dir: wire.RootIno, Path: []string{"d", "e", "d/e"}[rng.IntN(3)]}
 		}
-	case n < 76:
+	case n < 78:
 		m.Kind = wire.MutRmdir
 	case n < 87:
 		m.Kind, m.To = wire.MutRename, cl.at(rng)

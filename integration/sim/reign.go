@@ -27,6 +27,8 @@ type reign struct {
 	stages  []*stageJob // complete at all members, or failed
 	closing bool
 	over    bool // the process has ended
+	// readPoint is stored before the replies of the same turn are given (P5).
+	readPoint uint64
 
 	// ledger.go
 	waiting  []waiting
@@ -99,8 +101,8 @@ func (c *reign) carryOut(rd commit.Ready) {
 	if rd.Stop != nil {
 		c.w.tracef("C%d stops: %v", c.epoch.Number, rd.Stop)
 	}
-	if c.w.broken == replyBeforePut {
-		c.reply(rd.Replies)
+	if c.w.broken != replyBeforePut || len(rd.Replies) == 0 {
+		c.readPoint = c.m.ReadPoint()
 	}
 	for i := range rd.Sends {
 		s := &rd.Sends[i]

@@ -240,6 +240,9 @@ func (w *world) startReign() {
 		return
 	}
 	c.suspect, c.beyond = w.restored, w.fencedBeyond(c.epoch.Number)
+	if c.suspect {
+		w.stray = max(w.stray, c.epoch.Number)
+	}
 	w.cur = c
 	w.tracef("C%d starts%s", c.epoch.Number, map[bool]string{true: " on a restored backup"}[c.suspect])
 }

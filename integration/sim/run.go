@@ -130,7 +130,7 @@ func (w *world) take(s Step) {
 
 // someOps is how many operations of the disk a task goes on: often all.
 func (w *world) someOps() int {
-	if w.chance(2) {
+	if !w.chance(3) {
 		return -1
 	}
 	return 1 + w.upTo(3)
@@ -244,7 +244,7 @@ func (w *world) clientStep(what what, cl *client, b int) {
 	case stepHear:
 		cl.hears(cl.ops[b])
 	case stepAsk:
-		cl.ask(cl.ops[b], w.rng.IntN(len(w.members)))
+		cl.ask(cl.ops[b])
 	default: // stepSend
 		o := cl.ops[b]
 		for i, data := range o.staged {
@@ -297,7 +297,7 @@ func (w *world) hostFault(f, n int) {
 		w.tracef("%s LOSES POWER", h.name)
 		w.lostPower(h)
 		if h == w.coordinator && w.truth == nil && w.chance(2) {
-			w.backup = h.fs.Crash(w.rng)
+			w.backup = h.fs.Crash(w.rng) // all of it is durable: a copy
 			h.fs.Restart()
 			w.tracef("its disk is backed up")
 		}

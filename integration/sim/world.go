@@ -19,6 +19,7 @@ type Options struct {
 	Script []Step
 
 	broken rule
+	tune   func(*profile)
 }
 
 // Step is one step of a schedule: what, who, and the seed of what happens in it.
@@ -49,7 +50,7 @@ type rule uint8
 
 const (
 	nothing                 rule = iota
-	replyBeforePut               // P3: reply, then put COMMIT
+	replyBeforePut               // P3, P5: a reply is given before reads know of its COMMIT
 	readAtOnce                   // P5: the participant answers before its stream is there
 	readsBeforeOpen              // P5: reads are served before recovery is over
 	voteBeforeSync               // P2: YES leaves before its record is durable
@@ -79,7 +80,8 @@ type world struct {
 	// state while a backup takes its place.
 	backup   *forget.FS
 	truth    *forget.FS
-	restored bool // the disk is a backup's that has not proved itself
+	restored bool   // the disk is a backup's that has not proved itself
+	stray    uint64 // the greatest epoch that was begun on a backup
 
 	// What this schedule is like.
 	profile
@@ -132,6 +134,9 @@ func newWorld(seed uint64, o *Options) *world {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	w.rng = rng
 	w.profile = newProfile(rng)
+	if o.tune != nil {
+		o.tune(&w.profile)
+	}
 	for i := range 3 {
 		name := fmt.Sprintf("P%d", i)
 		w.members = append(w.members, &member{host: newHost(name, rng), w: w, i: i, fences: map[uint64]bool{}})
@@ -152,7 +157,7 @@ func newProfile(rng *rand.Rand) profile {
 		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 1000, 5000}[rng.IntN(4)], warm: rng.IntN(8) > 0,
 		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0,
 		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)],
-		maxOps: 4 + rng.IntN(24), faultShare: []int{0, 20, 60, 120}[rng.IntN(4)],
+		maxOps: 6 + rng.IntN(30), faultShare: []int{0, 10, 20, 40, 80}[rng.IntN(5)],
 	}
 	p.paths = paths[:[]int{1, 3, 6, len(paths)}[rng.IntN(4)]]
 	for i := range p.speed {
@@ -226,7 +231,7 @@ func (w *world) stopHasReason(c *reign, zombie bool, why *wire.Error) {
 		w.reach(reachZombieStops)
 	case c.suspect && old:
 		w.reach(reachBackupFound)
-	case c.beyond && old: // a backup had more starts than the truth: the next one is higher
+	case old && c.epoch.Number <= w.stray: // a backup had as many starts as the truth: a later one is higher
 	case why.Code == wire.CodeIO && c.host.hurt:
 	default:
 		w.violate("stop", "C%d stops: %v", c.epoch.Number, why)
