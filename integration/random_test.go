@@ -118,6 +118,8 @@ func (w *worker) settle(what, name string, err error, v value) error {
 			return fmt.Errorf("worker %d: %s %s: given up, though it waits for ever: %w", w.n, what, name, err)
 		}
 		w.failed[code]++
+	case wire.CodeConflict: // a coordinator that crashed in between; nothing changed
+		w.failed[code]++
 	default:
 		return fmt.Errorf("worker %d: %s %s, which holds %v: %w", w.n, what, name, w.own[name], err)
 	}
