@@ -164,10 +164,9 @@ func (s *Store) kill(id wire.ID, size int64) {
 	s.active.dead = append(s.active.dead, id)
 }
 
-// Sweep removes the objects that an earlier process has left: those that
-// neither rows, nor keep (undecided PREPAREs, and what else the caller knows to
-// be of use), nor stages of this process name. It is called after OPEN, and may
-// run beside all else.
+// Sweep removes the objects that are of no use any more: those that neither
+// rows, nor keep (whatever a prepare has named or may name yet), nor stages
+// being written name. It is called after OPEN, and may run beside all else.
 func (s *Store) Sweep(keep func(wire.ID) bool) error {
 	for i := range s.format.dirs {
 		dir := s.path(objectsName, dirName(i))
@@ -195,7 +194,8 @@ func (s *Store) sweepSome(dir string, entries []disk.Entry, keep func(wire.ID) b
 		id := wire.ID(n)
 		// What is known goes to a row before it is known no more: looked for in
 		// this order, it is not missed.
-		if _, known := s.objects.get(id); known || keep(id) {
+		info, known := s.objects.get(id)
+		if known && info.state != stateStaged || keep(id) {
 			continue
 		}
 		gone = append(gone, id)
@@ -219,6 +219,7 @@ func (s *Store) sweepSome(dir string, entries []disk.Entry, keep func(wire.ID) b
 	for _, id := range sweep {
 		s.log.Info("removing an object that nothing names", "object", id)
 		s.unlink(id)
+		s.objects.settle(id, stateStaged)
 	}
 	return nil
 }

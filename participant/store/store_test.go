@@ -1114,7 +1114,7 @@ func TestChangesBound(t *testing.T) {
 func TestSweep(t *testing.T) {
 	f := real(t)
 	ino := f.create("a", fill(100_000, 1))
-	keep := f.stage(fill(100, 1))
+	keep, left := f.stage(fill(100, 1)), f.stage(fill(100, 2))
 	open, err := f.NewStage(77)
 	if err != nil {
 		t.Fatal(err)
@@ -1130,7 +1130,7 @@ func TestSweep(t *testing.T) {
 	if err := os.WriteFile(kept, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Sweep(func(id wire.ID) bool { return id == 500 }); err != nil {
+	if err := f.Sweep(func(id wire.ID) bool { return id == 500 || id == keep.ID }); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{foreign, kept, f.objectFile(ino), f.objectPath(keep.ID), f.objectPath(77)} {
@@ -1140,6 +1140,12 @@ func TestSweep(t *testing.T) {
 	}
 	if _, err := os.Stat(stray); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a stray object: %v", err)
+	}
+	if _, _, ok := f.Staged(left.ID); ok {
+		t.Error("a stage that nobody can name any more is still there")
+	}
+	if _, err := os.Stat(f.objectPath(left.ID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its object: %v", err)
 	}
 	open.Discard()
 }
