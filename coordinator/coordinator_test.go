@@ -505,7 +505,7 @@ func TestWaitsForAll(t *testing.T) {
 		k.open()
 		synctest.Wait()
 		k.attach()
-		s, err := k.c.Status(ctx)
+		s, err := k.c.Status(ctx, wire.StatusRequest{})
 		if err != nil || s.Serving || strings.Join(s.WaitsFor, " ") != "c" {
 			t.Errorf("%+v, %v", s, err)
 		}
@@ -580,7 +580,7 @@ func TestSilentParticipant(t *testing.T) {
 		if d := time.Since(began); d < time.Second || d > 1100*time.Millisecond {
 			t.Errorf("unknown after %v", d)
 		}
-		if s, _ := k.c.Status(ctx); len(s.InDoubt) != 1 || strings.Join(s.InDoubt[0].Missing, " ") != "b" {
+		if s, _ := k.c.Status(ctx, wire.StatusRequest{}); len(s.InDoubt) != 1 || strings.Join(s.InDoubt[0].Missing, " ") != "b" {
 			t.Errorf("%+v", s.InDoubt)
 		}
 		time.Sleep(2500 * time.Millisecond)
@@ -714,7 +714,7 @@ func TestStatus(t *testing.T) {
 		k := newCluster(t).serve()
 		k.put("x", nil)
 		time.Sleep(time.Second)
-		s, err := k.c.Status(ctx)
+		s, err := k.c.Status(ctx, wire.StatusRequest{})
 		if err != nil || !s.Serving || s.W != s.Last || s.Sessions != 1 || s.Members[0].State != stateInSync || s.Members[1].Replica.Storage != k.nodes[1].storage {
 			t.Errorf("%+v, %v", s, err)
 		}
@@ -727,7 +727,7 @@ func TestStatus(t *testing.T) {
 			k.nodes[0].onStatus = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 		})
 		began := time.Now()
-		s, err = k.c.Status(ctx)
+		s, err = k.c.Status(ctx, wire.StatusRequest{})
 		if err != nil || time.Since(began) > 600*time.Millisecond || s.Members[0].Replica != nil || s.Members[1].Replica == nil {
 			t.Errorf("%+v, %v after %v", s, err, time.Since(began))
 		}
@@ -737,7 +737,7 @@ func TestStatus(t *testing.T) {
 			t.Errorf("%+v, %v", f, err)
 		}
 		k.close()
-		s, err = k.c.Status(ctx)
+		s, err = k.c.Status(ctx, wire.StatusRequest{})
 		if err != nil || s.Serving || s.Problem == "" {
 			t.Errorf("%+v, %v", s, err)
 		}

@@ -386,7 +386,7 @@ func (l *nodeLink) Unstage(_ context.Context, _ wire.Epoch, ids []wire.ID) error
 	return nil
 }
 
-func (l *nodeLink) Status(ctx context.Context) (wire.ReplicaStatus, error) {
+func (l *nodeLink) Status(ctx context.Context, _ wire.StatusRequest) (wire.ReplicaStatus, error) {
 	n := l.n
 	n.mu.Lock()
 	hook := n.onStatus

@@ -8,16 +8,24 @@ import (
 	"tpcfs/wire"
 )
 
-// Status implements wire.Service. It waits for nobody longer than StatusWait.
-func (c *Coordinator) Status(ctx context.Context) (wire.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.o.StatusWait)
+// digestTime is how long Status waits for digests where they are asked for.
+const digestTime = time.Minute
+
+// Status implements wire.Service. It waits for nobody longer than StatusWait,
+// for digests digestTime.
+func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.Status, error) {
+	wait := c.o.StatusWait
+	if req.Digest {
+		wait = digestTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	answer := make(chan wire.Status, 1)
 	if !c.ask(ctx, func() { answer <- c.m.Status() }) {
 		return wire.Status{Cluster: c.cluster, Epoch: c.epoch, Problem: c.gone(ctx, "status").Error()}, nil
 	}
 	s := <-answer
-	replicas := c.replicas(ctx)
+	replicas := c.replicas(ctx, req, wait)
 	for i := range s.Members {
 		m := &s.Members[i]
 		m.State, m.Error = c.peers[i].get()
@@ -34,8 +42,8 @@ type replicaAnswer struct {
 	err    error
 }
 
-// replicas asks all linked participants how they are, at once.
-func (c *Coordinator) replicas(ctx context.Context) []replicaAnswer {
+// replicas asks all linked participants how they are, at once, and waits so long for each.
+func (c *Coordinator) replicas(ctx context.Context, req wire.StatusRequest, wait time.Duration) []replicaAnswer {
 	type numbered struct {
 		i int
 		replicaAnswer
@@ -48,9 +56,10 @@ func (c *Coordinator) replicas(ctx context.Context) []replicaAnswer {
 			continue
 		}
 		started := c.crew.start(func() { // may outlive this call, not the link
-			ctx, cancel := context.WithTimeout(l.ctx, c.o.StatusWait)
+			asking, cancel := context.WithTimeout(l.ctx, wait)
 			defer cancel()
-			st, err := l.replica.Status(ctx)
+			defer context.AfterFunc(ctx, cancel)()
+			st, err := l.replica.Status(asking, req)
 			if err != nil {
 				answers <- numbered{i, replicaAnswer{nil, err}}
 				return
@@ -125,7 +134,7 @@ func (c *Coordinator) fullest(ctx context.Context) (wire.Statfs, bool) {
 	defer cancel()
 	found := false
 	var s wire.Statfs
-	for _, a := range c.replicas(ctx) {
+	for _, a := range c.replicas(ctx, wire.StatusRequest{}, c.o.StatusWait) {
 		if a.status == nil {
 			continue
 		}

@@ -258,7 +258,7 @@ func (r *rig) wantNone(name string) {
 
 func (r *rig) digest() string {
 	r.t.Helper()
-	st, err := r.p.Status(context.Background())
+	st, err := r.p.Status(context.Background(), wire.StatusRequest{Digest: true})
 	if err != nil || st.Digest == "" {
 		r.t.Fatalf("no digest: %v, %+v", err, st)
 	}

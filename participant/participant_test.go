@@ -525,7 +525,7 @@ func TestCloseEndsWaits(t *testing.T) {
 	if _, err := r.tryGreet(2); wire.CodeOf(err) != wire.CodeUnavailable {
 		t.Errorf("a greeting: %v", err)
 	}
-	if _, err := r.p.Status(context.Background()); wire.CodeOf(err) != wire.CodeUnavailable {
+	if _, err := r.p.Status(context.Background(), wire.StatusRequest{}); wire.CodeOf(err) != wire.CodeUnavailable {
 		t.Errorf("a status: %v", err)
 	}
 	if _, err := r.stage(2, []byte("x")); wire.CodeOf(err) != wire.CodeUnavailable {

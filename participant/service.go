@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"tpcfs/wire"
 	"tpcfs/wire/failpoint"

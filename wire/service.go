@@ -36,7 +36,7 @@ type Service interface {
 	// Statfs tells the space left.
 	Statfs(ctx context.Context) (Statfs, error)
 	// Status tells how the cluster does; it answers also while nothing else is served.
-	Status(ctx context.Context) (Status, error)
+	Status(ctx context.Context, req StatusRequest) (Status, error)
 }
 
 // Replica is a participant's service, as its coordinator uses it. Every error
@@ -53,7 +53,7 @@ type Replica interface {
 	// Unstage drops staged objects that no prepare will consume.
 	Unstage(ctx context.Context, epoch Epoch, stages []ID) error
 	// Status tells of the participant itself.
-	Status(ctx context.Context) (ReplicaStatus, error)
+	Status(ctx context.Context, req StatusRequest) (ReplicaStatus, error)
 	// Close ends the connection, not the participant.
 	Close() error
 }
@@ -91,6 +91,13 @@ type Statfs struct {
 	// ServiceTime, in milliseconds: a client that was idle asks for it, so
 	// that Transact.Sent is not too old (S1a).
 	ServiceTime int64 `cbor:"4,keyasint,omitempty"`
+}
+
+// StatusRequest asks for a status.
+type StatusRequest struct {
+	// Digest asks for ReplicaStatus.Digest too, which reads all metadata and
+	// holds checkpoints back meanwhile.
+	Digest bool `cbor:"1,keyasint,omitempty"`
 }
 
 // Status is how a cluster does.
@@ -147,6 +154,6 @@ type ReplicaStatus struct {
 	Free         uint64   `cbor:"10,keyasint" json:"free"` // bytes left to files
 	Files        uint64   `cbor:"11,keyasint" json:"files"`
 	// Digest is the SHA-256 of all metadata rows and contents checksums, made
-	// only when nothing is in doubt; equal on replicas at one position.
+	// on request and only when nothing is in doubt; equal on replicas at one position.
 	Digest string `cbor:"12,keyasint,omitempty" json:"digest,omitempty"`
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tpcfs/wire"
 	"tpcfs/wire/client"
 	"tpcfs/wire/rpc"
 )
@@ -75,7 +76,7 @@ func (a *app) connect(ctx context.Context, command string, f clientFlags) (*clie
 func (a *app) sayWaiting(ctx context.Context, addr string) {
 	ctx, cancel := context.WithTimeout(ctx, progressAfter)
 	defer cancel()
-	st, err := askStatus(ctx, addr, rpc.DialOptions{})
+	st, err := askStatus(ctx, addr, rpc.DialOptions{}, wire.StatusRequest{})
 	switch {
 	case ctx.Err() == nil && err != nil:
 		fmt.Fprintf(a.err, "tpcfs: waiting for the coordinator (is `tpcfs up` running?): %v\n", err)

@@ -133,7 +133,7 @@ func (c *Cluster) Status(ctx context.Context) (wire.Status, error) {
 	if err != nil {
 		return wire.Status{}, err
 	}
-	st, err := conn.Status(ctx)
+	st, err := conn.Status(ctx, wire.StatusRequest{Digest: true})
 	return st, errors.Join(err, conn.Close())
 }
 
@@ -148,7 +148,7 @@ func (c *Cluster) WaitPrepared(ctx context.Context, name string) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		st, err := r.Status(ctx)
+		st, err := r.Status(ctx, wire.StatusRequest{})
 		if err != nil {
 			return err
 		}

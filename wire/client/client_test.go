@@ -103,7 +103,7 @@ func TestFiles(t *testing.T) {
 	if got, err := c.Statfs(ctx); err != nil || got.Total != 100 {
 		t.Fatal(got, err)
 	}
-	if got, err := c.Status(ctx); err != nil || !got.Serving {
+	if got, err := c.Status(ctx, wire.StatusRequest{}); err != nil || !got.Serving {
 		t.Fatal(got, err)
 	}
 	must(c.Close())

@@ -189,7 +189,7 @@ func (c *fakeConn) Statfs(ctx context.Context) (wire.Statfs, error) {
 	return wire.Statfs{Total: 100, ServiceTime: c.f.now}, nil
 }
 
-func (c *fakeConn) Status(ctx context.Context) (wire.Status, error) {
+func (c *fakeConn) Status(ctx context.Context, _ wire.StatusRequest) (wire.Status, error) {
 	if _, err := c.before(ctx, "status", false); err != nil {
 		return wire.Status{}, err
 	}

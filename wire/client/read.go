@@ -296,14 +296,14 @@ func (c *Client) Statfs(ctx context.Context) (wire.Statfs, error) {
 
 // Status tells how the cluster does. It needs no session, and answers also
 // while the coordinator waits for participants.
-func (c *Client) Status(ctx context.Context) (wire.Status, error) {
+func (c *Client) Status(ctx context.Context, req wire.StatusRequest) (wire.Status, error) {
 	o, err := c.begin(ctx)
 	if err != nil {
 		return wire.Status{}, err
 	}
 	defer o.end()
 	for {
-		status, err := o.status()
+		status, err := o.status(req)
 		var e *wire.Error
 		if err == nil || errors.As(err, &e) && !e.Lost {
 			return status, err
@@ -315,7 +315,7 @@ func (c *Client) Status(ctx context.Context) (wire.Status, error) {
 }
 
 // status asks by the session's link, or without one by a connection of its own.
-func (o *operation) status() (wire.Status, error) {
+func (o *operation) status(req wire.StatusRequest) (wire.Status, error) {
 	c := o.c
 	ctx, cancel := o.bounded(answerGrace)
 	defer cancel()
@@ -323,7 +323,7 @@ func (o *operation) status() (wire.Status, error) {
 	l := c.current
 	c.mu.Unlock()
 	if l != nil {
-		status, err := l.conn.Status(ctx)
+		status, err := l.conn.Status(ctx, req)
 		if err != nil {
 			o.lostLink(l, err)
 		}
@@ -334,5 +334,5 @@ func (o *operation) status() (wire.Status, error) {
 		return wire.Status{}, err
 	}
 	defer conn.Close() // it has served
-	return conn.Status(ctx)
+	return conn.Status(ctx, req)
 }

@@ -279,7 +279,7 @@ func (o *operation) serviceTime(l *link) int64 {
 	ms := fs.ServiceTime
 	if err != nil || ms == 0 {
 		var status wire.Status
-		status, err = l.conn.Status(ctx)
+		status, err = l.conn.Status(ctx, wire.StatusRequest{})
 		ms = status.ServiceTime
 	}
 	if err == nil {

@@ -71,7 +71,7 @@ func (c *call) service(m message) bool {
 	case wire.FrameStatfs:
 		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.Statfs, error) { return s.Statfs(ctx) })
 	case wire.FrameStatus:
-		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.Status, error) { return s.Status(ctx) })
+		return unary(c, m, s.Status)
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:
@@ -93,7 +93,7 @@ func (c *call) replica(m message) bool {
 			return wire.Nothing{}, r.Unstage(ctx, u.Epoch, u.Stages)
 		})
 	case wire.FrameReplicaStatus:
-		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.ReplicaStatus, error) { return r.Status(ctx) })
+		return unary(c, m, r.Status)
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:

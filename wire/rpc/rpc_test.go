@@ -110,7 +110,7 @@ func (f fakeService) Stage(ctx context.Context, _ wire.SessionID, req wire.Stage
 	return f.stageAny(ctx, req, pieces)
 }
 
-func (f fakeService) Status(context.Context) (wire.Status, error) {
+func (f fakeService) Status(context.Context, wire.StatusRequest) (wire.Status, error) {
 	return wire.Status{Serving: true}, nil
 }
 
@@ -124,7 +124,7 @@ func (f fakeReplica) Stage(ctx context.Context, req wire.StageRequest, pieces wi
 	return f.stageAny(ctx, req, pieces)
 }
 
-func (f fakeReplica) Status(context.Context) (wire.ReplicaStatus, error) {
+func (f fakeReplica) Status(context.Context, wire.StatusRequest) (wire.ReplicaStatus, error) {
 	return wire.ReplicaStatus{Files: 4}, nil
 }
 
@@ -253,7 +253,7 @@ func callService(t *testing.T, addr string) {
 		if got, err := c.Statfs(ctx); err != nil || got.Total != 3 {
 			t.Fatal(got, err)
 		}
-		if got, err := c.Status(ctx); err != nil || !got.Serving {
+		if got, err := c.Status(ctx, wire.StatusRequest{}); err != nil || !got.Serving {
 			t.Fatal(got, err)
 		}
 	}
@@ -277,7 +277,7 @@ func callReplica(t *testing.T, addr string) {
 		if err := c.Unstage(ctx, wire.Epoch{}, []wire.ID{1}); wire.CodeOf(err) != wire.CodeStaleEpoch {
 			t.Fatal(err)
 		}
-		if got, err := c.Status(ctx); err != nil || got.Files != 4 {
+		if got, err := c.Status(ctx, wire.StatusRequest{}); err != nil || got.Files != 4 {
 			t.Fatal(got, err)
 		}
 	}

@@ -85,8 +85,8 @@ func (s *serviceStub) Statfs(ctx context.Context) (reply wire.Statfs, err error)
 	return reply, s.ask(ctx, request{kind: wire.FrameStatfs, header: wire.Nothing{}, reserved: true}, &reply)
 }
 
-func (s *serviceStub) Status(ctx context.Context) (reply wire.Status, err error) {
-	return reply, s.ask(ctx, request{kind: wire.FrameStatus, header: wire.Nothing{}, reserved: true}, &reply)
+func (s *serviceStub) Status(ctx context.Context, req wire.StatusRequest) (reply wire.Status, err error) {
+	return reply, s.ask(ctx, request{kind: wire.FrameStatus, header: req, reserved: true}, &reply)
 }
 
 type replicaStub struct{ *link }
@@ -121,8 +121,8 @@ func (r *replicaStub) Unstage(ctx context.Context, epoch wire.Epoch, stages []wi
 	return r.ask(ctx, request{kind: wire.FrameUnstage, header: wire.Unstage{Epoch: epoch, Stages: stages}}, &wire.Nothing{})
 }
 
-func (r *replicaStub) Status(ctx context.Context) (reply wire.ReplicaStatus, err error) {
-	return reply, r.ask(ctx, request{kind: wire.FrameReplicaStatus, header: wire.Nothing{}, reserved: true}, &reply)
+func (r *replicaStub) Status(ctx context.Context, req wire.StatusRequest) (reply wire.ReplicaStatus, err error) {
+	return reply, r.ask(ctx, request{kind: wire.FrameReplicaStatus, header: req, reserved: true}, &reply)
 }
 
 // request is one call's first message.
