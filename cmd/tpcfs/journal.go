@@ -92,7 +92,7 @@ func reportText(r journal.Report) string {
 			fmt.Fprintf(&b, "\n  %s: spare", s.File)
 			continue
 		}
-		fmt.Fprintf(&b, "\n  %s: records %d to %d in %d blocks, %s, compressed to %s", s.File, s.First, s.Last, s.Blocks,
+		fmt.Fprintf(&b, "\n  %s: records %d to %d in %d blocks, %s in %s on disk", s.File, s.First, s.Last, s.Blocks,
 			bytesText(uint64(s.RawBytes)), bytesText(uint64(s.StoredBytes)))
 	}
 	for _, t := range r.Torn {
