@@ -165,13 +165,18 @@ func (ts trees) matches(got harness.Tree) bool {
 	return false
 }
 
-// runOps runs ops in order until one has no definite answer, or to the end,
-// and returns the states that may now be.
+// conflictPatience is how long an operation that is told "conflict, nothing
+// changed" is given again while somebody who has crashed keeps its file locked.
+const conflictPatience = 3 * time.Second
+
+// runOps runs ops in order until one has no definite answer or is not done, or
+// to the end, and returns the states that may now be.
 func runOps(ctx context.Context, c *client.Client, before harness.Tree, ops []op) (trees, error) {
 	now := maps.Clone(before)
 	for _, o := range ops {
+		start := time.Now()
 		err := o.do(ctx, c)
-		for wire.CodeOf(err) == wire.CodeConflict && o.want != wire.CodeConflict {
+		for wire.CodeOf(err) == wire.CodeConflict && time.Since(start) < conflictPatience {
 			// Nothing changed, as an operation that can be done only once shows.
 			err = o.do(ctx, c)
 		}
@@ -180,7 +185,7 @@ func runOps(ctx context.Context, c *client.Client, before harness.Tree, ops []op
 			after := maps.Clone(now)
 			o.apply(after)
 			return trees{now, after}, nil
-		case code == wire.CodeUnavailable:
+		case code == wire.CodeUnavailable, code == wire.CodeConflict:
 			return trees{now}, nil
 		case code != o.want:
 			return nil, fmt.Errorf("%s: got %v, want %v", o.what, err, o.want)
