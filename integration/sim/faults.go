@@ -296,7 +296,7 @@ func (w *world) faultChoices() []choice {
 			add(faultGiveUp, cl.n, at, o.id.Seq != 0 && !o.given)
 		}
 	}
-	add(faultZombie, 0, 0, running && w.old == nil)
+	add(faultZombie, 0, 0, running && w.old == nil && w.truth == nil) // nobody starts two on purpose
 	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil)
 	return w.possible
 }

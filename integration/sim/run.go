@@ -343,12 +343,7 @@ func (w *world) stopped(h *host, n int) {
 func (w *world) becomeZombie() {
 	c := w.cur
 	w.tracef("C%d is taken for dead, and goes on", c.epoch.Number)
-	if w.truth != nil { // it runs on a copy: the disk itself is started next
-		w.coordinator.endTasks()
-		w.takeBackTruth()
-	} else {
-		w.coordinator.powerFails(w.rng)
-	}
+	w.coordinator.powerFails(w.rng)
 	c.zombie, c.host = true, &host{name: "zombie"}
 	c.j.log, c.j.flush, c.j.err, c.j.full = nil, nil, nil, nil
 	w.old, w.cur = c, nil
