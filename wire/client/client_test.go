@@ -203,6 +203,38 @@ func TestStagesAgain(t *testing.T) {
 	}
 }
 
+// Contents that have to be staged again take their time: the request that
+// follows is none that was sent long ago (S1a).
+func TestSentAfterStagesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFake()
+		f.wrong = t.Errorf
+		stages := 0
+		f.fault = func(call string) fault {
+			if call == "stage" {
+				if stages++; stages == 2 {
+					time.Sleep(time.Hour)
+					f.mu.Lock()
+					f.now += 3600_000
+					f.mu.Unlock()
+				}
+			}
+			if call == "transact" && stages == 1 {
+				return stageLost
+			}
+			return fine
+		}
+		c, err := New(t.Context(), f.Dial, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.WriteFile(t.Context(), "x", Bytes(make([]byte, 100<<10)), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // What the client says of an outcome is true (G6). The last fault goes on.
 func TestHonestErrors(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -231,8 +231,15 @@ func (c *fakeConn) Stage(ctx context.Context, session wire.SessionID, req wire.S
 	return wire.StageReply{ID: wire.ID(f.lastID), Size: int64(len(data)), Sum: sum.Sum()}, nil
 }
 
-func (c *fakeConn) Transact(ctx context.Context, req wire.Transact, payload []byte) (wire.TransactReply, error) {
+func (c *fakeConn) Transact(ctx context.Context, req wire.Transact, payload []byte) (reply wire.TransactReply, err error) {
 	c.f.note(req)
+	defer func() {
+		if wire.CodeOf(err) == wire.CodeStageLost { // who says so has found no outcome: the time counts anew
+			c.f.mu.Lock()
+			delete(c.f.sent, req.Op)
+			c.f.mu.Unlock()
+		}
+	}()
 	lose, err := c.before(ctx, "transact", true)
 	f := c.f
 	f.mu.Lock()

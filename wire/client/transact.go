@@ -150,8 +150,8 @@ func (t *transaction) plan() (inline []int, err error) {
 func (t *transaction) commit() (wire.Outcome, error) {
 	o := t.o
 	var op wire.OpID
-	var first int64 // service time of the first sending
-	maybe := false  // an attempt may have taken effect and has no answer
+	first := int64(-1) // service time of the first sending; -1: not sent
+	maybe := false     // an attempt may have taken effect and has no answer
 	for restaged := 0; ; {
 		l, err := o.link()
 		if err == nil && !t.isStaged {
@@ -161,6 +161,8 @@ func (t *transaction) commit() (wire.Outcome, error) {
 		if err == nil && op.Seq == 0 {
 			op = wire.OpID{Session: o.c.o.Session, Seq: o.c.takeSeq()}
 			defer o.c.releaseSeq(op.Seq)
+		}
+		if err == nil && first < 0 {
 			first = o.serviceTime(l)
 		}
 		if err != nil && maybe {
@@ -177,7 +179,9 @@ func (t *transaction) commit() (wire.Outcome, error) {
 		maybe = maybe || wire.CodeOf(err) == wire.CodeUnknownOutcome
 		switch {
 		case wire.CodeOf(err) == wire.CodeStageLost && restaged < maxRestage:
-			t.isStaged = false
+			// It was looked for and has not happened: what was sent before does
+			// not make it old (S1a), however long staging takes.
+			t.isStaged, first = false, -1
 			restaged++
 		case o.again(l, err):
 		default:
