@@ -183,7 +183,7 @@ func TestMalformedHeaders(t *testing.T) {
 		"empty":               {},
 		"cut":                 hexBytes(t, "a101"),
 		"left over":           hexBytes(t, "a0a0"),
-		"twice one key":       hexBytes(t, "a201010102"),
+		"twice one key":       hexBytes(t, "a202010202"),
 		"indefinite length":   hexBytes(t, "bfff"),
 		"a tag":               hexBytes(t, "a101c11a00000000"),
 		"huge array":          hexBytes(t, "a1069b00ffffffffffffff"),

@@ -173,6 +173,7 @@ func TestStagesAgain(t *testing.T) {
 	for name, fault := range map[string]func(string) fault{
 		"the stage's answer is lost": script("stage", lostAfter, lostBefore),
 		"the stage is replaced":      script("stage", replaced),
+		"the stage is garbled":       script("stage", garbled, garbled),
 		"the stage is lost":          script("transact", stageLost, stageLost),
 		"all of it": func() func(string) fault {
 			a, b := script("stage", lostAfter, replaced), script("transact", lostBefore, stageLost, lostAfter)
@@ -368,6 +369,33 @@ func TestWaitsForever(t *testing.T) {
 	})
 }
 
+// Nobody dials a service that nobody waits for.
+func TestIdleClientIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFake()
+		f.fault = func(string) fault { return unreachable }
+		c, err := New(t.Context(), f.Dial, Options{Wait: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.Mkdir(t.Context(), "x", 0o755); wire.CodeOf(err) != wire.CodeUnavailable {
+			t.Error(err)
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second) // an attempt that is under way may end
+		f.mu.Lock()
+		before := f.dials
+		f.mu.Unlock()
+		time.Sleep(time.Hour)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.dials != before {
+			t.Error("dialled", f.dials-before, "times more")
+		}
+	})
+}
+
 // A client that was idle asks for the service time: a request that looks ten
 // minutes old would not be run (S1a).
 func TestIdleClientKnowsTheTime(t *testing.T) {
@@ -499,6 +527,7 @@ func TestReadsGoOn(t *testing.T) {
 		do    func(f *Fake, p *wire.Piece) error
 	}
 	lose := func(*Fake, *wire.Piece) error { return errLost }
+	end := func(*Fake, *wire.Piece) error { return errEnough }
 	change := func(f *Fake, _ *wire.Piece) error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -535,6 +564,7 @@ func TestReadsGoOn(t *testing.T) {
 		"changed at its end":      {[]at{{5, change}}, new, 0, wire.CodeConflict},
 		"became empty":            {[]at{{3, empty}}, nil, 0, wire.CodeConflict},
 		"keeps changing":          {[]at{{2, change}, {4, change}, {6, change}, {8, change}, {10, change}, {12, change}, {14, change}, {16, change}, {18, change}}, nil, wire.CodeConflict, wire.CodeConflict},
+		"ends too soon":           {[]at{{3, end}}, nil, wire.CodeProtocol, wire.CodeProtocol},
 		"a hole":                  {[]at{{3, skip}}, nil, wire.CodeProtocol, wire.CodeProtocol},
 		"two versions in one":     {[]at{{3, mix}}, nil, wire.CodeProtocol, wire.CodeProtocol},
 		"two versions in piece 1": {[]at{{1, mix}}, nil, wire.CodeProtocol, wire.CodeProtocol},

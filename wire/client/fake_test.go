@@ -52,7 +52,8 @@ const (
 	unavailable // the coordinator's own word
 	conflict
 	canceled
-	hang // no answer until the caller gives up
+	hang    // no answer until the caller gives up
+	garbled // a stage says that it got something else
 )
 
 type fakeNode struct {
@@ -104,6 +105,11 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
+var (
+	errGarbled = errors.New("garbled")
+	errEnough  = errors.New("a read ends here, as if that were all") // of Fake.piece
+)
+
 var errLost = &wire.Error{Code: wire.CodeUnavailable, Text: "the connection was lost", Lost: true}
 
 // before says what becomes of a call: an error in its place, or whether its
@@ -138,6 +144,8 @@ func (c *fakeConn) before(ctx context.Context, call string, effect bool) (loseAn
 		return false, wire.NewError(wire.CodeConflict, "somebody else came first")
 	case canceled:
 		return false, &wire.Error{Code: wire.CodeUnavailable, Text: "shutting down", Lost: true}
+	case garbled:
+		return false, errGarbled
 	case hang:
 		<-ctx.Done()
 		if effect {
@@ -198,7 +206,8 @@ func (c *fakeConn) Status(ctx context.Context, _ wire.StatusRequest) (wire.Statu
 
 func (c *fakeConn) Stage(ctx context.Context, session wire.SessionID, req wire.StageRequest, pieces wire.PieceReader) (wire.StageReply, error) {
 	lose, err := c.before(ctx, "stage", false)
-	if err != nil {
+	bad := err == errGarbled
+	if err != nil && !bad {
 		return wire.StageReply{}, err
 	}
 	var data []byte
@@ -225,10 +234,14 @@ func (c *fakeConn) Stage(ctx context.Context, session wire.SessionID, req wire.S
 	}
 	f.lastID++
 	f.stages[wire.ID(f.lastID)] = data
+	reply := wire.StageReply{ID: wire.ID(f.lastID), Size: int64(len(data)), Sum: sum.Sum()}
 	if lose {
 		return wire.StageReply{}, lostError(false)
 	}
-	return wire.StageReply{ID: wire.ID(f.lastID), Size: int64(len(data)), Sum: sum.Sum()}, nil
+	if bad {
+		reply.Sum++
+	}
+	return reply, nil
 }
 
 func (c *fakeConn) Transact(ctx context.Context, req wire.Transact, payload []byte) (reply wire.TransactReply, err error) {
@@ -431,7 +444,9 @@ func (c *fakeConn) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) 
 		at += int64(len(p.Data))
 		p.Sum = wire.Sum(p.Data)
 		if c.f.piece != nil {
-			if err := c.f.piece(&p); err != nil {
+			if err := c.f.piece(&p); err == errEnough {
+				return reply, nil
+			} else if err != nil {
 				_ = c.Close()
 				return reply, err
 			}

@@ -197,30 +197,36 @@ func TestListenUnix(t *testing.T) {
 	if _, err := DialService(t.Context(), "unix:"+path, DialOptions{}); wire.CodeOf(err) != wire.CodeUnavailable || !strings.Contains(err.Error(), "no such socket") {
 		t.Error(err)
 	}
-	// Of many that start at once on a stale socket, one gets it.
-	left, err = net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	left.SetUnlinkOnClose(false)
-	_ = left.Close()
-	var wg sync.WaitGroup
-	got := make(chan net.Listener, 10)
-	for range 10 {
-		wg.Go(func() {
-			if l, err := Listen("unix:"+path, false); err == nil {
-				got <- l
-			} else if wire.CodeOf(err) != wire.CodeBusy {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if len(got) != 1 {
-		t.Error(len(got), "have it")
-	}
-	for len(got) > 0 {
-		_ = (<-got).Close()
+}
+
+// Of many that start at once on a stale socket, one gets it.
+func TestListenUnixAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	for range 30 {
+		left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		left.SetUnlinkOnClose(false)
+		_ = left.Close()
+		var wg sync.WaitGroup
+		got := make(chan net.Listener, 10)
+		for range 10 {
+			wg.Go(func() {
+				if l, err := Listen("unix:"+path, false); err == nil {
+					got <- l
+				} else if wire.CodeOf(err) != wire.CodeBusy {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if len(got) != 1 {
+			t.Error(len(got), "have it")
+		}
+		for len(got) > 0 {
+			_ = (<-got).Close()
+		}
 	}
 }
 
@@ -255,7 +261,7 @@ func TestIdleStreamsShrink(t *testing.T) {
 // token is good for one stream.
 func TestMoveIsNotFetched(t *testing.T) {
 	ended := make(chan struct{}, 1)
-	addr, _ := serve(t, ServerOptions{Service: ending{fakeService{&fake{contents: random(1 << 20)}}, ended}, Timeouts: quick})
+	addr, s := serve(t, ServerOptions{Service: ending{fakeService{&fake{contents: random(1 << 20)}}, ended}, Timeouts: quick})
 	y, _ := rawSession(t, addr)
 	mux, err := y.OpenStream()
 	if err != nil {
@@ -275,6 +281,18 @@ func TestMoveIsNotFetched(t *testing.T) {
 		}
 	}
 	<-ended // by its timeout
+	eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, p := range s.links {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if len(p.moves) > 0 {
+				return false
+			}
+		}
+		return len(s.links) > 0
+	})
 	c := dialService(t, addr, DialOptions{}).(*serviceStub)
 	var reply wire.ReadReply
 	if err := c.readFrom(t.Context(), c.bulk, wire.FrameAdopt, wire.Moved{Token: 99}, &collect{}, &reply); wire.CodeOf(err) != wire.CodeCanceled {

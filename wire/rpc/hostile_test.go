@@ -192,6 +192,22 @@ func TestHandshakeLimits(t *testing.T) {
 			t.Error("silent connection", i, "got an answer")
 		}
 	}
+	// Room is made at once, not when the deadline has passed.
+	patient, _ := serve(t, ServerOptions{Service: fakeService{&fake{}}, MaxHalfOpen: 4})
+	for range 10 {
+		x, err := net.Dial("tcp", patient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.Close()
+		silent = append(silent, x)
+	}
+	for _, x := range silent[10:15] {
+		if _, err := x.Read(make([]byte, 1)); err == nil {
+			t.Error("a silent connection got an answer")
+		}
+	}
+	well(t, dialService(t, patient, DialOptions{}))
 	// A control connection alone counts as half-open, and ends.
 	half, _, err := say(t, addr, clientPreface())
 	if err != nil {
