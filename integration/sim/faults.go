@@ -18,6 +18,7 @@ const (
 	faultBackup             // the coordinator starts on an old backup
 	faultSync               // a sync fails
 	faultFull               // a disk is full
+	faultRefuse             // a participant refuses a few prepares: no space
 	faultCheckpoint         // no fault: a checkpoint before its time
 	faultLong               // no fault: more than ten minutes pass
 	faults
@@ -26,12 +27,12 @@ const (
 // FaultNames are those of Report.Faults.
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
-	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "early checkpoints", "long waits",
+	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
-	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultCheckpoint: 10, faultLong: 1,
+	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
 }
 
 // Rare things that a strong simulator has to reach.
@@ -84,6 +85,7 @@ const (
 	stepCancel
 	stepStaged
 	stepDrained
+	stepLate
 	stepStart
 
 	stepAttach
@@ -231,6 +233,9 @@ func (c *reign) choices(slot int) {
 	if c.closing {
 		w.may1(stepDrained, slot, 0, 2)
 	}
+	if len(c.late) > 0 {
+		w.may1(stepLate, slot, 0, 3)
+	}
 }
 
 func (cl *client) choices() {
@@ -278,6 +283,7 @@ func (w *world) faultChoices() []choice {
 		add(faultStop, h, 0, up && !host.squeezed)
 		add(faultSync, h, 0, up)
 		add(faultFull, h, 0, !host.squeezed)
+		add(faultRefuse, h, 0, up && h < len(w.members) && w.members[h].refuses == 0)
 		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil)
 	}
 	for slot, c := range []*reign{w.cur, w.old} {

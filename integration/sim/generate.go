@@ -43,7 +43,7 @@ func (cl *client) newOp(rng *rand.Rand) *op {
 // at names a file by its path, now and then from a directory's inode.
 func (cl *client) at(rng *rand.Rand) wire.At {
 	p := cl.w.paths[min(rng.IntN(len(cl.w.paths)), rng.IntN(len(cl.w.paths)))] // the first ones more often
-	if rng.IntN(8) == 0 && len(cl.dirs) > 0 {
+	if rng.IntN(100) < cl.w.inodeShare {
 		return wire.At{Dir: cl.dirs[rng.IntN(len(cl.dirs))], Path: []string{"a", "b", "e", "e/a"}[rng.IntN(4)]}
 	}
 	return wire.At{Dir: wire.RootIno, Path: p}
@@ -63,7 +63,7 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 		if rng.IntN(3) > 0 {
 			m.At = wire.At{Dir: wire.RootIno, Path: []string{"d", "e", "d/e"}[rng.IntN(3)]}
 		}
-	case n < 78:
+	case n < 79:
 		m.Kind = wire.MutRmdir
 	case n < 87:
 		m.Kind, m.To = wire.MutRename, cl.at(rng)

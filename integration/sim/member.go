@@ -48,6 +48,7 @@ type member struct {
 	held      bool
 	heldSince uint64
 	sweep     *task
+	refuses   int          // so many prepares find no space
 	staging   []*stagePart // begun here
 
 	fences map[uint64]bool // epochs whose fence was answered for, over all its lives

@@ -25,6 +25,7 @@ type reign struct {
 	inbox   []*attempt
 	orphans []*attempt  // whose client has gone
 	stages  []*stageJob // complete at all members, or failed
+	late    []*conn     // given up, with messages that have come by them
 	closing bool
 	over    bool // the process has ended
 	// readPoint is stored before the replies of the same turn are given (P5).
@@ -154,7 +155,10 @@ func (c *reign) journal(records []*commit.Record) {
 	if r := records[0]; r.Kind == commit.RecConfig {
 		var lsn journal.LSN
 		if lsn, err = c.j.append([][]byte{r.Encode()}, true); err == nil {
-			c.waiting = append(c.waiting, waiting{lsn, func() { c.m.Journaled(r.Config.ID) }})
+			c.waiting = append(c.waiting, waiting{lsn, func() {
+				c.w.configured(c)
+				c.m.Journaled(r.Config.ID)
+			}})
 		}
 		records = records[1:]
 	}
@@ -283,10 +287,24 @@ func (c *reign) greeted(k *conn, a *greetAnswer) {
 	c.w.tracef("C%d has greeted P%d", c.epoch.Number, i)
 }
 
-// linkGone is when the coordinator notices that a link is gone.
+// hearLate looks at a message of a link that was given up.
+func (c *reign) hearLate() {
+	k := c.late[0]
+	up := k.up[0]
+	if k.up = k.up[1:]; len(k.up) == 0 {
+		c.late = c.late[1:]
+	}
+	c.turn(func() { c.m.Up(k.member.i, k.number, &up) })
+}
+
+// linkGone is when the coordinator notices that a link is gone. What has come by
+// it may be looked at later yet.
 func (c *reign) linkGone(i int) {
 	k := c.conns[i]
 	c.conns[i] = nil
+	if len(k.up) > 0 && k.opened {
+		c.late = append(c.late, k)
+	}
 	if k.opened {
 		c.turn(func() { c.m.LinkDown(i, k.number) })
 	}

@@ -47,10 +47,15 @@ func (p *member) restart() {
 // view mirrors participant.view: no YES without a spare segment (S6).
 type view struct {
 	*store.Store
-	room func() bool
+	p    *member
+	room func() bool // nil: a redo
 }
 
 func (v *view) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
+	if v.room != nil && v.p.refuses > 0 {
+		v.p.refuses--
+		return wire.NewError(wire.CodeNoSpace, "no space for this one")
+	}
 	if !deletes && v.room != nil && !v.room() {
 		return wire.NewError(wire.CodeNoSpace, "the journal has no reserve")
 	}
@@ -69,7 +74,7 @@ func (p *member) recover() error {
 	if err != nil {
 		return err
 	}
-	v := &view{Store: s}
+	v := &view{Store: s, p: p}
 	applied, state := s.Meta()
 	m, err := vote.Restore(v, state)
 	if err != nil {
@@ -174,7 +179,7 @@ func (p *member) down() {
 		p.conn.breaks(true)
 	}
 	p.incoming, p.greets, p.conn = nil, nil, nil
-	p.ck, p.sweep, p.staging, p.fatal = nil, nil, nil, nil
+	p.ck, p.sweep, p.staging, p.fatal, p.refuses = nil, nil, nil, nil, 0
 }
 
 // reign starts a coordinator's process on h: mirrors Coordinator.reign and openLedger.

@@ -223,6 +223,8 @@ func (w *world) reignStep(what what, slot, b int) {
 		s := c.stages[0]
 		c.stages = c.stages[1:]
 		c.staged(s)
+	case stepLate:
+		c.hearLate()
 	default: // stepDrained
 		c.finish()
 	}
@@ -259,7 +261,7 @@ func (w *world) clientStep(what what, cl *client, b int) {
 
 func (w *world) fault(f, a, b int) {
 	switch f {
-	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultCheckpoint:
+	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint:
 		w.hostFault(f, a)
 	case faultBreak:
 		w.disturb()
@@ -319,6 +321,9 @@ func (w *world) hostFault(f, n int) {
 		left := int64(w.upTo(24)) << 10
 		w.tracef("%s has %d bytes of disk left", h.name, left)
 		h.squeeze(left)
+	case faultRefuse:
+		w.members[n].refuses = 1 + w.upTo(2)
+		w.tracef("%s refuses the next %d prepares", h.name, w.members[n].refuses)
 	default: // faultCheckpoint
 		w.members[n].freeze()
 	}
@@ -360,6 +365,9 @@ func (w *world) settle() {
 		host.release()
 		host.fs.CrashAt(0)
 		host.failSync = false
+	}
+	for _, p := range w.members {
+		p.refuses = 0
 	}
 	if w.old != nil && w.chance(2) {
 		w.old.end(nil)

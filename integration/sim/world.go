@@ -118,6 +118,7 @@ type profile struct {
 	joins       bool  // messages up are joined while they wait
 	readShare   int   // percent of ops
 	stageShare  int   // percent of contents
+	inodeShare  int   // percent of names that begin at an inode
 	maxOps      int
 	paths       []string
 	speed       [3]int // of members
@@ -156,7 +157,7 @@ func newProfile(rng *rand.Rand) profile {
 		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
 		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 1000, 5000}[rng.IntN(4)], warm: rng.IntN(8) > 0,
 		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0,
-		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)],
+		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)], inodeShare: []int{5, 10, 50}[rng.IntN(3)],
 		maxOps: 6 + rng.IntN(30), faultShare: []int{0, 10, 20, 40, 80}[rng.IntN(5)],
 	}
 	p.paths = paths[:[]int{1, 3, 6, len(paths)}[rng.IntN(4)]]
@@ -195,13 +196,17 @@ func (w *world) reigns() []*reign {
 }
 
 // serves is told that a coordinator begins to serve: not from an old backup.
-// One that was as good as the truth takes its place.
 func (w *world) serves(c *reign) {
 	w.reach(reachServe)
 	if c.suspect && c.beyond {
 		w.violate("P13", "C%d serves, from a backup that is older than what the participants hold", c.epoch.Number)
 	}
-	if c == w.cur {
+}
+
+// configured is told that a coordinator's CONFIG is durable, before anybody
+// else hears of it. A backup that was as good as the truth takes its place.
+func (w *world) configured(c *reign) {
+	if c == w.cur && !c.beyond {
 		w.truth, w.restored = nil, false
 	}
 }
@@ -218,7 +223,7 @@ func (w *world) reignEnded(c *reign, why *wire.Error) {
 	}
 	w.cur = nil
 	w.coordinator.processEnds()
-	if why != nil && w.truth != nil {
+	if why != nil && why.Code != wire.CodeIO && w.truth != nil {
 		w.takeBackTruth()
 	}
 }
