@@ -49,6 +49,7 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 		{"ls", map[string]string{"TPCFS_WAIT": "soon"}, "TPCFS_WAIT"},
 		{"get --offset -1 x", nil, "--offset"},
 		{"participant", nil, "--dir"},
+		{"participant --dir d --segment-size 65536", nil, "at least 1048576"},
 		{"coordinator --dir d", nil, "--participant"},
 		{"coordinator --dir d --participant a", nil, "NAME=ADDR"},
 		{"coordinator --dir d --participant a=h:1 --participant a=h:2", nil, "twice"},

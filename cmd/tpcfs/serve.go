@@ -26,12 +26,19 @@ func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
 	cmd.Flags().StringVar(&f.dir, "dir", dir, "data `directory`; made if it is missing")
 	cmd.Flags().StringVar(&f.listen, "listen", listen, "`address` for "+whom+": HOST:PORT (port 0: any free one) or unix:PATH")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "listen on a public address too, without encryption or authentication")
-	cmd.Flags().Int64Var(&f.segmentSize, "segment-size", 0, "`bytes` of a new journal's segments, a multiple of 4096 (default: participants 16 MiB, coordinator 4 MiB)")
+	cmd.Flags().Int64Var(&f.segmentSize, "segment-size", 0, "`bytes` of a new journal's segments, a multiple of 4096, 1 MiB or more (default: participants 16 MiB, coordinator 4 MiB)")
 }
+
+// minSegment is the least --segment-size, in bytes: a PREPARE that a journal
+// cannot hold would end every participant.
+const minSegment = 1 << 20
 
 func (f *serveFlags) check(command string) error {
 	if f.dir == "" {
 		return usage(command, "--dir is missing: the directory for the data")
+	}
+	if f.segmentSize != 0 && f.segmentSize < minSegment {
+		return usage(command, "--segment-size %d: a segment has at least %d bytes, to hold the largest record", f.segmentSize, minSegment)
 	}
 	if err := checkAddr(f.listen); err != nil {
 		return usage(command, "--listen %q: %v", f.listen, err)
