@@ -145,7 +145,8 @@ func Open(o Options) (*Participant, error) {
 func (p *Participant) onSynced(upTo journal.LSN, err error) {
 	p.syncMu.Lock()
 	p.synced = max(p.synced, upTo)
-	if err != nil {
+	var full *journal.FullError
+	if err != nil && (p.syncErr == nil || !errors.As(err, &full)) { // what is fatal stays (P12)
 		p.syncErr = err
 	}
 	p.syncMu.Unlock()
