@@ -97,6 +97,20 @@ type link struct {
 
 func (l *link) close() { l.once.Do(func() { _ = l.conn.Close() }) } // nobody can use its error
 
+// alive reports whether the connection is known to be there still.
+func (l *link) alive() bool {
+	c, ok := l.conn.(interface{ Done() <-chan struct{} })
+	if !ok {
+		return false
+	}
+	select {
+	case <-c.Done():
+		return false
+	default:
+		return true
+	}
+}
+
 // attempt is the work of getting a link, for all who wait for one. Its fields
 // are guarded by Client.mu until done is closed.
 type attempt struct {
@@ -436,6 +450,13 @@ func (o *operation) watch(end func()) (stop func() bool) {
 // a new link when the old one is lost, or later when the service is not there.
 func (o *operation) again(l *link, err error) bool {
 	return o.lostLink(l, err) || wire.CodeOf(err) == wire.CodeUnavailable
+}
+
+// againHere is again for what changes nothing: a link that has only lost this
+// one call, to a reader that was too slow, say, serves the others on.
+func (o *operation) againHere(l *link, err error) bool {
+	var e *wire.Error
+	return errors.As(err, &e) && e.Lost && l.alive() || o.again(l, err)
 }
 
 // lostLink reports whether err means that the same request should be sent

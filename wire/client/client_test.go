@@ -604,6 +604,43 @@ func TestReadsGoOn(t *testing.T) {
 	}
 }
 
+// A read that was lost alone does not cost the session its link.
+func TestLostCallKeepsLink(t *testing.T) {
+	for _, alive := range []bool{true, false} {
+		f := NewFake()
+		f.wrong = t.Errorf
+		done := make(chan struct{})
+		if !alive {
+			close(done)
+		}
+		c, err := New(t.Context(), func(ctx context.Context) (Conn, error) {
+			conn, err := f.Dial(ctx)
+			return &lasting{conn.(*fakeConn), done}, err
+		}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.WriteFile(t.Context(), "x", Bytes(contents(100)), WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		f.fault = script("read", canceled, canceled)
+		if _, err := c.ReadFile(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if f.dials == 1 != alive {
+			t.Error("alive", alive, "and dialled", f.dials, "times")
+		}
+	}
+}
+
+type lasting struct {
+	*fakeConn
+	done chan struct{}
+}
+
+func (l *lasting) Done() <-chan struct{} { return l.done }
+
 // Read by inode goes on too; with IfVersion the first change ends it.
 func TestReadIfVersion(t *testing.T) {
 	f := NewFake()
@@ -698,6 +735,12 @@ func symlinkedWrites(t *testing.T, c *Client) {
 		if _, err := c.WriteFile(ctx, "dangling", Bytes(contents(n)), WriteOptions{Create: wire.MustNotExist}); !errors.Is(err, fs.ErrExist) {
 			t.Error("a link where nothing may be:", err)
 		}
+	}
+	if err := c.Symlink(ctx, "a/fresh", "d/fresh"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.WriteFile(ctx, "d/fresh", Bytes(nil), WriteOptions{Create: wire.MustNotExist}); !errors.Is(err, fs.ErrExist) {
+		t.Error("a link that leads nowhere where nothing may be:", err)
 	}
 	if attr, err := c.Lstat(ctx, "dangling"); err != nil || attr.Mode&wire.ModeType != wire.ModeSymlink {
 		t.Error(attr, err)

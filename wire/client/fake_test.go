@@ -402,6 +402,10 @@ func (f *Fake) writeLocked(m wire.Mutation, n *fakeNode, add func(uint32) wire.R
 			return fail(wire.CodeStageLost)
 		}
 		delete(f.stages, m.Content.Stage)
+		var sum wire.ObjectSum
+		if _, _ = sum.Write(data); sum.Sum() != m.Content.Sum || int64(len(data)) != m.Content.Size {
+			f.wrong("%v: the contents staged are not those meant", m.At)
+		}
 	} else {
 		data, *payload = (*payload)[:m.Content.Size], (*payload)[m.Content.Size:]
 		if wire.Sum(data) != m.Content.Sum {

@@ -62,7 +62,7 @@ func (r *reading) run() (wire.ReadReply, error) {
 			if err := r.restart(0); err != nil {
 				return wire.ReadReply{}, err
 			}
-		case o.again(l, err):
+		case o.againHere(l, err):
 		default:
 			return wire.ReadReply{}, err
 		}

@@ -348,7 +348,7 @@ func (c *Client) stageOne(ctx context.Context, content Content, name string, rep
 			return reply, nil
 		case wire.CodeOf(err) == wire.CodeCorrupt && corrupt < maxCorrupt:
 			corrupt++
-		case o.again(l, err):
+		case o.againHere(l, err):
 		default:
 			return reply, err
 		}
