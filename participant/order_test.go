@@ -88,15 +88,17 @@ func TestFenceWaitsForItsOwnSync(t *testing.T) {
 		t.Errorf("the old stream ends with %v", err)
 	}
 	s.pass <- struct{}{}
-	<-s.reached                                                     // the fence's own
-	if err := r.p.do(context.Background(), func() {}); err != nil { // the owner has heard of the first
+	<-s.reached // the fence's own
+	waiting := 0
+	err := r.p.do(context.Background(), func() {
+		r.p.handleSynced() // of the first sync, if the owner has not heard of it yet
+		waiting = len(r.p.greets)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-answered:
+	if waiting != 1 {
 		t.Error("greeted before the fence is durable")
-		return
-	default:
 	}
 	s.release()
 	_ = (<-answered).Close()
