@@ -70,6 +70,7 @@ type attempt struct {
 	request    *commit.Request
 	submitted  bool
 	clientGone bool
+	noticed    bool          // ... by the coordinator
 	answer     *commit.Reply // on its way back
 }
 

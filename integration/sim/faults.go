@@ -120,7 +120,7 @@ func (w *world) choices() []choice {
 	if w.cur != nil {
 		w.cur.choices(0)
 	} else {
-		w.may1(stepStart, 0, 0, 10)
+		w.may1(stepStart, 0, 0, w.startWeight)
 	}
 	if w.old != nil {
 		w.old.choices(1)
@@ -279,6 +279,10 @@ func (w *world) faultChoices() []choice {
 		host := w.host(h)
 		add(faultPower, h, 0, up)
 		add(faultKill, h, 0, up)
+		if len(host.tasks) > 0 { // in the middle of something: more often
+			add(faultPower, h, 0, up)
+			add(faultKill, h, 0, up)
+		}
 		add(faultMidway, h, 0, true)
 		add(faultStop, h, 0, up && !host.squeezed)
 		add(faultSync, h, 0, up)

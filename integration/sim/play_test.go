@@ -22,7 +22,7 @@ func newPlay(t *testing.T) *play {
 	o := Options{
 		Trace: func(line string) { p.lines = append(p.lines, line) },
 		tune: func(f *profile) {
-			*f = profile{segmentSize: 64 << 10, segments: 4, inlineMax: 32, tableBytes: 256 << 10, warm: true, joins: true, paths: paths, speed: [3]int{8, 8, 8}}
+			*f = profile{segmentSize: 64 << 10, segments: 4, inlineMax: 32, tableBytes: 256 << 10, warm: true, startWeight: 10, joins: true, paths: paths, speed: [3]int{8, 8, 8}}
 		},
 	}
 	p.world = newWorld(1, &o)

@@ -313,7 +313,7 @@ func (c *reign) linkGone(i int) {
 // submit takes a request off the network: mirrors Coordinator.Transact.
 func (c *reign) submit(a *attempt) {
 	c.turn(func() {
-		if a.clientGone { // its context is canceled: Transact returns at once
+		if a.noticed { // its context is canceled: Transact returns at once
 			return
 		}
 		a.submitted = true
@@ -323,6 +323,7 @@ func (c *reign) submit(a *attempt) {
 
 // cancel is when the coordinator notices that a client is gone.
 func (c *reign) cancel(a *attempt) {
+	a.noticed = true
 	c.turn(func() {
 		if a.answer == nil && a.submitted {
 			c.m.Cancel(a.request)

@@ -209,6 +209,11 @@ func (w *world) reign(h *host) (*reign, error) {
 	w.runs++
 	c := &reign{w: w, host: h, epoch: wire.Epoch{Number: state.Epoch.Number + 1, Run: uuidOf('r', w.runs)}, conns: make([]*conn, len(w.members))}
 	o := commit.Options{State: state, Cluster: uuidOf('c', 1), Root: wire.Root{Mode: 0o755, Time: 1}, MaxAhead: w.maxAhead}
+	if o.MaxAhead == 0 {
+		o.MaxAhead = 8192
+	}
+	// Mirrors reign: a SNAPSHOT, which holds the decisions above W, fits a record.
+	o.MaxAhead = min(o.MaxAhead, uint64(max((log.MaxRecord()-4096)/80, 16)))
 	for _, p := range w.members {
 		o.Peers = append(o.Peers, commit.Peer{Name: p.name, Addr: p.name + ":1"})
 	}

@@ -492,6 +492,41 @@ func TestTraceOldBackup(t *testing.T) {
 	}
 }
 
+// P13: nor does it serve when it is started again and again, so that its epoch
+// is higher than what the participants hold: they know a config that it does not.
+func TestTraceOldBackupInsists(t *testing.T) {
+	p := newPlay(t)
+	p.crashCoordinator()
+	p.backup = p.coordinator.fs.Crash(powerRNG(allStays))
+	p.coordinator.fs.Restart()
+	p.recoverAll()
+	o := p.tx(0, write("a"))
+	p.prepare(9, 0, 1, 2)
+	p.committed(o)
+	p.crashCoordinator()
+	p.step()
+	p.fault(faultBackup, 0, 0)
+	for range 2 {
+		p.startCoordinator()
+		p.crashCoordinator() // before it has greeted anybody
+	}
+	p.startCoordinator()
+	for i := range 3 {
+		if p.cur == nil {
+			break
+		}
+		p.fence(i)
+		p.sync(i)
+		p.step()
+		p.cur.receive(i, 1)
+		p.ok()
+	}
+	if p.cur != nil {
+		t.Fatal("the coordinator goes on, on an old journal")
+	}
+	p.settles()
+}
+
 // W5: a request of a replaced link is not put any more.
 func TestTraceReplacedLink(t *testing.T) {
 	p := newPlay(t)

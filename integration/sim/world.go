@@ -124,6 +124,7 @@ type profile struct {
 	speed       [3]int // of members
 	faultShare  int    // per thousand of steps
 	may         [faults]int
+	startWeight int // of the coordinator's start
 }
 
 func newWorld(seed uint64, o *Options) *world {
@@ -153,7 +154,7 @@ func newWorld(seed uint64, o *Options) *world {
 
 func newProfile(rng *rand.Rand) profile {
 	p := profile{
-		segmentSize: []int64{16, 16, 32, 64}[rng.IntN(4)] << 10,
+		segmentSize: []int64{8, 16, 16, 32, 64}[rng.IntN(5)] << 10,
 		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
 		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 1000, 5000}[rng.IntN(4)], warm: rng.IntN(8) > 0,
 		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0,
@@ -161,6 +162,7 @@ func newProfile(rng *rand.Rand) profile {
 		maxOps: 6 + rng.IntN(30), faultShare: []int{0, 10, 20, 40, 80}[rng.IntN(5)],
 	}
 	p.paths = paths[:[]int{1, 3, 6, len(paths)}[rng.IntN(4)]]
+	p.startWeight = 10
 	for i := range p.speed {
 		p.speed[i] = []int{1, 4, 16, 16}[rng.IntN(4)]
 	}
@@ -168,6 +170,9 @@ func newProfile(rng *rand.Rand) profile {
 		if rng.IntN(3) > 0 {
 			p.may[f] = faultWeight[f]
 		}
+	}
+	if rng.IntN(8) == 0 { // a coordinator that comes and goes, and backups of it
+		p.may[faultBackup], p.may[faultPower], p.startWeight = 500, 20, 1
 	}
 	return p
 }
