@@ -24,7 +24,7 @@ const joinBytes = 8 << 10
 // goroutine for each.
 const (
 	pingBurst  = 32
-	pingPerSec = 4
+	pingPerSec = 20
 )
 
 var errPings = errors.New("the peer sends pings without measure")

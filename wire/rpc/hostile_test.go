@@ -394,7 +394,7 @@ func FuzzServer(f *testing.F) {
 			f.Add(wire.AppendFrame(nil, wire.Frame{Kind: kind, Flags: wire.FlagMore, Header: []byte{0xa0}}))
 		}
 	}
-	addr, _ := serve(f, ServerOptions{Service: fakeService{&fake{contents: random(200 << 10)}}, Timeouts: quick})
+	addr, _ := serve(f, ServerOptions{Service: fakeService{&fake{contents: random(200 << 10)}}})
 	good := dialService(f, addr, DialOptions{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		y, _ := rawSession(t, addr)
