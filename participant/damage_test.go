@@ -3,6 +3,7 @@ package participant
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,17 +50,7 @@ func refusedOpen(t *testing.T, fsys disk.FS, words ...string) {
 
 func TestDamagedJournal(t *testing.T) {
 	fsys := filled(t)
-	name := dataDir + "/journal/0000000000000001.seg"
-	entries, err := fsys.ReadDir(dataDir + "/journal")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name, ".seg") || strings.Contains(e.Name, "00") {
-			name = dataDir + "/journal/" + e.Name
-			break
-		}
-	}
+	name := dataDir + "/journal/" + segments(t, fsys)[0]
 	if err := fsys.FlipBit(name, (3*4096+100)*8); err != nil {
 		t.Fatal(err)
 	}
@@ -231,4 +222,49 @@ func TestOptions(t *testing.T) {
 	if _, err := Open(o); err == nil || !strings.Contains(err.Error(), "no kv today") {
 		t.Errorf("a kv that does not open: %v", err)
 	}
+}
+
+// J3: an idle participant has closed its journal, so that even the loss of its
+// last record would be noticed.
+func TestIdleJournalIsSealed(t *testing.T) {
+	fsys := forget.New(1)
+	ops := make(chan forget.Op, 1000)
+	r := newRig(t, fsys, nil)
+	active := dataDir + "/journal/" + segments(t, fsys)[0]
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Name == active && (op.Kind == forget.Sync || op.Kind == forget.Writeback) {
+			ops <- op
+		}
+		return nil
+	})
+	r.begin(1)
+	r.write(2, "f", "x")
+	r.durable(r.next - 1)
+	op := <-ops
+	for len(ops) > 0 || op.Kind == forget.Sync { // all syncs are there: the seal is what follows on the last
+		op = <-ops
+	}
+	last := op.Offset - 4096 // the last block with records
+	r.link.close()
+	fsys.CrashAt(fsys.Ops() + 1) // kill -9: what was written stays
+	_ = r.p.Close()
+	fsys.Restart()
+	if err := fsys.FlipBit(active, (last+20)*8); err != nil {
+		t.Fatal(err)
+	}
+	refusedOpen(t, fsys, active, fmt.Sprint("at byte ", last))
+}
+
+func segments(t *testing.T, fsys *forget.FS) []string {
+	entries, err := fsys.ReadDir(dataDir + "/journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.Contains(e.Name, "00") {
+			names = append(names, e.Name)
+		}
+	}
+	return names
 }
