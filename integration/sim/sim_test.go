@@ -18,7 +18,7 @@ var (
 )
 
 // fixedSeeds are those of the ordinary test.
-const fixedSeeds = 1500
+const fixedSeeds = 1200
 
 // TestSim runs schedules of all seeds of a range. A failing one is shrunk and
 // its trace printed; `go test ./integration/sim -run TestSim -seed=N -v` does
