@@ -76,6 +76,9 @@ func (p *Participant) run() {
 	beat := time.NewTicker(p.o.Heartbeat)
 	defer beat.Stop()
 	p.maybeCheckpoint()
+	if p.m.Opened() { // the sweep that OPEN began may not have ended
+		p.sweep()
+	}
 	for p.fatal == nil {
 		var entries, finished chan struct{}
 		if p.stream != nil {

@@ -554,3 +554,35 @@ func TestReplicaHandle(t *testing.T) {
 	r.write(2, "f", "x")
 	r.wantFile("f", "x")
 }
+
+// A process that was killed before its sweep had ended leaves stages that the
+// next one sweeps, without waiting for the next epoch.
+func TestSweepAfterRestart(t *testing.T) {
+	fsys := forget.New(6)
+	r := newRig(t, fsys, nil)
+	r.begin(1)
+	left, err := r.stage(2, make([]byte, 300_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Kind == forget.Remove && strings.Contains(op.Name, "objects") {
+			return syscall.EIO // the sweep of epoch 2 does not get far
+		}
+		return nil
+	})
+	r.begin(2)
+	if err := r.p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fsys.SetHook(nil)
+	for _, swept := range []bool{false, true} { // Close waits for the sweep that Open began
+		again := newRig(t, fsys, nil)
+		if _, _, ok := again.p.store.Staged(left.ID); ok && swept {
+			t.Error("a stage of an older epoch was not swept after the restart")
+		}
+		if err := again.p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
