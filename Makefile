@@ -4,12 +4,13 @@ GO        ?= go
 FUZZTIME  ?= 30s
 # The random crash test of integration/ runs this long in `make test`.
 CRASHTIME ?= 60s
+SEEDS     ?= 20000
 
 LINT_VERSION := 2.15.0
 LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fmt lint fuzz bench clean fuse3
+.PHONY: help run build test check fmt lint fuzz sim bench clean fuse3
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -21,7 +22,7 @@ run: build fuse3 ## coordinator, three participants and a mount on ./mnt, until 
 build: ## ./bin/tpcfs
 	CGO_ENABLED=0 $(GO) build -trimpath -o ./bin/ ./cmd/tpcfs
 
-test: ## everything: all tests of all packages with the race detector, real processes and mounts included (15 minutes)
+test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (15 minutes)
 	TPCFS_TEST_CRASHTIME=$(CRASHTIME) $(GO) test -race -count=1 -timeout 15m ./...
 
 check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector
@@ -48,6 +49,9 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
 	done
 
+sim: ## SEEDS (20000) schedules of the simulator beyond the fixed set, without the race detector
+	$(GO) test ./integration/sim -run '^TestSim$$' -count=1 -timeout 0 -seeds $(SEEDS)
+
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
 	$(GO) test -run '^$$' -bench . ./journal
 	$(GO) run ./integration/bench -tpcfs ./bin/tpcfs
@@ -58,9 +62,9 @@ clean: ## removes ./bin (./tpcfs-data, your files, stays)
 fuse3:
 	@if command -v fusermount3 >/dev/null; then :; \
 	elif ! command -v apt-get >/dev/null; then \
-	  echo "make run needs fusermount3: install the package fuse3 of your system, then try again" >&2; exit 1; \
+	  echo "fusermount3 is missing: install the package fuse3 of your system, then try again" >&2; exit 1; \
 	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy fuse3; \
 	elif command -v sudo >/dev/null; then sudo apt-get update -qq && sudo apt-get install -qqy fuse3; \
 	else \
-	  echo "make run needs fusermount3 and there is no sudo: as root, run 'apt-get install fuse3', then try again" >&2; exit 1; \
+	  echo "fusermount3 is missing and there is no sudo: as root, run 'apt-get install fuse3', then try again" >&2; exit 1; \
 	fi

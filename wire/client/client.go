@@ -27,7 +27,9 @@ type Options struct {
 	// Wait is how long an operation waits for a service that is not there;
 	// transfers that make progress are not counted. 0: forever.
 	Wait time.Duration
-	// Session names the client to the coordinator, over reconnects. Zero: random.
+	// Session names the client to the coordinator, over reconnects. Zero:
+	// random, which is right for all but tests: a session used by a second
+	// client gets the outcomes of the first one's requests (G5).
 	Session wire.SessionID
 	// UID and GID own what Mkdir and Symlink make.
 	UID, GID uint32
