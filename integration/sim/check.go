@@ -104,14 +104,28 @@ func (w *world) honest(o *op) {
 	}
 }
 
-// conflictHasReason: another op on the same file was under way (G4).
+// voted is told of every entry that a participant has handled.
+func (w *world) voted(e *wire.Entry, r *vote.Ready) {
+	if e.Kind != wire.EntryPrepare {
+		return
+	}
+	if o := w.byID[e.Prepare.Op]; o != nil && len(r.SendAfterSync) > 0 {
+		o.prepared = true
+	}
+	if len(r.Send) > 0 && r.Send[0].Verdict == wire.VoteDup {
+		w.reach(reachDup)
+	}
+}
+
+// conflictHasReason: another op on the same file was under way, and got a YES
+// before this one was refused: first wins, never nobody (G4).
 func (w *world) conflictHasReason(o *op) {
 	for _, other := range w.ops {
-		if other != o && other.id.Seq != 0 && mayHold(other, o.begun) && overlaps(o, other) {
+		if other != o && other.prepared && mayHold(other, o.begun) && overlaps(o, other) {
 			return
 		}
 	}
-	w.violate("G4", "op %d was refused by a conflict (%v), and no other op on its files was under way", o.num, o.err)
+	w.violate("G4", "op %d was refused by a conflict (%v), and no other op on its files had come first", o.num, o.err)
 }
 
 // mayHold: may the op have held locks at or after that moment? They go when

@@ -44,6 +44,7 @@ type op struct {
 	given   bool // its caller does not want it any more
 
 	begun, ended int64 // numbers of steps; ended 0: no answer
+	prepared     bool  // some participant has said YES
 	released     int64 // when all participants had carried out its decision
 	fate         fate
 	err          *wire.Error
@@ -92,6 +93,10 @@ func (cl *client) linkLost() {
 			o.attempt, o.maybe = nil, true
 			if !a.c.over {
 				a.c.orphans = append(a.c.orphans, a)
+			}
+			if i := slices.Index(a.c.inbox, a); i >= 0 { // it arrives late
+				a.c.inbox = slices.Delete(a.c.inbox, i, i+1)
+				a.c.delayed = append(a.c.delayed, a)
 			}
 		}
 		if o.call != nil {

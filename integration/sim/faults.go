@@ -86,6 +86,7 @@ const (
 	stepStaged
 	stepDrained
 	stepLate
+	stepDelayed
 	stepStart
 
 	stepAttach
@@ -225,13 +226,16 @@ func (c *reign) choices(slot int) {
 		w.may1(stepSubmit, slot, 0, 10)
 	}
 	if len(c.orphans) > 0 {
-		w.may1(stepCancel, slot, 0, 4)
+		w.may1(stepCancel, slot, 0, 2)
 	}
 	if len(c.stages) > 0 {
 		w.may1(stepStaged, slot, 0, 6)
 	}
 	if c.closing {
 		w.may1(stepDrained, slot, 0, 2)
+	}
+	if len(c.delayed) > 0 {
+		w.may1(stepDelayed, slot, 0, 1)
 	}
 	if len(c.late) > 0 {
 		w.may1(stepLate, slot, 0, 3)

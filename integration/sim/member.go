@@ -216,9 +216,7 @@ func (p *member) step(d *wire.Down) (vote.Ready, error) {
 	}
 	r, err := p.m.Handle(d.Entry)
 	if err == nil {
-		if len(r.Send) > 0 && r.Send[0].Verdict == wire.VoteDup {
-			p.w.reach(reachDup)
-		}
+		p.w.voted(d.Entry, &r)
 		p.w.tracef("P%d handles %s%s", p.i, entryWords(p.m.Fence().Number, d.Entry), readyWords(&r))
 	}
 	return r, err

@@ -23,6 +23,7 @@ type reign struct {
 
 	conns   []*conn // by member; nil: none
 	inbox   []*attempt
+	delayed []*attempt  // of links that are gone, still on their way
 	orphans []*attempt  // whose client has gone
 	stages  []*stageJob // complete at all members, or failed
 	late    []*conn     // given up, with messages that have come by them
@@ -94,7 +95,7 @@ func (c *reign) breakAll() {
 			cl.linkLost()
 		}
 	}
-	c.inbox, c.orphans, c.stages = nil, nil, nil
+	c.inbox, c.delayed, c.orphans, c.stages = nil, nil, nil, nil
 }
 
 // carryOut mirrors Coordinator.carryOut: sends, then replies, then records.

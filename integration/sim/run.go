@@ -13,7 +13,9 @@ func Run(seed uint64, o Options) Report {
 	w.report.Seed = seed
 	steps := o.Steps
 	if steps == 0 {
-		steps = 150 + w.rng.IntN(250)
+		if steps = 150 + w.rng.IntN(250); w.chance(32) {
+			steps *= 6
+		}
 	}
 	w.guard(func() {
 		if w.warm {
@@ -223,6 +225,10 @@ func (w *world) reignStep(what what, slot, b int) {
 		s := c.stages[0]
 		c.stages = c.stages[1:]
 		c.staged(s)
+	case stepDelayed:
+		a := c.delayed[0]
+		c.delayed = c.delayed[1:]
+		c.submit(a)
 	case stepLate:
 		c.hearLate()
 	default: // stepDrained
@@ -285,6 +291,11 @@ func (w *world) fault(f, a, b int) {
 		old := w.backup
 		w.backup = old.Crash(w.rng) // all of it is durable: a copy
 		w.coordinator.install(old.Crash(w.rng))
+		for range w.upTo(3) { // somebody has tried before: its epoch may be above all that is held
+			if w.startReign(); w.cur != nil {
+				w.killed(w.coordinator)
+			}
+		}
 	default: // faultLong
 		w.tracef("eleven minutes pass")
 		w.pass(a, 660_000)
