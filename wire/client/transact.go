@@ -337,12 +337,21 @@ func (c *Client) stageOne(ctx context.Context, content Content, name string, rep
 		return wire.StageReply{}, err
 	}
 	defer o.end()
+	furthest := int64(0)
 	for corrupt := 0; ; {
 		l, err := o.link()
 		if err != nil {
 			return wire.StageReply{}, err
 		}
-		reply, err := o.stageOn(l, content, name, report)
+		reply, err := o.stageOn(l, content, name, func(at int64) {
+			// Sending the same bytes again is no progress: where a participant
+			// is away, every attempt gets as far as the buffers on the way.
+			if at > furthest {
+				furthest = at
+				o.progress()
+			}
+			report(at)
+		})
 		switch {
 		case err == nil:
 			return reply, nil
@@ -376,7 +385,6 @@ func (o *operation) stageOn(l *link, content Content, name string, report func(a
 		if o.c.o.Wait > 0 {
 			timer.Reset(limit)
 		}
-		o.progress()
 		report(at)
 	}}
 	if o.c.o.Wait == 0 {
