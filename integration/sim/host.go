@@ -144,9 +144,9 @@ func (h *host) powerFails(rng *rand.Rand) {
 
 // processEnds leaves the page cache as it is.
 func (h *host) processEnds() {
+	h.fs.Restart() // first: what a task is about to do neither happens nor fails
 	h.endTasks()
 	h.clean()
-	h.fs.Restart()
 }
 
 func (h *host) clean() { h.failSync, h.hurt = false, h.squeezed }

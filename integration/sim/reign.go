@@ -53,7 +53,7 @@ func (c *reign) turn(what func()) {
 	case c.over:
 	case c.m.Stopped() != nil:
 		c.end(c.m.Stopped())
-	case c.closing && c.m.Idle():
+	case c.closing && c.m.Settled():
 		c.finish()
 	}
 }
@@ -203,17 +203,16 @@ func (c *reign) synced() {
 	})
 }
 
-// tick mirrors Coordinator.tick.
+// tick mirrors a turn of the owner with a tick: tick, and tickLedger when the
+// turn's records are in the journal.
 func (c *reign) tick(ms int64) {
-	c.turn(func() {
-		if c.m.Stopped() != nil {
-			return
-		}
-		c.m.Tick(ms)
-		if err := c.ledgerTick(); err != nil {
-			c.journalProblem(err)
-		}
-	})
+	c.turn(func() { c.m.Tick(ms) })
+	if c.over {
+		return
+	}
+	if err := c.ledgerTick(); err != nil {
+		c.turn(func() { c.journalProblem(err) })
+	}
 }
 
 // ledgerTick mirrors ledger.tick: lazy records, and a new segment in time (P13).

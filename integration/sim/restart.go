@@ -111,7 +111,7 @@ func (p *member) redo(s *store.Store, m *vote.Machine, lsn journal.LSN, record [
 		return fmt.Errorf("record %d: %w", lsn, err)
 	}
 	p.w.decided(p, &out)
-	if !s.NeedCheckpoint() {
+	if !s.TableFull() || !s.NeedCheckpoint() {
 		return nil
 	}
 	ck, err := s.Freeze(lsn, m.Snapshot())
@@ -121,7 +121,7 @@ func (p *member) redo(s *store.Store, m *vote.Machine, lsn journal.LSN, record [
 	return ck.Run(func() error { return nil })
 }
 
-// begin mirrors newOwner and newGate.
+// begin mirrors newOwner, newGate and the beginning of run.
 func (p *member) begin(s *store.Store, m *vote.Machine, j *writer) {
 	position, stats := m.Position(), j.log.Stats()
 	*p = member{
@@ -132,6 +132,9 @@ func (p *member) begin(s *store.Store, m *vote.Machine, j *writer) {
 		gateEpoch: m.Fence(), gateHandled: position.Index,
 	}
 	p.maybeCheckpoint()
+	if p.m.Opened() {
+		p.startSweep()
+	}
 }
 
 // stops ends a participant's process properly: mirrors teardown.

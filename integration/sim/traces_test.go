@@ -465,6 +465,33 @@ func (p *play) hearEnd(i int) {
 	p.ok()
 }
 
+// J3: a process is killed between the write and the sync of a PREPARE. The next
+// one finds it, makes it durable before it believes it, and votes; the power
+// fails, and it is still there.
+func TestTraceKilledBeforeSync(t *testing.T) {
+	p := newPlay(t)
+	o := p.tx(0, write("a"))
+	m := p.members[2]
+	p.handle(9, 2)
+	p.step()
+	m.j.work(2) // before the write, then before the sync
+	if m.j.flush == nil || m.j.synced == m.end {
+		t.Fatal("the flush is not in its middle")
+	}
+	p.killed(m.host)
+	p.restartMember(2)
+	p.step()
+	p.cur.linkGone(2)
+	p.cur.dial(m)
+	m.greetArrives(p.cur.conns[2])
+	p.hear(2)
+	p.crashMember(2, nothingStays)
+	p.restartMember(2)
+	p.prepare(9, 0, 1)
+	p.committed(o)
+	p.settles()
+}
+
 // P13: a coordinator on an old backup stops, whichever participant it meets first.
 func TestTraceOldBackup(t *testing.T) {
 	for _, first := range []int{0, 1, 2} {
