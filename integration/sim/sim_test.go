@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 var (
@@ -16,6 +18,8 @@ var (
 	firstSeed = flag.Uint64("first", 1, "the first seed of those that -seeds counts")
 	seeds     = flag.Int("seeds", 0, "how many schedules TestSim runs; 0: the fixed set")
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fixedSeeds are those of the ordinary test.
 const fixedSeeds = 1200
