@@ -15,11 +15,18 @@ import (
 
 // sickNode is a file of a disk whose syncs fail once it is told to.
 type sickNode struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	sick *atomic.Bool
 }
 
-var _ fs.NodeFsyncer = (*sickNode)(nil)
+var (
+	_ fs.NodeFsyncer     = (*sickNode)(nil)
+	_ fs.NodeWrapChilder = (*sickNode)(nil)
+)
+
+func (n *sickNode) WrapChild(_ context.Context, child fs.InodeEmbedder) fs.InodeEmbedder {
+	return &sickNode{child.(*fs.LoopbackNode), n.sick}
+}
 
 func (n *sickNode) Fsync(ctx context.Context, f fs.FileHandle, flags uint32) syscall.Errno {
 	if n.sick.Load() {
@@ -35,12 +42,11 @@ func (n *sickNode) Fsync(ctx context.Context, f fs.FileHandle, flags uint32) sys
 func sickDisk(t *testing.T, backing, dir string) *atomic.Bool {
 	t.Helper()
 	sick := &atomic.Bool{}
-	root := &fs.LoopbackRoot{Path: backing}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &sickNode{fs.LoopbackNode{RootData: r}, sick}
+	loop, err := fs.NewLoopbackRoot(backing)
+	if err != nil {
+		t.Fatal(err)
 	}
-	first := &sickNode{fs.LoopbackNode{RootData: root}, sick}
-	root.RootNode = first
+	first := &sickNode{loop.(*fs.LoopbackNode), sick}
 	server, err := fs.Mount(dir, first, &fs.Options{MountOptions: fuse.MountOptions{DirectMount: true, FsName: "sick"}})
 	if err != nil {
 		t.Fatal(err)
