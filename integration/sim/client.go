@@ -33,7 +33,8 @@ type op struct {
 	read
 	muts    []wire.Mutation
 	payload []byte
-	staged  [][]byte // contents to be staged, by mutation; nil: not
+	staged  [][]byte // contents to be staged, by mutation; nil: not (any more)
+	bulk    [][]byte // ... as they were at first
 
 	attempt *attempt  // under way
 	call    *readCall // under way
@@ -164,6 +165,12 @@ func (cl *client) hears(o *op) {
 		if o.given || cl.w.chance(2) {
 			cl.done(o, unknown, r.Err)
 		}
+	case wire.CodeStageLost: // stage again under the same op id, as the client library does
+		if o.given || cl.w.chance(3) {
+			cl.done(o, refused, r.Err)
+			return
+		}
+		o.staged = slices.Clone(o.bulk)
 	case wire.CodeUnavailable, wire.CodeCanceled:
 		switch {
 		case !o.maybe:

@@ -36,6 +36,7 @@ func (cl *client) newOp(rng *rand.Rand) *op {
 	for i := range n {
 		o.muts = append(o.muts, cl.mutation(rng, o, i))
 	}
+	o.bulk = slices.Clone(o.staged)
 	w.tracef("client %d begins op %d: %s", cl.n, o.num, o.words())
 	return o
 }

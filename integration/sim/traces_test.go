@@ -3,6 +3,7 @@ package sim
 import (
 	"testing"
 
+	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
 )
 
@@ -489,6 +490,42 @@ func TestTraceKilledBeforeSync(t *testing.T) {
 	p.restartMember(2)
 	p.prepare(9, 0, 1)
 	p.committed(o)
+	p.settles()
+}
+
+// P7: a participant whose journal has lost a PREPARE that was durable does not
+// come up to say "never": it refuses to start, and recovery waits for it.
+func TestTraceLostPrepareIsNotNever(t *testing.T) {
+	p := newPlay(t)
+	o := p.tx(0, write("a"))
+	p.prepare(9, 0, 1, 2)
+	p.committed(o)
+	m := p.members[2]
+	for range 3 { // an idle journal is sealed (J3)
+		p.step()
+		m.quiet()
+		m.j.work(-1)
+	}
+	at := m.j.log.Stats().ActiveBytes - 4096 // its last block, the PREPARE's
+	rot := func() {
+		if err := m.fs.FlipBit("/member/journal/0000000000000001.seg", 8*(at+100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.crashCoordinator()
+	p.killed(m.host)
+	rot()
+	m.hurt = true
+	p.restartMember(2)
+	if m.up {
+		t.Fatalf("P2 is up: position %v, %d in doubt", m.m.Position(), m.m.InDoubt())
+	}
+	p.startCoordinator()
+	p.greet(0, 1)
+	if p.cur.m.Phase() != commit.Greeting {
+		t.Fatal("recovery has begun without P2")
+	}
+	rot() // the disk is mended
 	p.settles()
 }
 
