@@ -53,6 +53,9 @@ offset, what it is, and its fields. With -o json one object a line.`,
 
 // journalDir finds the journal in a data directory.
 func journalDir(dir string) (string, error) {
+	if parts, _ := filepath.Glob(filepath.Join(dir, participantDirs)); len(parts) > 0 {
+		return "", fmt.Errorf("%s holds several journals: name one of them, as in %s", dir, parts[0])
+	}
 	if info, err := os.Stat(filepath.Join(dir, "journal")); err == nil && info.IsDir() {
 		return filepath.Join(dir, "journal"), nil
 	}

@@ -300,3 +300,16 @@ func TestJudgeStatus(t *testing.T) {
 		}
 	}
 }
+
+func TestJournalOfUpsDirectoryNamesOneOfThem(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "participant-a"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"verify", "dump"} {
+		code, _, errOut := command(nil, "journal", verb, dir)
+		if code != exitFailed || !strings.Contains(errOut, filepath.Join(dir, "participant-a")) {
+			t.Errorf("journal %s: exit %d, %q; want 1 and participant-a", verb, code, errOut)
+		}
+	}
+}
