@@ -160,6 +160,28 @@ func (s *Store) create() error {
 	return nil
 }
 
+// checkObjectDirs refuses a store that has lost a directory of objects: create
+// made them all before FORMAT, and with one gone so are the contents in it.
+func (s *Store) checkObjectDirs() error {
+	entries, err := s.fs.ReadDir(s.path(objectsName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return openError(wire.CodeCorrupt, s.path(objectsName), "it is missing, and with it the contents of files")
+	}
+	if err != nil {
+		return openError(wire.CodeIO, s.path(objectsName), err.Error())
+	}
+	there := map[string]bool{}
+	for _, e := range entries {
+		there[e.Name] = true
+	}
+	for i := range s.format.dirs {
+		if !there[dirName(i)] {
+			return openError(wire.CodeCorrupt, s.path(objectsName, dirName(i)), "it is missing, and with it the contents of files")
+		}
+	}
+	return nil
+}
+
 // writeFormat makes the directory a store.
 func (s *Store) writeFormat() error {
 	name := s.path(formatName)

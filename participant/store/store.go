@@ -110,6 +110,8 @@ func (s *Store) open() error {
 		if err := s.writeFormat(); err != nil {
 			return err
 		}
+	} else if err := s.checkObjectDirs(); err != nil {
+		return err
 	}
 	s.openBallast()
 	return nil

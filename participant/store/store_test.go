@@ -1163,3 +1163,19 @@ func TestClosed(t *testing.T) {
 		t.Errorf("after Close: %v", err)
 	}
 }
+
+func TestAMissingObjectDirectoryIsNamedAtOpen(t *testing.T) {
+	for _, lost := range []string{"objects", "objects/" + dirName(2)} {
+		f := real(t)
+		if err := f.Store.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(filepath.Join(f.o.Dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(f.o)
+		if wire.CodeOf(err) != wire.CodeCorrupt || !strings.Contains(err.Error(), filepath.Join(f.o.Dir, lost)) {
+			t.Errorf("without %s: %v; want corrupt, and its name", lost, err)
+		}
+	}
+}
