@@ -204,23 +204,41 @@ func latency(ctx context.Context, dir string, open func(context.Context) (*clien
 	return median(commitTimes), median(diskTimes), nil
 }
 
-// throughput is commits a second of n clients, each on files of its own.
-func throughput(ctx context.Context, n int, open func(context.Context) (*client.Client, error)) (float64, error) {
-	const duration = 3 * time.Second
-	all := make([]*client.Client, n)
+// throughput is commits a second of one client and of many, each on files of
+// its own, measured in turns.
+func throughput(ctx context.Context, open func(context.Context) (*client.Client, error)) (one, many float64, err error) {
+	const turns = 3
+	all := make([]*client.Client, clients)
 	for i := range all {
 		c, err := open(ctx)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		defer func() { _ = c.Close() }() // measured already
 		all[i] = c
 	}
-	counts, errs := make([]int, n), make([]error, n)
+	for range turns {
+		a, err := rate(ctx, all[:1])
+		if err != nil {
+			return 0, 0, err
+		}
+		b, err := rate(ctx, all)
+		if err != nil {
+			return 0, 0, err
+		}
+		one, many = one+a/turns, many+b/turns
+	}
+	return one, many, nil
+}
+
+// rate is how many commits a second some clients do.
+func rate(ctx context.Context, some []*client.Client) (float64, error) {
+	const duration = 1500 * time.Millisecond
+	counts, errs := make([]int, len(some)), make([]error, len(some))
 	data := make([]byte, block)
 	var wg sync.WaitGroup
 	start := time.Now()
-	for i, c := range all {
+	for i, c := range some {
 		wg.Go(func() {
 			name := fmt.Sprintf("client%d", i)
 			for time.Since(start) < duration && errs[i] == nil {
@@ -245,11 +263,7 @@ func figures(ctx context.Context, dir, where string, floor, aim float64, open fu
 	if err != nil {
 		return nil, err
 	}
-	one, err := throughput(ctx, 1, open)
-	if err != nil {
-		return nil, err
-	}
-	many, err := throughput(ctx, clients, open)
+	one, many, err := throughput(ctx, open)
 	if err != nil {
 		return nil, err
 	}
