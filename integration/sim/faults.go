@@ -238,7 +238,7 @@ func (c *reign) choices(slot int) {
 		w.may1(stepDelayed, slot, 0, 1)
 	}
 	if len(c.late) > 0 {
-		w.may1(stepLate, slot, 0, 3)
+		w.may1(stepLate, slot, 0, 1)
 	}
 }
 

@@ -17,8 +17,9 @@ type reign struct {
 	m      *commit.Machine
 	j      *writer
 	zombie bool // a newer one runs on its disk; it does not know
-	// suspect: it was started on a restored backup. beyond: a participant had
-	// answered a greeting of its epoch or a later one before it was started.
+	// suspect: it was started on a restored backup. beyond: before it was
+	// started, a participant had answered a greeting of its epoch or a later
+	// one, or all had a config that its journal does not.
 	suspect, beyond bool
 
 	conns   []*conn // by member; nil: none

@@ -211,6 +211,11 @@ func (w *world) reign(h *host) (*reign, error) {
 	}
 	w.runs++
 	c := &reign{w: w, host: h, epoch: wire.Epoch{Number: state.Epoch.Number + 1, Run: uuidOf('r', w.runs)}, conns: make([]*conn, len(w.members))}
+	var base wire.ConfigID
+	if state.Config != nil {
+		base = state.Config.ID
+	}
+	c.beyond = base.Compare(w.served) < 0
 	o := commit.Options{State: state, Cluster: uuidOf('c', 1), Root: wire.Root{Mode: 0o755, Time: 1}, MaxAhead: w.maxAhead}
 	if o.MaxAhead == 0 {
 		o.MaxAhead = 8192
@@ -252,7 +257,7 @@ func (w *world) startReign() {
 		h.processEnds()
 		return
 	}
-	c.suspect, c.beyond = w.restored, w.fencedBeyond(c.epoch.Number)
+	c.suspect, c.beyond = w.restored, c.beyond || w.fencedBeyond(c.epoch.Number)
 	if c.suspect {
 		w.stray = max(w.stray, c.epoch.Number)
 	}

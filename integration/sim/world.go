@@ -80,8 +80,9 @@ type world struct {
 	// state while a backup takes its place.
 	backup   *forget.FS
 	truth    *forget.FS
-	restored bool   // the disk is a backup's that has not proved itself
-	stray    uint64 // the greatest epoch that was begun on a backup
+	restored bool          // the disk is a backup's that has not proved itself
+	stray    uint64        // the greatest epoch that was begun on a backup
+	served   wire.ConfigID // the newest config that a coordinator has served with
 
 	// What this schedule is like.
 	profile
@@ -203,6 +204,9 @@ func (w *world) reigns() []*reign {
 // serves is told that a coordinator begins to serve: not from an old backup.
 func (w *world) serves(c *reign) {
 	w.reach(reachServe)
+	if id := c.m.Status().Config; w.served.Compare(id) < 0 {
+		w.served = id
+	}
 	if c.suspect && c.beyond {
 		w.violate("P13", "C%d serves, from a backup that is older than what the participants hold", c.epoch.Number)
 	}

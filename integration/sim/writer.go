@@ -65,7 +65,7 @@ func (w *writer) sealIdle() error {
 }
 
 func (w *writer) segmentFull() bool {
-	return w.log != nil && w.flush == nil && len(w.queue) == 0 && w.log.SegmentFull()
+	return w.log != nil && w.flush == nil && w.log.SegmentFull()
 }
 
 // ready: is there work?
