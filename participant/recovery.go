@@ -24,7 +24,7 @@ type recovered struct {
 // whatToDo is what an operator can do about a directory that is damaged: its
 // participant must not testify any more, and the others would be one short.
 const whatToDo = "This participant may not vote or testify any more, and the coordinator does not serve without it. " +
-	"Stop it, keep a copy of the directory, and put back this participant's directory from a backup that was made while it was stopped " +
+	"Keep a copy of the directory, and put back this participant's directory from a backup that was made while it was stopped " +
 	"and since when nothing was written; the other participants' data is whole: `tpcfs export` writes any one's files out"
 
 // recoverState opens the store and the journal and replays the journal from

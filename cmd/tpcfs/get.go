@@ -117,7 +117,11 @@ func openTarget(local, base string) (*target, error) {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	file, err := os.CreateTemp(filepath.Dir(local), filepath.Base(local)+".tmp-*")
+	dir := filepath.Dir(local)
+	if _, err := os.Stat(dir); err != nil {
+		return nil, err
+	}
+	file, err := os.CreateTemp(dir, filepath.Base(local)+".tmp-*")
 	if err != nil {
 		return nil, err
 	}

@@ -313,3 +313,23 @@ func TestJournalOfUpsDirectoryNamesOneOfThem(t *testing.T) {
 		}
 	}
 }
+
+// A participant's directory that got lost is not made anew, and the user is
+// told which one it is.
+func TestUpMissesAParticipant(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"b", "c"} {
+		if err := os.Mkdir(filepath.Join(dir, "participant-"+name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := upFlags{participants: 3}
+	f.dir, f.listen = dir, "127.0.0.1:0"
+	err := f.check("")
+	if err == nil || !strings.Contains(err.Error(), "participant-a is missing") {
+		t.Fatalf("check: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "participant-a")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("participant-a was made: %v", err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -73,6 +74,9 @@ func (f *upFlags) check(mountpoint string) error {
 	if len(have) > 0 && len(have) != f.participants {
 		return usage("up", "%s was made with %d participants, not %d", f.dir, len(have), f.participants)
 	}
+	if err := f.complete(have); err != nil {
+		return err
+	}
 	if f.participants < 1 || f.participants > maxParticipants {
 		return usage("up", "--participants %d: 1 to %d", f.participants, maxParticipants)
 	}
@@ -91,6 +95,18 @@ func (f *upFlags) check(mountpoint string) error {
 		return usage("up", "--dir %s lies in the mount point %s: choose another", f.dir, mountpoint)
 	}
 	return checkMountpoint(mountpoint)
+}
+
+// complete refuses a directory in which a participant is missing between
+// others: none is made anew in its place.
+func (f *upFlags) complete(have []string) error {
+	for i := range have {
+		dir := filepath.Join(f.dir, "participant-"+participantName(i))
+		if !slices.Contains(have, dir) {
+			return fmt.Errorf("up %s: %s is missing, and the others are there: put it back from a backup that was made while nothing ran, and since when nothing was written; tpcfs export writes out what another one holds", f.dir, dir)
+		}
+	}
+	return nil
 }
 
 // house is everything that up runs.
@@ -169,6 +185,9 @@ func (h *house) open() error {
 		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: h.flags.segmentSize,
 		Participants: peers, Dial: h.dial, Logger: h.app.logger(),
 	})
+	if wire.CodeOf(err) == wire.CodeInvalid {
+		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with others: put back from a backup what is missing (%v)", h.flags.dir, len(peers), err)
+	}
 	if err != nil {
 		return err
 	}

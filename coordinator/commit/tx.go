@@ -462,7 +462,7 @@ func (m *Machine) expireRequests() {
 		if r.deadline != 0 && m.now >= r.deadline {
 			m.unqueue(r)
 			m.reply(r, nil, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
-				"not begun within %d ms%s; nothing changed", r.Transact.Wait, m.forWhom())})
+				"not begun in time%s; nothing changed", m.forWhom())})
 		}
 	}
 	for _, t := range m.ops {

@@ -92,7 +92,7 @@ func (k *boltKV) guard(what string, err *error) func() {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
 			k.broken.Store(true)
-			*err = &DamageError{k.path, fmt.Sprintf("%s: %v", what, r)}
+			*err = &DamageError{k.path, fmt.Sprintf("%s: the file is shorter than it says, or a page of it is not what was written (%v)", what, r)}
 		}
 	}
 }

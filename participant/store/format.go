@@ -47,7 +47,7 @@ func decodeFormat(b []byte) (format, error) {
 	var version int
 	text := string(b)
 	if _, err := fmt.Sscanf(text, "tpcfs participant\nversion %d\n", &version); err != nil {
-		return f, errors.New("it is not the FORMAT file of a tpcfs participant")
+		return f, errors.New("it is not the FORMAT file of a tpcfs participant (a coordinator's directory has one of its own)")
 	}
 	if version != formatVersion {
 		return f, fmt.Errorf("its version is %d and this tpcfs knows version %d: %w", version, formatVersion, errNewer)
@@ -87,7 +87,7 @@ func (s *Store) readFormat() (found bool, err error) {
 		return false, openError(wire.CodeUnsupported, name, err.Error())
 	}
 	if err != nil {
-		return false, openError(wire.CodeCorrupt, name, err.Error()+": put it back from a backup, or give another directory")
+		return false, openError(wire.CodeCorrupt, name, err.Error()+": give a participant's directory, or put the file back from a backup")
 	}
 	return true, nil
 }
