@@ -275,6 +275,30 @@ func TestTraceLostNo(t *testing.T) {
 	p.settles()
 }
 
+// P10: what an old link brings late does not count: the participant has forgotten
+// since what it said there.
+func TestTraceOldLinkIsNotHeard(t *testing.T) {
+	p := newPlay(t)
+	p.members[1].squeeze(0)
+	o := p.tx(0, write("a"))
+	p.handle(9, 1) // its NO is on its way, its position too
+	p.step()
+	k := p.cur.conns[1]
+	said := k.up
+	p.crashMember(1, nothingStays)
+	p.members[1].release()
+	k.up = said
+	p.cur.linkGone(1)
+	p.restartMember(1)
+	p.greet(1)
+	p.step()
+	p.cur.hearLate()
+	p.ok()
+	p.prepare(9, 0, 1, 2)
+	p.committed(o)
+	p.settles()
+}
+
 // P8, G6: what is put is never told to be unavailable, however long it waits.
 func TestTraceUnknownNotUnavailable(t *testing.T) {
 	p := newPlay(t)
