@@ -87,6 +87,7 @@ const (
 	stepDrained
 	stepLate
 	stepDelayed
+	stepTurn
 	stepStart
 
 	stepAttach
@@ -233,6 +234,9 @@ func (c *reign) choices(slot int) {
 	}
 	if c.closing {
 		w.may1(stepDrained, slot, 0, 2)
+	}
+	if c.gathered {
+		w.may1(stepTurn, slot, 0, 16)
 	}
 	if len(c.delayed) > 0 {
 		w.may1(stepDelayed, slot, 0, 1)

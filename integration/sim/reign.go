@@ -30,6 +30,10 @@ type reign struct {
 	late    []*conn     // given up, with messages that have come by them
 	closing bool
 	over    bool // the process has ended
+
+	gathered bool // a turn has begun and is not over
+	ticked   bool // ... with a tick in it
+
 	// readPoint is stored before the replies of the same turn are given (P5).
 	readPoint uint64
 
@@ -45,11 +49,27 @@ type waiting struct {
 	done func()
 }
 
-// turn mirrors one round of the owner: what happened, then what follows from it.
+// turn mirrors one round of the owner: what happened, then what follows from
+// it; or what follows comes later, with what else happens until then.
 func (c *reign) turn(what func()) {
 	c.m.Clock(c.w.wall())
 	what()
+	c.gathered = c.w.gathers && c.m.Stopped() == nil && c.w.chance(3)
+	if !c.gathered {
+		c.endTurn()
+	}
+}
+
+func (c *reign) endTurn() {
+	c.gathered = false
+	if c.ticked && c.w.broken == snapshotEarly {
+		c.ledgerTick()
+	}
 	c.carryOut(c.m.Ready())
+	if c.ticked && c.w.broken != snapshotEarly {
+		c.ledgerTick()
+	}
+	c.ticked = false
 	switch {
 	case c.over:
 	case c.m.Stopped() != nil:
@@ -204,20 +224,27 @@ func (c *reign) synced() {
 	})
 }
 
-// tick mirrors a turn of the owner with a tick: tick, and tickLedger when the
-// turn's records are in the journal.
+// tick mirrors Coordinator.tick; tickLedger comes at the end of the turn, when
+// its records are in the journal.
 func (c *reign) tick(ms int64) {
-	c.turn(func() { c.m.Tick(ms) })
-	if c.over {
+	c.turn(func() {
+		c.m.Tick(ms)
+		c.ticked = true
+	})
+}
+
+// ledgerTick mirrors Coordinator.tickLedger.
+func (c *reign) ledgerTick() {
+	if c.over || c.m.Stopped() != nil {
 		return
 	}
-	if err := c.ledgerTick(); err != nil {
-		c.turn(func() { c.journalProblem(err) })
+	if err := c.tickJournal(); err != nil {
+		c.journalProblem(err)
 	}
 }
 
-// ledgerTick mirrors ledger.tick: lazy records, and a new segment in time (P13).
-func (c *reign) ledgerTick() error {
+// tickJournal mirrors ledger.tick: lazy records, and a new segment in time (P13).
+func (c *reign) tickJournal() error {
 	if c.j.segmentFull() && c.snapshot <= c.j.synced {
 		lsn, err := c.j.appendHead(c.m.Snapshot().Encode())
 		if err != nil {

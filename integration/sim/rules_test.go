@@ -29,6 +29,7 @@ func TestRulesAreMissed(t *testing.T) {
 		{epochNotForced, "P6: nobody waits for the EPOCH record", 4000, nil},
 		{noRevote, "P10: lost votes are not repeated", 4000, nil},
 		{checkpointBeforeJournal, "S3: the kv commits before the journal is durable", 4000, nil},
+		{snapshotEarly, "P13: a SNAPSHOT goes before records of its turn", 4000, starting},
 		{sweepAll, "S3: objects of undecided transactions are swept", 4000, staging},
 	} {
 		if v, seed := missed(Options{broken: c.rule, tune: c.tune}, c.tries); v != nil {
@@ -47,6 +48,12 @@ func reading(p *profile) {
 // crashing makes schedules of crashes alone.
 func crashing(p *profile) {
 	p.readShare, p.maxOps, p.faultShare, p.may = 0, 60, 60, [faults]int{faultPower: 1}
+}
+
+// starting makes schedules of starts, in small segments.
+func starting(p *profile) {
+	crashing(p)
+	p.segmentSize, p.gathers, p.warm, p.maxOps, p.speed = 8<<10, true, false, 4, [3]int{16, 16, 16}
 }
 
 // staging makes schedules of staged contents.

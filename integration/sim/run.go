@@ -225,6 +225,8 @@ func (w *world) reignStep(what what, slot, b int) {
 		s := c.stages[0]
 		c.stages = c.stages[1:]
 		c.staged(s)
+	case stepTurn:
+		c.endTurn()
 	case stepDelayed:
 		a := c.delayed[0]
 		c.delayed = c.delayed[1:]

@@ -60,6 +60,7 @@ const (
 	noRevote                     // P10: lost votes are not repeated
 	checkpointBeforeJournal      // S3: the kv commits before the journal is synced
 	sweepAll                     // P2, S3: objects of undecided transactions are swept
+	snapshotEarly                // P13: a SNAPSHOT goes before records that it holds
 	rules
 )
 
@@ -116,6 +117,7 @@ type profile struct {
 	wait        int64 // of requests, ms; 0: forever
 	warm        bool  // it begins with a cluster in service
 	encode      bool  // messages are encoded on the way
+	gathers     bool  // a coordinator's turn may take in several things
 	joins       bool  // messages up are joined while they wait
 	readShare   int   // percent of ops
 	stageShare  int   // percent of contents
@@ -158,7 +160,7 @@ func newProfile(rng *rand.Rand) profile {
 		segmentSize: []int64{8, 16, 16, 32, 64}[rng.IntN(5)] << 10,
 		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
 		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 1000, 5000}[rng.IntN(4)], warm: rng.IntN(8) > 0,
-		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0,
+		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0, gathers: rng.IntN(2) == 0,
 		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)], inodeShare: []int{5, 10, 50}[rng.IntN(3)],
 		maxOps: 6 + rng.IntN(30), faultShare: []int{0, 10, 20, 40, 80}[rng.IntN(5)],
 	}
