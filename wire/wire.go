@@ -24,11 +24,11 @@ const (
 	MaxFrame        = MaxRecord + 64<<10
 	MaxTransact     = MaxRecord - 8<<10 // bytes of an encoded Transact without its payload; leaves room for what a prepare adds
 	MaxFileSize     = 16<<40 - 4<<10
-	MaxNameLen      = 255  // bytes of one path component
-	MaxPathLen      = 4096 // bytes of At.Path and of a symbolic link's target
-	MaxSymlinks     = 40   // links followed by the client side for one name
-	MaxListEntries  = 1000 // entries in one page of a listing
-	ServiceTimeHold = 10 * 60 * 1000
+	MaxNameLen      = 255            // bytes of one path component
+	MaxPathLen      = 4096           // bytes of At.Path and of a symbolic link's target
+	MaxSymlinks     = 40             // links followed by the client side for one name
+	MaxListEntries  = 1000           // entries in one page of a listing
+	ServiceTimeHold = 10 * 60 * 1000 // age of a request, in ms of service time, beyond which its outcome is unknown (S1a)
 )
 
 // RootIno is the number of the root directory.
