@@ -1,0 +1,146 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tpcfs/journal/disk/forget"
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+)
+
+// When the disk is full: an apply and a checkpoint go on by giving up the
+// ballast, then only deletes get YES, until there is space again.
+func TestDiskFull(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	for i := range 20 {
+		f.create(fmt.Sprint("f", i), fill(60_000, byte(i)))
+	}
+	f.checkpoint()
+	free := func() int64 {
+		n, err := fsys.Free(testDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(n)
+	}
+	used := int64(0) // find out what is used
+	fsys.SetCapacity(1 << 40)
+	used = 1<<40 - free()
+	fsys.SetCapacity(used + 30_000)
+	if err := f.Reserve(7, 5, 100_000, false); wire.CodeOf(err) != wire.CodeNoSpace {
+		t.Fatalf("a YES without space: %v", err)
+	}
+	if err := f.Reserve(8, 5, 100_000, true); err != nil {
+		t.Fatalf("a delete without space: %v", err)
+	}
+	f.Release(8)
+	if _, err := f.NewStage(wire.MakeID(9, 9)); wire.CodeOf(err) != wire.CodeNoSpace {
+		t.Fatalf("a stage without space: %v", err)
+	}
+	f.create("more", fill(60_000, 99)) // needs the ballast
+	if !f.ballastMissing() {
+		t.Fatal("the ballast is still there")
+	}
+	fsys.SetCapacity(0)
+	if err := f.Reserve(9, 1, 1, false); wire.CodeOf(err) != wire.CodeNoSpace {
+		t.Fatalf("a YES without ballast: %v", err)
+	}
+	if !f.NeedCheckpoint() {
+		t.Fatal("nothing makes the ballast again")
+	}
+	f.checkpoint()
+	if err := f.Reserve(9, 1, 1, false); err != nil || f.ballastMissing() || f.NeedCheckpoint() {
+		t.Fatalf("after space came back: %v", err)
+	}
+	f.wantFile("more", fill(60_000, 99))
+
+	// The kv's write meets the full disk.
+	f.create("small", fill(8000, 5))
+	fsys.SetCapacity(1 << 40)
+	fsys.SetCapacity(1<<40 - free() + 4096)
+	f.checkpoint()
+	if !f.ballastMissing() {
+		t.Fatal("the checkpoint did not need the ballast")
+	}
+	fsys.SetCapacity(0)
+	f.wantFile("small", fill(8000, 5))
+}
+
+// ENOSPC from a sync is no full disk but a lost write (P12): the store has
+// failed, for good, and the ballast stays.
+func TestFailedSync(t *testing.T) {
+	for _, what := range []string{"object", "directory", "kv", "journal"} {
+		t.Run(what, func(t *testing.T) {
+			fsys := forget.New(1)
+			f := simulated(t, fsys)
+			f.create("a", fill(30_000, 1))
+			fsys.SetHook(func(op forget.Op) error {
+				bad := op.Kind == forget.Sync && strings.Contains(op.Name, "objects/") && what == "object" ||
+					op.Kind == forget.SyncDir && what == "directory" ||
+					op.Kind == forget.Sync && strings.HasSuffix(op.Name, "meta.db") && what == "kv"
+				if bad {
+					return syscall.ENOSPC
+				}
+				return nil
+			})
+			c, err := f.Freeze(1, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = c.Run(func() error {
+				if what == "journal" {
+					return syscall.EIO
+				}
+				return nil
+			})
+			fsys.SetHook(nil)
+			var fatal *FatalError
+			if !errors.As(err, &fatal) || f.Failed() == nil || f.ballastMissing() {
+				t.Fatalf("error %v, failed %v", err, f.Failed())
+			}
+			if err := f.Apply(&vote.Tx{ID: 99}, wire.Position{Epoch: 1, Index: 9}); !errors.As(err, &fatal) {
+				t.Errorf("a failed store applies: %v", err)
+			}
+			if _, err := f.read("a", 0, -1); wire.CodeOf(err) != wire.CodeUnavailable {
+				t.Errorf("a failed store answers: %v", err)
+			}
+		})
+	}
+}
+
+// The table's bound holds the next prepare back, and a checkpoint makes room.
+func TestTableBound(t *testing.T) {
+	f := simulated(t, forget.New(1)) // 64 KiB
+	for i := 0; !f.NeedCheckpoint(); i++ {
+		if i > 1000 {
+			t.Fatal("no checkpoint is ever needed")
+		}
+		f.create(fmt.Sprint("f", i), fill(100, 1))
+	}
+	if f.TableFull() {
+		t.Fatal("full at half")
+	}
+	if err := f.Reserve(1000, 10, 40_000, false); err != nil {
+		t.Fatal(err)
+	}
+	if !f.TableFull() {
+		t.Fatal("promises do not count")
+	}
+	f.Release(1000)
+	f.Release(1000)
+	c, err := f.Freeze(f.lsn, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Freeze(f.lsn, nil); wire.CodeOf(err) != wire.CodeBusy {
+		t.Fatalf("a second checkpoint at once: %v", err)
+	}
+	if err := c.Run(func() error { return nil }); err != nil || f.TableFull() || f.NeedCheckpoint() || f.Stats().TableBytes != 0 {
+		t.Fatalf("after a checkpoint: %v", err)
+	}
+}

@@ -1,0 +1,136 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"tpcfs/wire"
+)
+
+// A stage refuses what is out of order, damaged or too large, and a discarded
+// one leaves nothing.
+func TestStageRefuses(t *testing.T) {
+	f := real(t)
+	st, err := f.NewStage(50)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.NewStage(50); wire.CodeOf(err) != wire.CodeProtocol {
+		t.Errorf("a second stage of one id: %v", err)
+	}
+	p := fill(wire.PieceSize, 1)
+	for _, tt := range []struct {
+		p    wire.Piece
+		code wire.Code
+	}{
+		{wire.Piece{Offset: 1, Sum: wire.Sum(p), Data: p}, wire.CodeProtocol},
+		{wire.Piece{Sum: wire.Sum(p) + 1, Data: p}, wire.CodeCorrupt},
+		{wire.Piece{Sum: wire.Sum(append(p, 1)), Data: append(p, 1)}, wire.CodeProtocol},
+		{wire.Piece{Sum: wire.Sum(p[:5]), Data: p[:5]}, wire.CodeNone},
+		{wire.Piece{Offset: 5, Sum: wire.Sum(p), Data: p}, wire.CodeProtocol}, // the short one was the last
+	} {
+		if err := st.Write(tt.p); wire.CodeOf(err) != tt.code {
+			t.Errorf("piece at %d: %v, want %v", tt.p.Offset, err, tt.code)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := st.Finish(ctx); wire.CodeOf(err) != wire.CodeCanceled {
+		t.Errorf("finish of a canceled stage: %v", err)
+	}
+	name := f.objectPath(50)
+	st.Discard()
+	st.Discard()
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("discarded: %v", err)
+	}
+	if _, _, ok := f.Staged(50); ok {
+		t.Error("a discarded stage is staged")
+	}
+	r := f.stage(fill(200_000, 2))
+	f.reopen()
+	if size, sum, ok := f.Staged(r.ID); !ok || size != r.Size || sum != r.Sum {
+		t.Errorf("after a restart: %d %x %t, want %v", size, sum, ok, r)
+	}
+	f.reopen()
+	flip(t, f.objectPath(r.ID), tailOffset(r.Size)+5)
+	if _, _, ok := f.Staged(r.ID); ok {
+		t.Error("a stage whose checksums are rotten is staged")
+	}
+	flip(t, f.objectPath(r.ID), tailOffset(r.Size)+5)
+	f.Unstage([]wire.ID{r.ID})
+	if _, _, ok := f.Staged(r.ID); ok {
+		t.Error("an unstaged object is staged")
+	}
+}
+
+// The sums that stages answer are those that the wire defines.
+func TestStageSum(t *testing.T) {
+	f := real(t)
+	data := fill(wire.PieceSize+wire.BlockSize+5, 1)
+	var sums []byte
+	for i := 0; i < len(data); i += wire.BlockSize {
+		block := make([]byte, wire.BlockSize)
+		copy(block, data[i:])
+		s := wire.Sum(block)
+		sums = append(sums, byte(s), byte(s>>8), byte(s>>16), byte(s>>24))
+	}
+	if r := f.stage(data); r.Sum != wire.Sum(sums) || r.Size != int64(len(data)) {
+		t.Errorf("reply %v, want sum %x", r, wire.Sum(sums))
+	}
+}
+
+// A stage longer than the writeback step, read back.
+func TestLargeStage(t *testing.T) {
+	f := real(t)
+	data := fill(writebackEvery*2+12_345, 3)
+	f.create("big", data)
+	f.wantFile("big", data)
+	f.checkpoint()
+	f.reopen()
+	f.wantFile("big", data)
+}
+
+// Sweep touches nothing that is in use, and no file that is not an object.
+func TestSweep(t *testing.T) {
+	f := real(t)
+	ino := f.create("a", fill(100_000, 1))
+	keep, left := f.stage(fill(100, 1)), f.stage(fill(100, 2))
+	open, err := f.NewStage(77)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stray := filepath.Join(f.o.Dir, "objects", "00", "0000000000000abc")
+	foreign := filepath.Join(f.o.Dir, "objects", "00", "README")
+	for _, name := range []string{stray, foreign} {
+		if err := os.WriteFile(name, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := f.objectPath(500)
+	if err := os.WriteFile(kept, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sweep(func(id wire.ID) bool { return id == 500 || id == keep.ID }); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{foreign, kept, f.objectFile(ino), f.objectPath(keep.ID), f.objectPath(77)} {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(stray); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a stray object: %v", err)
+	}
+	if _, _, ok := f.Staged(left.ID); ok {
+		t.Error("a stage that nobody can name any more is still there")
+	}
+	if _, err := os.Stat(f.objectPath(left.ID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its object: %v", err)
+	}
+	open.Discard()
+}
