@@ -385,6 +385,19 @@ func TestRandomHistories(t *testing.T) {
 	})
 }
 
+// Short histories that a checkpoint fails which leaves out a sync of an object's
+// directory, a sync of the object, or the end of its stage (S3).
+func TestShortHistories(t *testing.T) {
+	for _, h := range []struct {
+		seed  uint64
+		steps int
+	}{{1, 6}, {1, 15}, {0, 6}} {
+		if _, err := run(h.seed, h.steps, 0); err != nil {
+			t.Errorf("seed %d, %d steps: %v", h.seed, h.steps, err)
+		}
+	}
+}
+
 // A replica that made checkpoints and one that never did have equal digests;
 // one that holds something else has another.
 func TestDigestIgnoresCheckpoints(t *testing.T) {
