@@ -181,8 +181,9 @@ func (c *Checkpoint) writeKV() error {
 // withKVBallast is withBallast for the kv, whose errors tell a full disk at a
 // write from one at a sync, which is fatal (P12).
 func (s *Store) withKVBallast(update func() error) error {
+	drops := s.ballastDrops()
 	err := update()
-	if err != nil && writeNoSpace(err) && s.dropBallast() {
+	if err != nil && writeNoSpace(err) && s.dropBallast(drops) {
 		return update()
 	}
 	return err

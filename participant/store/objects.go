@@ -309,8 +309,9 @@ func (s *Store) makeObject(id wire.ID, data []byte) (disk.File, error) {
 // withBallast does a write of an apply or a checkpoint; when the disk is full
 // it gives up the ballast and writes again (S6).
 func (s *Store) withBallast(write func() error) error {
+	drops := s.ballastDrops()
 	err := write()
-	if errors.Is(err, syscall.ENOSPC) && s.dropBallast() {
+	if errors.Is(err, syscall.ENOSPC) && s.dropBallast(drops) {
 		return write()
 	}
 	return err

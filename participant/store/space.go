@@ -22,6 +22,9 @@ type space struct {
 	table    int64 // sum of reservations
 	disk     int64 // likewise
 	noLoad   bool  // the ballast is missing
+	making   bool  // ... and being made again
+	drops    int   // how often it was given up
+	dropping int   // who unlinks it now
 	stuck    bool  // to make it again has failed since the last checkpoint began
 	refused  bool  // a transaction or a stage was refused since the last checkpoint
 }
@@ -160,7 +163,7 @@ func (s *Store) roomForBallast() bool {
 // rebuildBallast allocates the ballast if it is missing and there is space. Its
 // file need not outlast a crash: the next start allocates it again.
 func (s *Store) rebuildBallast() {
-	if !s.ballastMissing() || !s.roomForBallast() {
+	if !s.ballastMissing() || !s.roomForBallast() || !s.claimBallast() {
 		return
 	}
 	name := s.path(ballastName)
@@ -177,26 +180,63 @@ func (s *Store) rebuildBallast() {
 		if rerr := s.fs.Remove(name); rerr != nil && !errors.Is(rerr, fs.ErrNotExist) {
 			s.log.Warn("cannot remove the unfinished reserve", "file", name, "error", rerr)
 		}
-		s.space.mu.Lock()
-		s.space.stuck = true
-		s.space.mu.Unlock()
-		return
 	}
-	s.setBallast(true)
-}
-
-// dropBallast gives the ballast's space to a write; false if there is none.
-func (s *Store) dropBallast() bool {
 	s.space.mu.Lock()
 	defer s.space.mu.Unlock()
-	if s.space.noLoad || s.o.Ballast < 0 {
+	s.space.making, s.space.noLoad, s.space.stuck = false, err != nil, err != nil
+}
+
+// claimBallast lets its caller make the ballast; not while it is given up.
+func (s *Store) claimBallast() bool {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	if !s.space.noLoad || s.space.making || s.space.dropping > 0 {
 		return false
 	}
-	s.space.noLoad = true
-	if err := s.fs.Remove(s.path(ballastName)); err != nil {
+	s.space.making = true
+	return true
+}
+
+// ballastDrops is how often the ballast was given up.
+func (s *Store) ballastDrops() int {
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	return s.space.drops
+}
+
+// dropBallast gives the ballast's space to a write that has met the full disk
+// and began after that many drops; false if there is none. Of two writes at
+// once both unlink the file: neither is tried again before it is gone. Nobody
+// waits meanwhile for space.mu.
+func (s *Store) dropBallast(drops int) bool {
+	if s.o.Ballast < 0 {
+		return false
+	}
+	s.space.mu.Lock()
+	first := !s.space.noLoad
+	given := first || s.space.drops != drops
+	unlink := given && !s.space.making
+	if first {
+		s.space.noLoad = true
+		s.space.drops++
+	}
+	if unlink {
+		s.space.dropping++
+	}
+	s.space.mu.Unlock()
+	if !unlink {
+		return given
+	}
+	err := s.fs.Remove(s.path(ballastName))
+	s.space.mu.Lock()
+	s.space.dropping--
+	s.space.mu.Unlock()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Error("cannot give up the reserve", "file", s.path(ballastName), "error", err)
 		return false
 	}
-	s.log.Warn("the disk is full: the reserve was given up; only deletes until there is space again", "dir", s.o.Dir)
+	if first {
+		s.log.Warn("the disk is full: the reserve was given up; only deletes until there is space again", "dir", s.o.Dir)
+	}
 	return true
 }

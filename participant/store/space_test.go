@@ -71,6 +71,43 @@ func TestDiskFull(t *testing.T) {
 	f.wantFile("small", fill(8000, 5))
 }
 
+// Two writes meet the full disk at once, an apply's and a checkpoint's: both go
+// on when the ballast is gone, none before, and who reserves space does not wait.
+func TestBallastIsGivenUpOnce(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	drops := f.ballastDrops()
+	inside := false
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Kind != forget.Remove || inside {
+			return nil
+		}
+		inside = true
+		if !f.space.mu.TryLock() {
+			t.Error("the ballast is unlinked under the lock")
+			return nil
+		}
+		f.space.mu.Unlock()
+		if f.claimBallast() {
+			t.Error("the ballast is made while it is given up")
+		}
+		return nil
+	})
+	if !f.dropBallast(drops) || !inside {
+		t.Error("the first write gets no space")
+	}
+	if !f.dropBallast(drops) {
+		t.Error("the second write, which began before the ballast was given up, fails")
+	}
+	if f.dropBallast(f.ballastDrops()) {
+		t.Error("a later write gets space that nobody has")
+	}
+	if !f.claimBallast() || !f.dropBallast(drops) || f.dropBallast(f.ballastDrops()) {
+		t.Error("while the ballast is made again")
+	}
+	fsys.SetHook(nil)
+}
+
 // ENOSPC from a sync is no full disk but a lost write (P12): the store has
 // failed, for good, and the ballast stays.
 func TestFailedSync(t *testing.T) {
