@@ -105,6 +105,7 @@ type FS struct {
 	pending  []*change // of directories, not synced, oldest first
 	rng      *rand.Rand
 	hook     func(Op) error
+	full     func(Op)
 	ops      int
 	crashAt  int
 	dead     bool
@@ -198,6 +199,60 @@ func (f *FS) FlipBit(name string, bit int64) error {
 	}
 	n.flip(bit)
 	return nil
+}
+
+// Mend flips all bits back that FlipBit has changed and nobody has written over.
+func (f *FS) Mend() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pagesLocked(func(p *page) {
+		if len(p.rot) > 0 {
+			p.mend()
+		}
+	})
+}
+
+// Rotten is how many bytes Mend would restore.
+func (f *FS) Rotten() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	f.pagesLocked(func(p *page) { n += len(p.rot) })
+	return n
+}
+
+// pagesLocked calls fn for the pages of all files, those too whose names come or go.
+func (f *FS) pagesLocked(fn func(p *page)) {
+	seen := map[*node]bool{nil: true}
+	var visit func(n *node)
+	visit = func(n *node) {
+		if seen[n] {
+			return
+		}
+		seen[n] = true
+		for _, p := range n.pages {
+			fn(p)
+		}
+		for _, names := range []map[string]*node{n.names, n.durable} {
+			for _, child := range names {
+				visit(child)
+			}
+		}
+	}
+	visit(f.root)
+	for _, c := range f.pending {
+		visit(c.from)
+		visit(c.to)
+		visit(c.node)
+	}
+}
+
+// SetFull installs a function that is told of every operation for which there
+// was no space, nil for none. It is called with locks held.
+func (f *FS) SetFull(full func(Op)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.full = full
 }
 
 // before counts an operation and asks the hook.

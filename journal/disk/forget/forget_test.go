@@ -334,6 +334,83 @@ func TestTruncateAndFlip(t *testing.T) {
 	}
 }
 
+// TestMend: whatever happens to flipped bits, after Mend a file system is what
+// its twin is, which had none.
+func TestMend(t *testing.T) {
+	for seed := uint64(1); seed <= 300; seed++ {
+		r := rng(seed)
+		twins := [2]*forget.FS{forget.New(seed), forget.New(seed)}
+		both := func(fn func(f *forget.FS, h disk.File)) {
+			for _, f := range twins {
+				h, err := f.Open("x")
+				must(t, err)
+				fn(f, h)
+				must(t, h.Close())
+			}
+		}
+		for _, f := range twins {
+			h := create(t, f, "x")
+			write(t, h, bytes.Repeat([]byte{7}, 9000), 0)
+			must(t, h.Sync())
+			must(t, f.SyncDir("/"))
+			must(t, h.Close())
+		}
+		for range 30 {
+			at, n, val := int64(r.IntN(9000)), 1+r.IntN(1500), byte(r.IntN(256))
+			switch r.IntN(9) {
+			case 0, 1, 2: // past the end: an error
+				_ = twins[0].FlipBit("x", 8*at+int64(val%8))
+			case 3, 4:
+				both(func(_ *forget.FS, h disk.File) { write(t, h, bytes.Repeat([]byte{val}, n), at) })
+			case 5:
+				both(func(f *forget.FS, h disk.File) { must(t, h.Sync()) })
+			case 6:
+				both(func(f *forget.FS, h disk.File) {
+					f.SetHook(func(op forget.Op) error {
+						if op.Kind == forget.Sync {
+							return syscall.EIO
+						}
+						return nil
+					})
+					_ = h.Sync()
+					f.SetHook(nil)
+					must(t, h.DropCache())
+				})
+			case 7:
+				both(func(_ *forget.FS, h disk.File) { must(t, h.Truncate(at)) })
+			default:
+				crash := r.Uint64()
+				for i := range twins {
+					twins[i] = twins[i].Crash(rng(crash))
+				}
+			}
+		}
+		image := twins[0].Image(1) // has its own copies
+		twins[0].Mend()
+		image.Mend()
+		want := contents(t, twins[1], "x")
+		if !bytes.Equal(contents(t, twins[0], "x"), want) || !bytes.Equal(contents(t, image, "x"), want) || twins[0].Rotten() != 0 {
+			t.Fatalf("seed %d: what is mended differs", seed)
+		}
+		if !bytes.Equal(contents(t, twins[0].Crash(rng(seed)), "x"), contents(t, twins[1].Crash(rng(seed)), "x")) {
+			t.Fatalf("seed %d: what is mended differs on the disk", seed)
+		}
+	}
+}
+
+// TestSetFull: who writes to a full disk is told of.
+func TestSetFull(t *testing.T) {
+	f := forget.New(1)
+	h := create(t, f, "x")
+	f.SetCapacity(4096)
+	var told []string
+	f.SetFull(func(op forget.Op) { told = append(told, string(op.Kind)+" "+op.Name) })
+	_, err := h.WriteAt(make([]byte, 8192), 0)
+	if !errors.Is(err, syscall.ENOSPC) || !slices.Equal(told, []string{"write x"}) {
+		t.Fatalf("%v, %v", err, told)
+	}
+}
+
 func TestLockAndRestart(t *testing.T) {
 	f := forget.New(1)
 	l, err := f.Lock("lock")

@@ -38,6 +38,49 @@ type page struct {
 	mem   *[pageSize]byte // as reads see it
 	disk  *[pageSize]byte // as the disk has it
 	dirty uint8           // sectors of mem that are to be written
+	rot   map[int]masks   // bits that FlipBit has changed, by byte
+}
+
+// masks are flipped bits of a byte, in the cache and on the disk.
+type masks struct{ mem, disk byte }
+
+// rots changes the masks of the bytes [from, to).
+func (p *page) rots(from, to int, fn func(m masks) masks) {
+	for at, m := range p.rot {
+		if at < from || at >= to {
+			continue
+		}
+		if m = fn(m); m == (masks{}) {
+			delete(p.rot, at)
+		} else {
+			p.rot[at] = m
+		}
+	}
+}
+
+func written(m masks) masks { return masks{m.mem, m.mem} }
+func dropped(m masks) masks { return masks{m.disk, m.disk} }
+func covered(m masks) masks { return masks{0, m.disk} }
+
+// mend flips back what is still flipped.
+func (p *page) mend() {
+	restored := func(src *[pageSize]byte, of func(masks) byte) *[pageSize]byte {
+		if src == nil {
+			return nil
+		}
+		c := *src // other images may share it
+		for at, m := range p.rot {
+			c[at] ^= of(m)
+		}
+		return &c
+	}
+	mem := restored(p.mem, func(m masks) byte { return m.mem })
+	if p.mem == p.disk {
+		p.disk = mem
+	} else {
+		p.disk = restored(p.disk, func(m masks) byte { return m.disk })
+	}
+	p.mem, p.rot = mem, nil
 }
 
 func newDir() *node {
@@ -70,6 +113,7 @@ func (p *page) put(s int) {
 	} else {
 		copy(sector(p.disk, s), sector(p.mem, s))
 	}
+	p.rots(s*sectorSize, (s+1)*sectorSize, written)
 }
 
 // flush writes what is dirty.
@@ -78,6 +122,7 @@ func (p *page) flush() {
 	case p.dirty == 0:
 	case p.dirty == 0xff || p.disk == nil && p.mem != nil && p.clean() == zeroes:
 		p.disk = p.mem
+		p.rots(0, pageSize, written)
 	default:
 		for s := range perPage {
 			if p.dirty&(1<<s) != 0 {
@@ -104,6 +149,7 @@ func (p *page) clean() [pageSize]byte {
 func (p *page) share() {
 	if p.mem != nil && p.disk != nil && p.mem != p.disk && *p.mem == *p.disk {
 		p.disk = p.mem
+		p.rots(0, pageSize, written)
 	}
 }
 
@@ -117,6 +163,8 @@ func (p *page) drop() {
 		src := p.disk
 		if p.dirty&(1<<s) != 0 {
 			src = p.mem
+		} else {
+			p.rots(s*sectorSize, (s+1)*sectorSize, dropped)
 		}
 		if src != nil {
 			copy(sector(m, s), sector(src, s))
@@ -145,6 +193,13 @@ func (n *node) flip(bit int64) {
 		p = &page{}
 		n.pages[at/pageSize] = p
 	}
+	if p.rot == nil {
+		p.rot = map[int]masks{}
+	}
+	m := p.rot[int(at%pageSize)]
+	m.mem, m.disk = m.mem^1<<(bit%8), m.disk^1<<(bit%8)
+	p.rot[int(at%pageSize)] = m
+	p.rots(int(at%pageSize), int(at%pageSize)+1, func(m masks) masks { return m }) // flipped twice is not flipped
 	one := func(src *[pageSize]byte) *[pageSize]byte {
 		var c [pageSize]byte
 		if src != nil {
@@ -181,6 +236,7 @@ func (n *node) write(b []byte, at int64, rng *rand.Rand) {
 			}
 		}
 		copy(p.modify()[in:], b[:k])
+		p.rots(in, in+k, covered)
 		p.dirty |= mask
 		b, at = b[k:], at+int64(k)
 	}
@@ -346,6 +402,7 @@ func (h *file) WriteAt(b []byte, at int64) (int, error) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if full := h.fs.growLocked(h.node, at, int64(len(b))); full != nil {
+		h.fs.tellFullLocked(Op{Kind: Write, Name: h.name, Offset: at, Length: int64(len(b))})
 		return 0, pathError("write", h.name, full)
 	}
 	h.node.write(b, at, h.fs.rng)
@@ -353,6 +410,12 @@ func (h *file) WriteAt(b []byte, at int64) (int, error) {
 		return len(b), pathError("write", h.name, short.Err)
 	}
 	return len(b), nil
+}
+
+func (f *FS) tellFullLocked(op Op) {
+	if f.full != nil {
+		f.full(op)
+	}
 }
 
 // growLocked accounts for the pages of a range that are not there yet.
@@ -460,6 +523,7 @@ func (h *file) Allocate(size int64) error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if err := h.fs.growLocked(h.node, 0, size); err != nil {
+		h.fs.tellFullLocked(Op{Kind: Allocate, Name: h.name, Length: size})
 		return pathError("allocate", h.name, err)
 	}
 	h.node.size = max(h.node.size, size)
@@ -487,7 +551,6 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	defer f.mu.Unlock()
 	f.dead = true
 	g := New(rng.Uint64())
-	g.capacity = f.capacity
 
 	var keep func() bool
 	switch rng.IntN(4) {
@@ -501,7 +564,23 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	}
 	unit := []int{1, perPage}[rng.IntN(2)] // sectors that live or die together
 	ordered := rng.IntN(2) == 0            // directories as a journaling file system leaves them
+	f.imageLocked(g, keep, unit, ordered)
+	return g
+}
 
+// Image returns what the next start would find if all that was written had
+// reached the disk. This file system goes on. The result has no hook.
+func (f *FS) Image(seed uint64) *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g := New(seed)
+	f.imageLocked(g, func() bool { return true }, perPage, true)
+	return g
+}
+
+// imageLocked puts into g what is durable, and of the rest what keep chooses.
+func (f *FS) imageLocked(g *FS, keep func() bool, unit int, ordered bool) {
+	g.capacity = f.capacity
 	c := copier{keep: keep, unit: unit, from: f, to: g, seen: map[*node]*node{}}
 	g.root = c.copy(f.root)
 	for _, ch := range f.pending {
@@ -523,7 +602,6 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 		moved.apply()
 	}
 	g.settle(g.root)
-	return g
 }
 
 // copier copies durable state.
@@ -559,7 +637,7 @@ func (c *copier) copy(n *node) *node {
 			continue
 		}
 		old := n.pages[i]
-		p := &page{mem: old.mem, disk: old.disk}
+		p := &page{mem: old.mem, disk: old.disk, rot: maps.Clone(old.rot)}
 		for s := 0; s < perPage; s += c.unit {
 			mask := uint8(1<<c.unit-1) << s
 			if old.dirty&mask != 0 && c.keep() {
@@ -568,6 +646,7 @@ func (c *copier) copy(n *node) *node {
 		}
 		p.flush()
 		p.mem = p.disk
+		p.rots(0, pageSize, dropped)
 		m.pages[i] = p
 	}
 	if tail := m.size % pageSize; tail > 0 {
@@ -576,6 +655,7 @@ func (c *copier) copy(n *node) *node {
 			clone := *p.disk
 			clear(clone[tail:])
 			p.mem, p.disk = &clone, &clone
+			p.rots(int(tail), pageSize, func(masks) masks { return masks{} })
 		}
 	}
 	return m
