@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tpcfs/journal/disk/forget"
+	"tpcfs/participant/vote"
 	"tpcfs/wire"
 )
 
@@ -137,6 +138,41 @@ func TestFailedStageSyncEnds(t *testing.T) {
 	<-r.p.Done()
 	if r.p.Err() == nil {
 		t.Error("Err says nothing")
+	}
+}
+
+// A stage of an earlier process is synced before the YES that stands on it. When
+// that fails there is no vote at all, not even a NO (P2, P12).
+func TestFailedSyncOfAnEarlierStageEnds(t *testing.T) {
+	fsys := forget.New(1)
+	r := newRig(t, fsys, nil)
+	r.begin(1)
+	reply, err := r.stage(2, make([]byte, 200_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.durable(r.next - 1)
+	r.close()
+	fsys.Restart()
+	again := newRig(t, fsys, nil)
+	again.greet(1)
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Kind == forget.Sync && strings.Contains(op.Name, "objects") {
+			return syscall.EIO
+		}
+		return nil
+	})
+	index := again.prepare(3, nil, stagedOf("f", reply))
+	if v, err := again.link.vote(index); err == nil {
+		t.Errorf("it voted %+v", v)
+	}
+	<-again.p.Done()
+	if again.p.Err() == nil {
+		t.Error("Err says nothing")
+	}
+	// It was not luck that the stream ended before the vote was sent.
+	if applyTo(again.p.store, &vote.Ready{}) == nil {
+		t.Error("a vote may leave although the store has failed")
 	}
 }
 

@@ -114,6 +114,7 @@ func (r *recovered) redo(o *Options, lsn journal.LSN, record []byte) error {
 func (r *recovered) apply(out *vote.Ready) error { return applyTo(r.store, out) }
 
 // applyTo carries out what a step of the machine asks of the store.
+// A vote that a failed sync stands behind does not leave (P12).
 func applyTo(s *store.Store, out *vote.Ready) error {
 	switch {
 	case out.Commit != nil:
@@ -123,7 +124,7 @@ func applyTo(s *store.Store, out *vote.Ready) error {
 	case out.Bootstrap != nil:
 		return s.Bootstrap(*out.Bootstrap, out.Position)
 	}
-	return nil
+	return s.Failed()
 }
 
 func damaged(name, format string, args ...any) *wire.Error {

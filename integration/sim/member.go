@@ -244,7 +244,7 @@ func applyTo(s *store.Store, out *vote.Ready) error {
 	case out.Bootstrap != nil:
 		return s.Bootstrap(*out.Bootstrap, out.Position)
 	}
-	return nil
+	return s.Failed()
 }
 
 // append mirrors Participant.append.

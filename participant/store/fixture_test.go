@@ -70,6 +70,20 @@ func (f *fixture) reopen() {
 	f.Store = s
 }
 
+// restartModel opens the store, as a new process, on what a file system holds.
+func (f *fixture) restartModel(fsys *forget.FS) {
+	f.t.Helper()
+	_ = f.Store.Close() // its file system may have crashed
+	kv, err := NewModelKV(fsys, testDir)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.o.FS, f.o.KV = fsys, kv
+	if f.Store, err = Open(f.o); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 func (f *fixture) apply(payload []byte, bounds ...vote.Bound) wire.ID {
 	f.t.Helper()
 	tx := &vote.Tx{ID: wire.MakeID(1, f.next), Time: 1000, Bounds: bounds, Payload: payload}

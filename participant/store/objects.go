@@ -53,6 +53,8 @@ type staged struct {
 	size int64
 	sum  uint32
 	sums []uint32 // of its blocks
+	// durable: synced by this process, name and all. Owner only, once it is known.
+	durable bool
 }
 
 type objectInfo struct {
@@ -189,9 +191,8 @@ func (s *Store) removeFile(id wire.ID) {
 	}
 }
 
-// loadStaged reads the tail of a staged object that an earlier process wrote.
-// A prepare names only objects whose stage was answered, so what it says is
-// durable. ok is false if there is none.
+// loadStaged reads the tail of a staged object that an earlier process wrote;
+// confirmStaged makes sure that it outlasts a power loss. ok is false if there is none.
 func (s *Store) loadStaged(id wire.ID) (st *staged, ok bool, err error) {
 	f, err := s.fs.Open(s.objectPath(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -252,10 +253,42 @@ func encodeTail(id wire.ID, st *staged) []byte {
 // Staged implements vote.View.
 func (s *Store) Staged(id wire.ID) (size int64, sum uint32, ok bool) {
 	st, ok, err := s.stagedObject(id)
+	if err == nil && ok && !st.durable {
+		st, ok, err = s.confirmStaged(id)
+	}
 	if err != nil || !ok {
 		return 0, 0, false
 	}
 	return st.size, st.sum, true
+}
+
+// confirmStaged makes durable what an earlier process wrote, which may have
+// ended before its own sync, and reads from the disk what is there: a YES is
+// about to stand on it (P2). What a redo names was voted for, and needs none of
+// that. A failed sync is fatal (P12).
+func (s *Store) confirmStaged(id wire.ID) (*staged, bool, error) {
+	name := s.objectPath(id)
+	f, err := s.fs.Open(name)
+	if err != nil {
+		return nil, false, err
+	}
+	defer closeRead(f)
+	if err := f.Sync(); err != nil {
+		return nil, false, s.fail("sync", name, err)
+	}
+	if err := s.fs.SyncDir(s.objectDir(id)); err != nil {
+		return nil, false, s.fail("sync", s.objectDir(id), err)
+	}
+	if err := f.DropCache(); err != nil { // it may hide an earlier failed sync (J3)
+		return nil, false, s.fail("drop the cache of", name, err)
+	}
+	st, ok, err := s.loadStaged(id)
+	if err != nil || !ok {
+		s.objects.settle(id, stateStaged)
+		return nil, false, err
+	}
+	st.durable = true
+	return st, true, nil
 }
 
 func (s *Store) stagedObject(id wire.ID) (*staged, bool, error) {

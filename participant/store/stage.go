@@ -103,7 +103,7 @@ func (st *Stage) Finish(ctx context.Context) (wire.StageReply, error) {
 	if err := ctxError(ctx, "stage"); err != nil {
 		return wire.StageReply{}, err
 	}
-	done := &staged{size: st.size, sum: sumOfSums(st.sums), sums: st.sums}
+	done := &staged{size: st.size, sum: sumOfSums(st.sums), sums: st.sums, durable: true}
 	if _, err := st.file.WriteAt(encodeTail(st.id, done), tailOffset(st.size)); err != nil {
 		return wire.StageReply{}, stageError(st.id, err)
 	}

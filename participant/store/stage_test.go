@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
+	"tpcfs/journal/disk/forget"
+	"tpcfs/participant/vote"
 	"tpcfs/wire"
 )
 
@@ -66,6 +71,93 @@ func TestStageRefuses(t *testing.T) {
 	if _, _, ok := f.Staged(r.ID); ok {
 		t.Error("an unstaged object is staged")
 	}
+}
+
+// A process ends between the last write of a stage and its sync. The next one
+// finds the object in the page cache and says YES to it: after a power loss it
+// is still there, name and contents (P2). What an earlier sync has failed to
+// write is no stage (J3), and a sync that fails now ends the participant (P12).
+func TestStageOfAnEarlierProcess(t *testing.T) {
+	for seed := range uint64(30) {
+		fsys := forget.New(seed)
+		f := simulated(t, fsys)
+		f.checkpoint() // the root outlasts the process
+		data := fill(150_000, byte(seed))
+		id, sum := f.unsynced(data)
+		if seed%3 == 2 { // the sync was tried, and has failed
+			fsys.SetHook(failSyncOf("objects/"))
+			h, err := fsys.Open(f.objectPath(id))
+			if err != nil || h.Sync() == nil || h.Close() != nil {
+				t.Fatalf("no failed sync: %v", err)
+			}
+			fsys.SetHook(nil)
+		}
+		fsys.Restart() // the process ends, the machine goes on
+		f.restartModel(fsys)
+		size, got, ok := f.Staged(id)
+		if ok && (size != int64(len(data)) || got != sum) || !ok && seed%3 != 2 {
+			t.Fatalf("seed %d: a stage of %d bytes, sum %x, %t", seed, size, got, ok)
+		}
+		if !ok {
+			continue
+		}
+		lost := fsys.Crash(rand.New(rand.NewPCG(seed, 1)))
+		f.restartModel(lost)
+		if size, got, ok = f.Staged(id); !ok || size != int64(len(data)) || got != sum {
+			t.Fatalf("seed %d: after the power loss a stage of %d bytes, sum %x, %t", seed, size, got, ok)
+		}
+		b := vote.Bound{Kind: wire.MutWriteFile, Created: true, Dir: wire.RootIno, Name: "x", Mode: 0o644,
+			Content: wire.Content{Size: size, Stage: id, Sum: sum}}
+		if seed%3 != 2 { // what a failed sync has lost shows at the read (S5)
+			f.apply(nil, b)
+			f.wantFile("x", data)
+		}
+	}
+	for _, what := range []string{"objects/", "dir"} {
+		fsys := forget.New(1)
+		f := simulated(t, fsys)
+		id, _ := f.unsynced(fill(100_000, 1))
+		f.restartModel(fsys)
+		fsys.SetHook(failSyncOf(what))
+		var fatal *FatalError
+		if _, _, ok := f.Staged(id); ok || !errors.As(f.Failed(), &fatal) {
+			t.Errorf("%s: YES to what a failed sync has not written, and %v", what, f.Failed())
+		}
+		fsys.SetHook(nil)
+	}
+}
+
+// failSyncOf fails the syncs of files with part in their names, of directories for "dir".
+func failSyncOf(part string) func(forget.Op) error {
+	return func(op forget.Op) error {
+		if op.Kind == forget.Sync && strings.Contains(op.Name, part) || op.Kind == forget.SyncDir && part == "dir" {
+			return syscall.EIO
+		}
+		return nil
+	}
+}
+
+// unsynced writes all of a stage, and ends before its sync.
+func (f *fixture) unsynced(data []byte) (wire.ID, uint32) {
+	f.t.Helper()
+	st, err := f.NewStage(wire.MakeID(1, f.next))
+	f.next++
+	for i := 0; err == nil && i < len(data); i += wire.PieceSize {
+		p := data[i:min(len(data), i+wire.PieceSize)]
+		err = st.Write(wire.Piece{Offset: int64(i), Sum: wire.Sum(p), Data: p})
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	done := &staged{size: st.size, sum: sumOfSums(st.sums), sums: st.sums}
+	if _, err := st.file.WriteAt(encodeTail(st.id, done), tailOffset(st.size)); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := st.file.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	st.over = true
+	return st.id, done.sum
 }
 
 // The sums that stages answer are those that the wire defines.
