@@ -50,7 +50,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	done
 
 sim: ## SEEDS (20000) schedules of the simulator beyond the fixed set, without the race detector
-	$(GO) test ./integration/sim -run '^TestSim$$' -count=1 -timeout 0 -seeds $(SEEDS)
+	$(GO) test ./integration/sim -run '^TestSim$$' -count=1 -timeout 0 -v -seeds $(SEEDS)
 
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
 	$(GO) test -run '^$$' -bench . ./journal

@@ -82,6 +82,9 @@ func (w *world) answered(o *op) {
 	switch {
 	case o.fate == unknown:
 		w.reach(reachUnknown)
+		if o.err != nil && slices.ContainsFunc(w.members, func(p *member) bool { return p.silent }) {
+			w.reach(reachOutlasted)
+		}
 	case o.fate == refused && o.err.Code == wire.CodeConflict:
 		w.reach(reachConflict)
 	}

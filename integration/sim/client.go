@@ -313,7 +313,7 @@ func (s *stageJob) part(p *member) *stagePart {
 func (p *member) nextStage() *stagePart {
 	for _, c := range p.w.reigns() {
 		k := c.conns[p.i]
-		if k == nil {
+		if k == nil || k.half() {
 			continue
 		}
 		for _, s := range k.stages {
@@ -330,7 +330,7 @@ func (p *member) nextStage() *stagePart {
 
 func (p *member) hasStage() bool {
 	for _, c := range p.w.reigns() {
-		if k := c.conns[p.i]; k != nil && len(k.stages) > 0 {
+		if k := c.conns[p.i]; k != nil && !k.half() && slices.ContainsFunc(k.stages, func(s *stageJob) bool { return s.part(p).task == nil }) {
 			return true
 		}
 	}

@@ -21,6 +21,8 @@ const (
 	faultRefuse             // a participant refuses a few prepares: no space
 	faultCheckpoint         // no fault: a checkpoint before its time
 	faultLong               // no fault: more than ten minutes pass
+	faultSilent             // a process takes no step for long, and is not gone
+	faultHalf               // a link passes nothing in one direction
 	faults
 )
 
@@ -28,12 +30,18 @@ const (
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
+	"silent processes", "half-dead links",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
+	faultSilent: 6, faultHalf: 8,
 }
+
+// faultRarity: one in how many schedules has a fault that takes much of the
+// others' room, or leaves less to be checked.
+var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2}
 
 // Rare things that a strong simulator has to reach.
 const (
@@ -45,12 +53,14 @@ const (
 	reachMixed              // a participant drops what it had prepared
 	reachUnknown            // a client was told "unknown"
 	reachConflict           // ... "conflict"
+	reachOutlasted          // a request has run out of time while somebody was silent
 	reaches
 )
 
 // ReachNames are those of Report.Reached.
 var ReachNames = [reaches]string{
 	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts",
+	"waits that a silent process outlasted",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -74,6 +84,8 @@ const (
 	stepStreamGone
 	stepRestart
 	stepRelease
+	stepWake
+	stepFlow
 
 	stepDial
 	stepReceive
@@ -141,6 +153,10 @@ func (p *member) choices() {
 	if p.squeezed {
 		w.may1(stepRelease, i, 0, 3)
 	}
+	if p.silent {
+		w.may1(stepWake, i, 0, p.wakes)
+		return
+	}
 	if !p.up {
 		w.may1(stepRestart, i, 0, 6)
 		return
@@ -149,7 +165,7 @@ func (p *member) choices() {
 		w.may1(stepGreet, i, 0, fast)
 	}
 	if k := p.conn; k != nil {
-		if len(k.down) > 0 && !p.holdsBack() {
+		if len(k.down) > 0 && !k.deaf && !p.holdsBack() {
 			w.may1(stepHandle, i, 0, 2*fast)
 		}
 		if k.cut && len(k.down) == 0 {
@@ -182,6 +198,9 @@ func (p *member) choices() {
 			continue
 		}
 		k := c.conns[i]
+		if k.half() {
+			continue
+		}
 		for _, r := range k.reads {
 			if open, _ := p.gateOpen(c.epoch, r.index); open {
 				w.may1(stepRead, i, slot, fast)
@@ -202,12 +221,21 @@ func (p *member) holdsBack() bool {
 func (c *reign) choices(slot int) {
 	w := c.w
 	for i, k := range c.conns {
+		if k != nil && k.half() {
+			w.may1(stepFlow, slot, i, k.flows)
+		}
+	}
+	if slot == 0 && w.coordinator.silent {
+		w.may1(stepWake, len(w.members), 0, w.coordinator.wakes)
+		return
+	}
+	for i, k := range c.conns {
 		switch {
 		case k == nil:
 			if w.members[i].up {
 				w.may1(stepDial, slot, i, 8)
 			}
-		case k.answer != nil || k.opened && len(k.up) > 0:
+		case !k.mute && (k.answer != nil || k.opened && len(k.up) > 0):
 			w.may1(stepReceive, slot, i, 12)
 			fallthrough
 		default:
@@ -250,7 +278,7 @@ func (cl *client) choices() {
 	w := cl.w
 	if cl.c == nil {
 		for slot, c := range []*reign{w.cur, w.old} {
-			if c != nil && (slot == 0 || !w.settling) {
+			if c != nil && (slot == 0 && !w.coordinator.silent || slot == 1 && !w.settling) {
 				w.may1(stepAttach, cl.n, slot, 6-3*slot)
 			}
 		}
@@ -262,7 +290,7 @@ func (cl *client) choices() {
 		switch {
 		case o.attempt != nil && o.attempt.answer != nil:
 			w.may1(stepHear, cl.n, at, 8)
-		case cl.c == nil || o.attempt != nil || o.stage != nil || o.call != nil:
+		case cl.c == nil || o.attempt != nil || o.stage != nil || o.call != nil || cl.c.silent():
 		case o.id.Seq == 0:
 			if len(cl.c.readable()) > 0 {
 				w.may1(stepAsk, cl.n, at, 8)
@@ -292,11 +320,12 @@ func (w *world) faultChoices() []choice {
 			add(faultKill, h, 0, up)
 		}
 		add(faultMidway, h, 0, true)
-		add(faultStop, h, 0, up && !host.squeezed)
+		add(faultStop, h, 0, up && !host.squeezed && !host.silent)
+		add(faultSilent, h, 0, up && !host.silent)
 		add(faultSync, h, 0, up)
 		add(faultFull, h, 0, !host.squeezed)
 		add(faultRefuse, h, 0, up && h < len(w.members) && w.members[h].refuses == 0)
-		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil)
+		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil && !host.silent)
 	}
 	for slot, c := range []*reign{w.cur, w.old} {
 		if c == nil {
@@ -304,17 +333,20 @@ func (w *world) faultChoices() []choice {
 		}
 		for i, k := range c.conns {
 			add(faultBreak, slot, i, k != nil && !k.cut)
+			for way := range 2 {
+				add(faultHalf, slot, 2*i+way, k != nil && !k.cut && !k.half())
+			}
 		}
-		add(faultLong, slot, 0, true)
+		add(faultLong, slot, 0, !c.silent())
 	}
 	for _, cl := range w.clients {
 		add(faultClientBreak, cl.n, 0, cl.c != nil)
 		add(faultVanish, cl.n, 0, len(cl.ops) > 0)
 		for at, o := range cl.ops {
-			add(faultGiveUp, cl.n, at, o.id.Seq != 0 && !o.given)
+			add(faultGiveUp, cl.n, at, o.id.Seq != 0 && !o.given && (cl.c == nil || !cl.c.silent()))
 		}
 	}
-	add(faultZombie, 0, 0, running && w.old == nil && w.truth == nil) // nobody starts two on purpose
+	add(faultZombie, 0, 0, running && !w.coordinator.silent && w.old == nil && w.truth == nil) // nobody starts two on purpose
 	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil)
 	return w.possible
 }

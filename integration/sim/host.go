@@ -21,6 +21,8 @@ type host struct {
 	failSync bool  // the next sync fails (P12)
 	squeezed bool  // the disk is full, or nearly
 	hurt     bool  // a fault was injected since the start: an error is excused
+	silent   bool  // the process is there and takes no step
+	wakes    int   // weight of the step that ends it
 }
 
 // diskSize of a host, in bytes, while it is not squeezed.
@@ -147,7 +149,7 @@ func (h *host) processEnds() {
 	h.clean()
 }
 
-func (h *host) clean() { h.failSync, h.hurt = false, h.squeezed }
+func (h *host) clean() { h.failSync, h.silent, h.hurt = false, false, h.squeezed }
 
 // squeeze leaves so many bytes of the disk.
 func (h *host) squeeze(left int64) {

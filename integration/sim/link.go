@@ -22,6 +22,9 @@ type conn struct {
 	down    []wire.Down  // on their way to the member
 	up      []wire.Up    // on their way to the coordinator
 	cut     bool         // nothing passes any more
+	deaf    bool         // nothing arrives at the member, for now
+	mute    bool         // ... nor from it
+	flows   int          // weight of the step that ends it
 	ended   bool         // the member has let go of the stream
 	told    uint64       // durable, as the coordinator last heard
 	stages  []*stageJob  // contents being brought to the member by it
@@ -67,7 +70,7 @@ func (k *conn) breaks(memberEnds bool) {
 	if k.cut {
 		return
 	}
-	k.cut = true
+	k.cut, k.deaf, k.mute = true, false, false
 	k.down = k.down[:k.w.upTo(len(k.down))]
 	k.up = k.up[:k.w.upTo(len(k.up))]
 	if k.answer != nil && k.w.upTo(1) == 0 {
@@ -86,6 +89,9 @@ func (k *conn) breaks(memberEnds bool) {
 	}
 	k.stages = nil
 }
+
+// half: does the connection pass nothing in one direction?
+func (k *conn) half() bool { return k.deaf || k.mute }
 
 // transmit is what arrives of a message that is encoded on the way.
 func transmit[T any](v T) T {

@@ -93,6 +93,9 @@ func (c *reign) finish() {
 	c.end(nil)
 }
 
+// silent: is its process stopped in its tracks?
+func (c *reign) silent() bool { return !c.zombie && c.host.silent }
+
 // end ends the process; why is nil when it was told to.
 func (c *reign) end(why *wire.Error) {
 	if c.over {

@@ -124,6 +124,13 @@ func (w *world) take(s Step) {
 		w.reignStep(s.what, s.a, s.b)
 	case s.what == stepRelease:
 		w.host(s.a).release()
+	case s.what == stepWake:
+		w.tracef("%s goes on", w.host(s.a).name)
+		w.host(s.a).silent = false
+	case s.what == stepFlow:
+		k := w.slot(s.a).conns[s.b]
+		w.tracef("the link of C%d and P%d passes both ways again", k.c.epoch.Number, s.b)
+		k.deaf, k.mute = false, false
 	default:
 		w.memberStep(s.what, w.members[s.a], s.b)
 	}
@@ -269,8 +276,10 @@ func (w *world) clientStep(what what, cl *client, b int) {
 
 func (w *world) fault(f, a, b int) {
 	switch f {
-	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint:
+	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent:
 		w.hostFault(f, a)
+	case faultHalf:
+		w.halfDead(w.slot(a).conns[b/2], b%2 == 0)
 	case faultBreak:
 		w.disturb()
 		w.tracef("the link of C%d and P%d breaks", w.slot(a).epoch.Number, b)
@@ -337,9 +346,24 @@ func (w *world) hostFault(f, n int) {
 	case faultRefuse:
 		w.members[n].refuses = 1 + w.upTo(2)
 		w.tracef("%s refuses the next %d prepares", h.name, w.members[n].refuses)
+	case faultSilent:
+		w.tracef("%s is SILENT", h.name)
+		h.silent, h.wakes = true, w.patience()
 	default: // faultCheckpoint
 		w.members[n].freeze()
 	}
+}
+
+// patience is the weight of the step that ends a silence: soon, late, or not
+// before the faults end.
+func (w *world) patience() int { return []int{0, 1, 1, 4}[w.rng.IntN(4)] }
+
+// halfDead stops what goes to the member, or what comes from it: it arrives
+// when the link passes again, or never if it breaks first.
+func (w *world) halfDead(k *conn, down bool) {
+	w.tracef("the link of C%d and P%d passes nothing %s any more", k.c.epoch.Number, k.member.i, map[bool]string{true: "down", false: "up"}[down])
+	w.disturb()
+	k.deaf, k.mute, k.flows = down, !down, w.patience()
 }
 
 // stopped stops a process properly.
@@ -377,7 +401,14 @@ func (w *world) settle() {
 		host := w.host(h)
 		host.release()
 		host.fs.CrashAt(0)
-		host.failSync = false
+		host.failSync, host.silent = false, false
+	}
+	for _, c := range w.reigns() {
+		for _, k := range c.conns {
+			if k != nil {
+				k.deaf, k.mute = false, false
+			}
+		}
 	}
 	for _, p := range w.members {
 		p.refuses = 0

@@ -169,8 +169,13 @@ func newProfile(rng *rand.Rand) profile {
 	for i := range p.speed {
 		p.speed[i] = []int{1, 4, 16, 16}[rng.IntN(4)]
 	}
-	for f := range p.may {
+	for f := range faultSilent {
 		if rng.IntN(3) > 0 {
+			p.may[f] = faultWeight[f]
+		}
+	}
+	for f := faultSilent; f < faults; f++ {
+		if rng.IntN(faultRarity[f]) == 0 {
 			p.may[f] = faultWeight[f]
 		}
 	}
