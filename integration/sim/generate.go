@@ -52,6 +52,12 @@ func (cl *client) at(rng *rand.Rand) wire.At {
 
 func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	m := wire.Mutation{At: cl.at(rng), Mode: []uint32{0o644, 0o600, 0o755}[rng.IntN(3)]}
+	if cl.w.moveShare > 0 && rng.IntN(100) < cl.w.moveShare {
+		if m.Kind = wire.MutMkdir; rng.IntN(3) > 0 {
+			m.Kind, m.To = wire.MutRename, cl.at(rng)
+		}
+		return m
+	}
 	switch n := rng.IntN(100); {
 	case n < 50:
 		m.Kind = wire.MutWriteFile

@@ -1,11 +1,58 @@
 package sim
 
 import (
+	"flag"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 )
+
+var (
+	huntSeeds = flag.Int("hunt", 0, "how many schedules TestHunt runs until one fails; 0: a few of each tune, of which none may")
+	huntHint  = flag.Uint64("hint", 0, "a seed that TestHunt tries first; 0: none")
+	huntTune  = flag.String("tune", "", "how TestHunt's schedules are made: a name of tunes; empty: as ever")
+)
+
+// tunes make schedules in which a rule that is rarely needed is needed often.
+var tunes = map[string]func(*profile){
+	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
+	"moving": moving, "overwriting": overwriting,
+}
+
+// TestHunt looks for a schedule that fails, where a rule was left out of the
+// sources (integration/sim/mutate), and tells its seed. As they are none fails,
+// however the schedules are made.
+func TestHunt(t *testing.T) {
+	if *huntSeeds == 0 {
+		for name, tune := range tunes {
+			if v, seed := missed(Options{tune: tune}, 15); v != nil {
+				t.Errorf("tune %q, seed %d: %v", name, seed, v)
+			}
+		}
+		return
+	}
+	tune, ok := tunes[*huntTune]
+	if !ok {
+		t.Fatalf("there is no tune %q", *huntTune)
+	}
+	o := Options{tune: tune}
+	if *huntHint > 0 {
+		if r := Run(*huntHint, o); r.Violation != nil {
+			found(t, r.Violation, int64(*huntHint))
+		}
+	}
+	if v, seed := missed(o, int64(*huntSeeds)); v != nil {
+		found(t, v, seed)
+	}
+}
+
+func found(t *testing.T, v *Violation, seed int64) {
+	t.Helper()
+	line, _, _ := strings.Cut(v.Error(), "\n")
+	t.Fatalf("found by seed %d: %s", seed, line)
+}
 
 // TestRulesAreMissed leaves out one rule after the other that is the shells'
 // own: the schedules have to find out. What the machines and the store keep by
@@ -58,6 +105,20 @@ func starting(p *profile) {
 
 // staging makes schedules of staged contents.
 func staging(p *profile) { p.stageShare, p.readShare, p.faultShare = 80, 10, 40 }
+
+// moving makes schedules of directories that are made and moved, named by their
+// inodes more often than not.
+func moving(p *profile) {
+	p.paths, p.moveShare, p.inodeShare, p.readShare, p.stageShare, p.maxOps = []string{"d", "e"}, 90, 60, 10, 0, 60
+	p.warm, p.faultShare, p.speed = true, min(p.faultShare, 10), [3]int{4, 4, 4}
+}
+
+// overwriting makes schedules of one file that is written again and again, in
+// the middle of checkpoints and crashes.
+func overwriting(p *profile) {
+	p.paths, p.stageShare, p.readShare, p.inodeShare, p.maxOps, p.warm = paths[:1], 60, 5, 0, 80, true
+	p.faultShare, p.may = 30, [faults]int{faultPower: 2, faultKill: 2, faultMidway: 2, faultCheckpoint: 6}
+}
 
 // missed runs seeds without a rule until one fails.
 func missed(o Options, tries int64) (*Violation, int64) {
