@@ -349,7 +349,9 @@ func (p *member) quiet() {
 	}
 }
 
-func (p *member) needsQuiet() bool { return p.j.synced < p.end || !p.sealed }
+func (p *member) needsQuiet() bool {
+	return p.w.broken != lazyWaits && (p.j.synced < p.end || !p.sealed)
+}
 
 func (p *member) beat() {
 	p.post(nil)

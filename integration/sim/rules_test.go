@@ -78,6 +78,7 @@ func TestRulesAreMissed(t *testing.T) {
 		{checkpointBeforeJournal, "S3: the kv commits before the journal is durable", 4000, nil},
 		{snapshotEarly, "P13: a SNAPSHOT goes before records of its turn", 4000, starting},
 		{sweepAll, "S3: objects of undecided transactions are swept", 4000, staging},
+		{lazyWaits, "P3: lazy records wait for traffic", 4000, nil},
 	} {
 		if v, seed := missed(Options{broken: c.rule, tune: c.tune}, c.tries); v != nil {
 			t.Logf("%s: found after %d seeds: %v", c.name, seed, v.Kind)

@@ -101,6 +101,21 @@ func TestTraceRetryAfterExpiry(t *testing.T) {
 	p.settles()
 }
 
+// S1a: an outcome is kept for longer than a request may come again.
+func TestTraceOutcomesAreKept(t *testing.T) {
+	p := newPlay(t)
+	o := p.tx(0, write("a"))
+	p.prepare(9, 0, 1, 2)
+	p.passed()
+	p.step()
+	p.cur.tick(9 * minute)
+	p.commits(1, "b")
+	p.resend(o)
+	p.prepare(9, 0, 1, 2)
+	p.committed(o)
+	p.settles()
+}
+
 // S1a: outcomes expire by service time, which stands still while nothing can be
 // written: whoever waits for the end of an outage finds them.
 func TestTraceOutageKeepsOutcomes(t *testing.T) {

@@ -61,6 +61,7 @@ const (
 	checkpointBeforeJournal      // S3: the kv commits before the journal is synced
 	sweepAll                     // P2, S3: objects of undecided transactions are swept
 	snapshotEarly                // P13: a SNAPSHOT goes before records that it holds
+	lazyWaits                    // P3: lazy records wait for traffic
 	rules
 )
 
