@@ -23,6 +23,7 @@ const (
 	faultLong               // no fault: more than ten minutes pass
 	faultSilent             // a process takes no step for long, and is not gone
 	faultHalf               // a link passes nothing in one direction
+	faultWipe               // a participant comes up on an empty disk
 	faults
 )
 
@@ -30,18 +31,18 @@ const (
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
-	"silent processes", "half-dead links",
+	"silent processes", "half-dead links", "wiped disks",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
 // others' room, or leaves less to be checked.
-var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2}
+var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2, faultWipe: 8}
 
 // Rare things that a strong simulator has to reach.
 const (
@@ -54,13 +55,14 @@ const (
 	reachUnknown            // a client was told "unknown"
 	reachConflict           // ... "conflict"
 	reachOutlasted          // a request has run out of time while somebody was silent
+	reachWipeFound          // a wiped participant was named (P7)
 	reaches
 )
 
 // ReachNames are those of Report.Reached.
 var ReachNames = [reaches]string{
 	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts",
-	"waits that a silent process outlasted",
+	"waits that a silent process outlasted", "wiped participants named",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -86,6 +88,7 @@ const (
 	stepRelease
 	stepWake
 	stepFlow
+	stepPutBack
 
 	stepDial
 	stepReceive
@@ -152,6 +155,9 @@ func (p *member) choices() {
 	w, i, fast := p.w, p.i, p.w.speed[p.i]
 	if p.squeezed {
 		w.may1(stepRelease, i, 0, 3)
+	}
+	if p.kept != nil {
+		w.may1(stepPutBack, i, 0, 1)
 	}
 	if p.silent {
 		w.may1(stepWake, i, 0, p.wakes)
@@ -322,6 +328,7 @@ func (w *world) faultChoices() []choice {
 		add(faultMidway, h, 0, true)
 		add(faultStop, h, 0, up && !host.squeezed && !host.silent)
 		add(faultSilent, h, 0, up && !host.silent)
+		add(faultWipe, h, 0, h < len(w.members) && w.mayWipe())
 		add(faultSync, h, 0, up)
 		add(faultFull, h, 0, !host.squeezed)
 		add(faultRefuse, h, 0, up && h < len(w.members) && w.members[h].refuses == 0)
@@ -347,7 +354,7 @@ func (w *world) faultChoices() []choice {
 		}
 	}
 	add(faultZombie, 0, 0, running && !w.coordinator.silent && w.old == nil && w.truth == nil) // nobody starts two on purpose
-	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil)
+	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil && !w.wiped())
 	return w.possible
 }
 

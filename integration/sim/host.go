@@ -7,6 +7,7 @@ import (
 	"path"
 	"syscall"
 
+	"tpcfs/journal"
 	"tpcfs/journal/disk/forget"
 )
 
@@ -23,6 +24,10 @@ type host struct {
 	hurt     bool  // a fault was injected since the start: an error is excused
 	silent   bool  // the process is there and takes no step
 	wakes    int   // weight of the step that ends it
+
+	syncedTo journal.LSN // of the disk's journal, over all processes
+	kept     *medium     // the true disk, while an empty one takes its place
+	disks    uint64      // empty ones that it has had
 }
 
 // diskSize of a host, in bytes, while it is not squeezed.

@@ -35,6 +35,7 @@ type conn struct {
 type greetAnswer struct {
 	greeting wire.Greeting
 	err      error
+	impostor bool // it comes from an empty disk in the place of the member's
 }
 
 // send takes a message down; encoded, if this run is one that looks at the

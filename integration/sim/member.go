@@ -117,7 +117,9 @@ func (p *member) greetArrives(k *conn) {
 func (p *member) answerGreets() {
 	for _, g := range p.greets {
 		p.conn = g.conn
-		p.fences[g.conn.greet.Epoch.Number] = true
+		if p.kept == nil {
+			p.fences[g.conn.greet.Epoch.Number] = true
+		}
 		g.conn.answered(g.greeting, nil)
 		waits := map[wire.ID]bool{}
 		for _, v := range p.votes {
@@ -144,7 +146,7 @@ func (k *conn) answered(g wire.Greeting, err error) {
 	if k.w.encode {
 		g = transmit(g)
 	}
-	k.answer = &greetAnswer{g, err}
+	k.answer = &greetAnswer{g, err, k.member.kept != nil}
 }
 
 func (p *member) failGreets() {

@@ -21,6 +21,7 @@ type reign struct {
 	// started, a participant had answered a greeting of its epoch or a later
 	// one, or all had a config that its journal does not.
 	suspect, beyond bool
+	blames          map[string]bool // the participants that it has reason to name
 
 	conns   []*conn // by member; nil: none
 	inbox   []*attempt
@@ -314,7 +315,11 @@ func (c *reign) greeted(k *conn, a *greetAnswer) {
 		return
 	}
 	k.opened = true
+	known := c.m.Status().Config.Epoch != 0
 	k.number = c.m.Greeted(i, a.greeting)
+	if a.impostor && known {
+		c.w.metImpostor(c, k.member)
+	}
 	c.w.tracef("C%d has greeted P%d", c.epoch.Number, i)
 }
 

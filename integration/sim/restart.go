@@ -69,7 +69,7 @@ func (p *member) recover() error {
 	}
 	s, err := store.Open(store.Options{
 		FS: p.fs, Dir: memberDir, KV: kv, InlineMax: p.w.inlineMax, TableBytes: p.w.tableBytes,
-		Ballast: 64 << 10, Workers: 1, Fanout: 2, UUID: uuidOf('s', uint64(p.i)),
+		Ballast: 64 << 10, Workers: 1, Fanout: 2, UUID: uuidOf('s', p.diskNumber()),
 	})
 	if err != nil {
 		return err
@@ -80,10 +80,11 @@ func (p *member) recover() error {
 	if err != nil {
 		return err
 	}
-	log, err := journal.Open(journal.Options{FS: p.fs, Dir: memberDir + "/journal", SegmentSize: p.w.segmentSize, ID: uuidOf('j', uint64(p.i))})
+	log, err := journal.Open(journal.Options{FS: p.fs, Dir: memberDir + "/journal", SegmentSize: p.w.segmentSize, ID: uuidOf('j', p.diskNumber())})
 	if err != nil {
 		return err
 	}
+	p.w.journalOpened(p.host, log)
 	switch {
 	case log.End() < applied:
 		return fmt.Errorf("the journal ends at record %d, the store has applied %d", log.End(), applied)
@@ -191,6 +192,7 @@ func (w *world) reign(h *host) (*reign, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.journalOpened(h, log)
 	var state commit.State
 	known := log.First() == 1
 	err = log.Replay(log.First(), func(lsn journal.LSN, b []byte) error {
@@ -235,6 +237,7 @@ func (w *world) reign(h *host) (*reign, error) {
 	if err != nil {
 		return nil, err
 	}
+	h.syncedTo = log.Synced()
 	c.j = newWriter(h, log)
 	return c, nil
 }

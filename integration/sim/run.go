@@ -127,6 +127,8 @@ func (w *world) take(s Step) {
 	case s.what == stepWake:
 		w.tracef("%s goes on", w.host(s.a).name)
 		w.host(s.a).silent = false
+	case s.what == stepPutBack:
+		w.putBack(w.members[s.a])
 	case s.what == stepFlow:
 		k := w.slot(s.a).conns[s.b]
 		w.tracef("the link of C%d and P%d passes both ways again", k.c.epoch.Number, s.b)
@@ -276,7 +278,7 @@ func (w *world) clientStep(what what, cl *client, b int) {
 
 func (w *world) fault(f, a, b int) {
 	switch f {
-	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent:
+	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe:
 		w.hostFault(f, a)
 	case faultHalf:
 		w.halfDead(w.slot(a).conns[b/2], b%2 == 0)
@@ -302,6 +304,7 @@ func (w *world) fault(f, a, b int) {
 		old := w.backup
 		w.backup = old.Crash(w.rng) // all of it is durable: a copy
 		w.coordinator.install(old.Crash(w.rng))
+		w.coordinator.syncedTo = 0
 		for range w.upTo(3) { // somebody has tried before: its epoch may be above all that is held
 			if w.startReign(); w.cur != nil {
 				w.killed(w.coordinator)
@@ -349,6 +352,8 @@ func (w *world) hostFault(f, n int) {
 	case faultSilent:
 		w.tracef("%s is SILENT", h.name)
 		h.silent, h.wakes = true, w.patience()
+	case faultWipe:
+		w.wipe(w.members[n])
 	default: // faultCheckpoint
 		w.members[n].freeze()
 	}
@@ -412,6 +417,9 @@ func (w *world) settle() {
 	}
 	for _, p := range w.members {
 		p.refuses = 0
+		if p.kept != nil {
+			w.putBack(p)
+		}
 	}
 	if w.old != nil && w.chance(2) {
 		w.old.end(nil)

@@ -3,6 +3,7 @@ package sim
 import (
 	"testing"
 
+	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
 )
 
@@ -52,5 +53,39 @@ func TestTraceHalfDeadLink(t *testing.T) {
 	p.greet(2)
 	p.prepare(9, 2)
 	p.committed(o)
+	p.settles()
+}
+
+// P7, P8: a participant that comes up on an empty disk does not say "never" of
+// what it once held: the coordinator ends and names it, and a new one recovers
+// nothing without it. When the true disk is put back, service goes on.
+func TestTraceWipedDiskIsNamed(t *testing.T) {
+	p := newPlay(t)
+	o := p.tx(0, write("a"))
+	p.prepare(9, 0, 1, 2)
+	p.committed(o)
+	p.step()
+	p.wipe(p.members[2])
+	p.restartMember(2)
+	c := p.cur
+	p.fence(2)
+	p.sync(2)
+	p.hear(2)
+	if c.m.Stopped() == nil || c.m.Stopped().Who != "P2" {
+		t.Fatalf("the coordinator goes on with an empty disk: %v", c.m.Stopped())
+	}
+	p.startCoordinator()
+	p.greet(0, 1)
+	if p.cur.m.Phase() != commit.Greeting {
+		t.Fatal("recovery has begun without P2")
+	}
+	c = p.cur
+	p.fence(2)
+	p.sync(2)
+	p.hear(2)
+	if c.m.Stopped() == nil || c.m.Stopped().Who != "P2" {
+		t.Fatalf("recovery goes on with an empty disk: %v", c.m.Stopped())
+	}
+	p.putBack(p.members[2])
 	p.settles()
 }

@@ -250,6 +250,7 @@ func (w *world) reignEnded(c *reign, why *wire.Error) {
 func (w *world) stopHasReason(c *reign, zombie bool, why *wire.Error) {
 	old := why.Code == wire.CodeStaleEpoch || why.Code == wire.CodeCorrupt
 	switch {
+	case why.Code == wire.CodeCorrupt && c.blames[why.Who]:
 	case zombie && why.Code == wire.CodeStaleEpoch:
 		w.reach(reachZombieStops)
 	case c.suspect && old:
@@ -265,6 +266,7 @@ func (w *world) stopHasReason(c *reign, zombie bool, why *wire.Error) {
 func (w *world) takeBackTruth() {
 	w.tracef("the coordinator's true disk is put back")
 	w.coordinator.install(w.truth)
+	w.coordinator.syncedTo = 0 // nobody knows
 	w.truth, w.restored = nil, false
 }
 

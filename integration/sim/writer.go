@@ -138,6 +138,7 @@ func (w *writer) note(err error) bool {
 func (w *writer) look() {
 	if s := w.log.Synced(); s > w.synced {
 		w.synced, w.signal = s, true
+		w.h.syncedTo = max(w.h.syncedTo, s)
 	}
 }
 
