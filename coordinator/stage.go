@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
 )
 
@@ -281,22 +282,26 @@ func (r *fanReader) ReadPiece() (wire.Piece, error) {
 	return wire.Piece{}, wire.NewError(wire.CodeCanceled, "staging was given up")
 }
 
-// unstageWait bounds the dropping of staged objects; what it misses is swept
-// when the participants recover.
+// unstageWait bounds the dropping of staged objects; what it misses is asked
+// for again by the participant's next link.
 const unstageWait = 10 * time.Second
 
-// unstage drops staged objects at all participants, in the background.
-func (c *Coordinator) unstage(ids []wire.ID) {
-	for i := range c.links {
-		l := c.links[i].Load()
-		if l == nil {
+// unstage has participants drop staged objects, in the background.
+func (c *Coordinator) unstage(list []commit.Unstage) {
+	for _, u := range list {
+		l := c.links[u.Member].Load()
+		if l == nil || l.number != u.Link {
 			continue
 		}
 		c.crew.start(func() {
 			ctx, cancel := context.WithTimeout(l.ctx, unstageWait)
 			defer cancel()
-			if err := l.replica.Unstage(ctx, c.epoch, ids); err != nil && l.ctx.Err() == nil {
-				c.log.Warn("staged contents were not dropped; they are at the next recovery", "name", l.name, "err", err)
+			err := l.replica.Unstage(ctx, c.epoch, u.IDs)
+			switch {
+			case err == nil:
+				c.post(func() { c.m.Unstaged(u.Member, u.IDs) })
+			case l.ctx.Err() == nil:
+				c.log.Warn("staged contents were not dropped; they are when the participant's connection is made again", "name", l.name, "err", err)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -159,6 +160,43 @@ func TestStageFailures(t *testing.T) {
 		n.set(func() { n.onStage = nil })
 		k.putStaged("big", data)
 		k.wantGet("big", data)
+		k.close()
+	})
+}
+
+// A participant that is away when a stage is dropped is told when it is back: it
+// may have kept half of the contents.
+func TestALostParticipantDropsItsStageWhenItIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		n := k.nodes[1]
+		n.set(func() {
+			n.onStage = func(wire.PieceReader) (wire.StageReply, bool, error) {
+				n.kill()
+				return wire.StageReply{}, true, errLost
+			}
+		})
+		_, err := k.stage(randomBytes(wire.PieceSize), -1)
+		wantCode(t, err, wire.CodeUnavailable, "participant b")
+		told := func(n *node) (ids []wire.ID) {
+			n.set(func() { ids = slices.Clone(n.unstage) })
+			return ids
+		}
+		time.Sleep(time.Second)
+		want := told(k.nodes[0])
+		if len(want) != 1 || len(told(n)) != 0 {
+			t.Fatalf("a was told to drop %v, b %v", want, told(n))
+		}
+		for range 2 { // told once, not at every link
+			n.revive()
+			time.Sleep(time.Second)
+			if got := told(n); !slices.Equal(got, want) {
+				t.Errorf("b was told to drop %v, want %v", got, want)
+			}
+			n.kill()
+		}
+		n.revive()
+		time.Sleep(time.Second)
 		k.close()
 	})
 }

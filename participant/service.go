@@ -245,7 +245,8 @@ func (s *staging) write(piece wire.Piece, err error) error {
 	return s.stage.Write(piece)
 }
 
-// Unstage implements wire.Replica. What a prepare has consumed stays.
+// Unstage implements wire.Replica. What a prepare has consumed stays; what a
+// crash has left of a stage goes.
 func (p *Participant) Unstage(ctx context.Context, epoch wire.Epoch, stages []wire.ID) error {
 	if len(stages) > wire.MaxMutations {
 		return &wire.Error{Code: wire.CodeTooMany, Op: "unstage", Text: fmt.Sprintf("%d stages at once", len(stages))}
@@ -253,7 +254,8 @@ func (p *Participant) Unstage(ctx context.Context, epoch wire.Epoch, stages []wi
 	if err := p.gate.check(epoch); err != nil {
 		return err
 	}
-	return p.do(ctx, func() {
+	var failed error
+	err := p.do(ctx, func() {
 		var free []wire.ID
 		for _, id := range stages {
 			if !p.m.Consumes(id) {
@@ -261,7 +263,12 @@ func (p *Participant) Unstage(ctx context.Context, epoch wire.Epoch, stages []wi
 			}
 		}
 		p.store.Unstage(free)
+		failed = p.store.Failed()
 	})
+	if err != nil {
+		return err
+	}
+	return p.storeError(failed)
 }
 
 // Status implements wire.Replica.

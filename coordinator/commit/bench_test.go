@@ -20,7 +20,8 @@ type bench struct {
 	sent    [][]wire.Entry // by member, in this epoch
 	replies []Reply
 	dropped []Drop
-	unstage []wire.ID
+	unstage []wire.ID // asked of the first member
+	asked   []Unstage // of all
 	stop    *wire.Error
 	link    uint64 // of the session
 }
@@ -100,7 +101,15 @@ func (b *bench) run() {
 	b.journal = append(b.journal, rd.Records...)
 	b.replies = append(b.replies, rd.Replies...)
 	b.dropped = append(b.dropped, rd.Drop...)
-	b.unstage = append(b.unstage, rd.Unstage...)
+	for _, u := range rd.Unstage {
+		if u.Link != b.m.members[u.Member].link {
+			b.t.Errorf("%v is to be dropped by an old link", u)
+		}
+		if u.Member == 0 {
+			b.unstage = append(b.unstage, u.IDs...)
+		}
+		b.asked = append(b.asked, u)
+	}
 	if rd.Stop != nil {
 		b.stop = rd.Stop
 	}

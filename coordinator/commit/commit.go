@@ -156,10 +156,10 @@ type Ready struct {
 	Sends   []Send
 	Records []*Record
 	Replies []Reply
-	Unstage []wire.ID // staged objects that all participants may drop
-	Drop    []Drop    // links whose peer broke the protocol
-	Commits int       // COMMITs put, by votes
-	Serving bool      // service has begun
+	Unstage []Unstage
+	Drop    []Drop // links whose peer broke the protocol
+	Commits int    // COMMITs put, by votes
+	Serving bool   // service has begun
 	Stop    *wire.Error
 }
 
@@ -182,6 +182,14 @@ type Drop struct {
 	Member int
 	Link   uint64
 	Err    *wire.Error
+}
+
+// Unstage asks a member, by its link, to drop staged objects that no prepare
+// will name. Unstaged tells that it has; until then its next link asks again.
+type Unstage struct {
+	Member int
+	Link   uint64
+	IDs    []wire.ID // at most wire.MaxMutations
 }
 
 // New starts a reign. An error is one of the options: a wrong list of peers.
@@ -349,6 +357,7 @@ func (m *Machine) Ready() Ready {
 	if m.stop == nil {
 		for i := range m.members {
 			m.flush(i)
+			m.askToDrop(i)
 		}
 	}
 	rd := m.rd

@@ -20,6 +20,9 @@ type member struct {
 	handled uint64 // last entry that it has handled
 	durable uint64 // last entry up to which its journal is durable
 	free    uint64 // bytes of space left to files
+
+	owed  []wire.ID // staged objects that it has not said to have dropped
+	asked int       // ... of which its link has asked for the first so many
 }
 
 // Member is one of the participants.
@@ -68,7 +71,7 @@ func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64) {
 	}
 	mem.linked = true
 	mem.link++
-	mem.handled, mem.next = at, at+1
+	mem.handled, mem.next, mem.asked = at, at+1, 0
 	m.state.ServiceTime = max(m.state.ServiceTime, g.ServiceTime)
 	known := map[wire.ID]*wire.Testimony{}
 	for k := range g.Known {

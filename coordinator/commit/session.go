@@ -68,7 +68,7 @@ func (m *Machine) dropStages(id wire.SessionID) {
 	for stageID, st := range m.stages {
 		if st.session == id && st.ready {
 			delete(m.stages, stageID)
-			m.rd.Unstage = append(m.rd.Unstage, stageID)
+			m.unstage(stageID)
 		}
 	}
 }
@@ -118,8 +118,51 @@ func (m *Machine) EndStage(stageID wire.ID, ok bool) {
 	st.owner.used = m.now
 	if st.ready = ok && m.sessions[st.session] == st.owner; !st.ready {
 		delete(m.stages, stageID)
-		m.rd.Unstage = append(m.rd.Unstage, stageID)
+		m.unstage(stageID)
 	}
+}
+
+// maxOwed bounds the staged objects that a member has still to drop. What is
+// beyond it is swept by the member when the next epoch opens.
+const maxOwed = wire.MaxMutations
+
+// unstage has staged objects dropped by all members; one that is away, or has
+// kept half of an object through a crash, is asked when it is back.
+func (m *Machine) unstage(ids ...wire.ID) {
+	for _, mem := range m.members {
+		mem.owed = append(mem.owed, ids...)
+		if over := len(mem.owed) - maxOwed; over > 0 {
+			mem.owed = slices.Delete(mem.owed, 0, over)
+			mem.asked = max(0, mem.asked-over)
+		}
+	}
+}
+
+// askToDrop asks a member for what its link has not asked for yet.
+func (m *Machine) askToDrop(i int) {
+	mem := m.members[i]
+	if !mem.linked || mem.asked == len(mem.owed) {
+		return
+	}
+	m.rd.Unstage = append(m.rd.Unstage, Unstage{i, mem.link, slices.Clone(mem.owed[mem.asked:])})
+	mem.asked = len(mem.owed)
+}
+
+// Unstaged tells that a member has dropped what an Unstage had named.
+func (m *Machine) Unstaged(i int, ids []wire.ID) {
+	gone := make(map[wire.ID]bool, len(ids))
+	for _, id := range ids {
+		gone[id] = true
+	}
+	mem := m.members[i]
+	asked := 0
+	for _, id := range mem.owed[:mem.asked] {
+		if !gone[id] {
+			asked++
+		}
+	}
+	mem.owed = slices.DeleteFunc(mem.owed, func(id wire.ID) bool { return gone[id] })
+	mem.asked = asked
 }
 
 // expireSessions forgets sessions that have been silent for long.

@@ -130,6 +130,66 @@ func TestStagesOfOthers(t *testing.T) {
 	}
 }
 
+// A member that is away, or whose answer is lost, is asked by its next link for
+// all that it has not said to have dropped, and for nothing else.
+func TestStagesToDropAreKept(t *testing.T) {
+	b := newBench(t).serve()
+	asked := func(name string) (ids []wire.ID) {
+		for _, u := range b.asked {
+			if u.Member == b.index(name) {
+				ids = append(ids, u.IDs...)
+			}
+		}
+		return ids
+	}
+	want := func(name string, ids ...wire.ID) {
+		t.Helper()
+		if got := asked(name); !slices.Equal(got, ids) {
+			t.Errorf("%s was asked to drop %v, want %v", name, got, ids)
+		}
+	}
+	first := b.stage(false)
+	second, err := b.m.BeginStage(alice, b.link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.breakLink("b") // in the middle of it
+	b.m.EndStage(second, false)
+	b.run()
+	want("a", first, second)
+	want("b", first)
+	b.m.Unstaged(b.index("a"), []wire.ID{first, second})
+	b.asked = nil
+	b.greet("b") // nobody knows whether it has dropped the first
+	want("b", first, second)
+	b.m.Unstaged(b.index("b"), []wire.ID{first})
+	third := b.stage(false)
+	want("b", first, second, third)
+	b.m.Unstaged(b.index("b"), []wire.ID{third})
+	b.asked = nil
+	for _, name := range []string{"a", "b"} {
+		b.breakLink(name)
+		b.greet(name)
+	}
+	want("a", third)
+	want("b", second)
+
+	// What is owed is bounded: the oldest are left to the next epoch's sweep.
+	b.breakLink("c")
+	for i := range maxOwed + 3 {
+		b.m.unstage(wire.MakeID(1, uint64(1000+i)))
+	}
+	b.asked = nil
+	b.greet("c")
+	if ids := asked("c"); len(ids) != maxOwed || ids[0] != wire.MakeID(1, 1003) {
+		t.Errorf("%d are asked for, from %v on", len(ids), ids[0])
+	}
+	b.m.unstage(wire.MakeID(1, 1))
+	b.asked = nil
+	b.run()
+	want("c", wire.MakeID(1, 1))
+}
+
 func TestSessionsExpire(t *testing.T) {
 	b := newBench(t).serve()
 	b.submit(1, "x")

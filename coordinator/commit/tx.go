@@ -340,7 +340,7 @@ func (m *Machine) abortsDurable() {
 
 // aborted drops what an attempt that failed had staged.
 func (m *Machine) aborted(t *tx) {
-	m.rd.Unstage = append(m.rd.Unstage, t.stages...)
+	m.unstage(t.stages...)
 	t.stages = nil
 }
 

@@ -464,9 +464,9 @@ func (p *member) gateOpen(e wire.Epoch, index uint64) (bool, error) {
 }
 
 // dropStages mirrors Participant.Unstage.
-func (p *member) dropStages(e wire.Epoch, ids []wire.ID) {
+func (p *member) dropStages(e wire.Epoch, ids []wire.ID) bool {
 	if e != p.gateEpoch {
-		return
+		return false
 	}
 	var free []wire.ID
 	for _, id := range ids {
@@ -475,4 +475,5 @@ func (p *member) dropStages(e wire.Epoch, ids []wire.ID) {
 		}
 	}
 	p.store.Unstage(free)
+	return p.store.Failed() == nil
 }

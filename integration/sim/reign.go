@@ -145,11 +145,10 @@ func (c *reign) carryOut(rd commit.Ready) {
 			k.breaks(false)
 		}
 	}
-	if c.m.Stopped() == nil && len(rd.Unstage) > 0 {
-		ids := slices.Sorted(slices.Values(rd.Unstage))
-		for _, k := range c.conns {
-			if k != nil && k.opened && !k.cut {
-				k.drops = append(k.drops, ids...)
+	if c.m.Stopped() == nil {
+		for _, u := range rd.Unstage {
+			if k := c.conns[u.Member]; k != nil && k.number == u.Link && !k.cut {
+				k.drops = append(k.drops, slices.Sorted(slices.Values(u.IDs))...)
 			}
 		}
 	}

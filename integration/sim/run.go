@@ -180,8 +180,11 @@ func (w *world) memberStep(what what, p *member, b int) {
 		}
 	case stepDrop:
 		k := w.slot(b).conns[p.i]
-		p.dropStages(k.c.epoch, k.drops)
+		ids := k.drops
 		k.drops = nil
+		if p.dropStages(k.c.epoch, ids) {
+			k.c.turn(func() { k.c.m.Unstaged(p.i, ids) })
+		}
 	case stepStreamGone:
 		p.conn = nil
 	default:

@@ -61,6 +61,8 @@ type objectInfo struct {
 	state  objectState
 	staged *staged
 	size   int64 // bytes that an unlink gives back, about
+	// revoked: unstaged while it is being written; it does not become complete.
+	revoked bool
 }
 
 // objects knows every object that is not simply named by a row of the kv, and
@@ -112,6 +114,29 @@ func (o *objects) claim(id wire.ID) bool {
 		return false
 	}
 	o.known[id] = &objectInfo{state: stateStaging}
+	return true
+}
+
+// revoke tells a stage that is being written that it is in vain; false if id is none.
+func (o *objects) revoke(id wire.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	info := o.known[id]
+	if info == nil || info.state != stateStaging {
+		return false
+	}
+	info.revoked = true
+	return true
+}
+
+// complete makes an open stage a staged object, unless it was revoked.
+func (o *objects) complete(id wire.ID, st *staged) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.known[id].revoked {
+		return false
+	}
+	o.known[id] = &objectInfo{state: stateStaged, staged: st, size: st.size}
 	return true
 }
 

@@ -116,8 +116,10 @@ func (st *Stage) Finish(ctx context.Context) (wire.StageReply, error) {
 	if err := st.file.Close(); err != nil {
 		return wire.StageReply{}, st.s.fail("close", st.s.objectPath(st.id), err)
 	}
+	if !st.s.objects.complete(st.id, done) {
+		return wire.StageReply{}, &wire.Error{Code: wire.CodeCanceled, Op: "stage", Text: "nobody wants these contents any more"}
+	}
 	st.over = true
-	st.s.objects.become(st.id, stateStaged, st.size, done)
 	return wire.StageReply{ID: st.id, Size: st.size, Sum: done.sum}, nil
 }
 
@@ -132,13 +134,22 @@ func (st *Stage) Discard() {
 	st.s.objects.become(st.id, 0, 0, nil)
 }
 
-// Unstage drops staged objects that no prepare has consumed or will consume.
+// Unstage drops stages that no prepare has consumed or will consume: complete
+// ones, those being written, which end in an error, and what a crash has left
+// of one, of which no row and no trailer tells.
 func (s *Store) Unstage(ids []wire.ID) {
 	for _, id := range ids {
-		if _, ok, err := s.stagedObject(id); err == nil && ok {
-			s.removeFile(id)
-			s.objects.become(id, 0, 0, nil)
+		if s.objects.revoke(id) {
+			continue // its writer removes it
 		}
+		if info, known := s.objects.get(id); known && info.state != stateStaged {
+			continue
+		}
+		if named, err := s.namedByRows(id); named || err != nil {
+			continue
+		}
+		s.removeFile(id)
+		s.objects.settle(id, stateStaged)
 	}
 }
 
