@@ -21,4 +21,10 @@
 // What a shell does on another goroutine (a flush of the journal, a checkpoint,
 // a sweep, a stage) is a task here: a coroutine that stops before each operation
 // that changes the disk, so that anything may happen in between, a crash too.
+//
+// What the simulator is worth shows when a rule is missing: integration/sim/mutate
+// (make mutate) leaves out one after the other in the machines, the store and the
+// journal, and demands that TestHunt finds a schedule that fails, or that a trace
+// does; rules of the shells are left out by Options.broken (TestRulesAreMissed). A
+// new rule gets its mutant there.
 package sim

@@ -157,6 +157,9 @@ func TestTraceNeverPrepared(t *testing.T) {
 	p.send(o)
 	p.silent(o) // until the first attempt's ABORT is durable
 	p.settles()
+	if o.fate != committed {
+		t.Fatalf("the retry hears %v, %v; it had to run anew", o.fate, o.err)
+	}
 }
 
 // P7: who is not reachable has not said "never": recovery waits for it.
@@ -194,6 +197,32 @@ func TestTraceWatermarkAndOpen(t *testing.T) {
 	p.crashCoordinator()
 	p.recoverAll()
 	p.send(o)
+	p.settles()
+}
+
+// P9: W waits for votes, even where the positions that cover them have come.
+func TestTraceWatermarkWaitsForVotes(t *testing.T) {
+	p := newPlay(t)
+	o := p.tx(0, write("a"))
+	p.prepare(9, 0, 1)
+	p.handle(9, 2)
+	p.sync(2)
+	k := p.cur.conns[2]
+	var votes []wire.Up
+	for i := range k.up {
+		if len(k.up[i].Votes) > 0 {
+			votes = append(votes, wire.Up{Votes: k.up[i].Votes})
+			k.up[i].Votes = nil
+		}
+	}
+	before := p.cur.m.Status().W
+	p.hear(2)
+	if w := p.cur.m.Status().W; before.Before(w) {
+		t.Fatalf("W is %v while P2's vote is on its way", w)
+	}
+	k.up = append(k.up, votes...)
+	p.hear(2)
+	p.committed(o)
 	p.settles()
 }
 

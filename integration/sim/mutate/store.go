@@ -1,0 +1,256 @@
+package main
+
+// storeMutants leave out what participant/store keeps: durability in its order, op ids, checksums.
+var storeMutants = []mutant{
+	{
+		rule: "S1a", leaves: "outcomes are not kept",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				`		b.put(opKey(tx.Op), encodeOp(tx.ServiceTime, &tx.Outcome), true)
+`,
+				"",
+			},
+		},
+		seeds: 4000, hint: 5, trace: "TestTraceRetriedUnlink",
+	},
+	{
+		rule: "S1a", leaves: "outcomes expire by wall time",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"b.expireOps(tx.ServiceTime - opsKeptMS)",
+				"b.expireOps(tx.Time/1_000_000 - opsKeptMS)",
+			},
+			{
+				"participant/store/batch.go",
+				"opTimeKey(tx.ServiceTime, tx.Op)",
+				"opTimeKey(tx.Time/1_000_000, tx.Op)",
+			},
+			{
+				"participant/store/batch.go",
+				"encodeOp(tx.ServiceTime, &tx.Outcome)",
+				"encodeOp(tx.Time/1_000_000, &tx.Outcome)",
+			},
+		},
+		trace: "TestTraceOutageKeepsOutcomes",
+	},
+	{
+		rule: "S1a", leaves: "outcomes are kept for half as long",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"const opsKeptMS = 2 * wire.ServiceTimeHold",
+				"const opsKeptMS = wire.ServiceTimeHold / 2",
+			},
+		},
+		trace: "TestTraceOutcomesAreKept",
+	},
+	{
+		rule: "W5", leaves: "an unanswered operation's outcome is forgotten",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"op.Seq >= tx.Lowest {",
+				"op.Seq > tx.Lowest {",
+			},
+		},
+		seeds: 4000, hint: 231,
+	},
+	{
+		rule: "S3", leaves: "objects are unlinked at the apply",
+		edits: []edit{
+			{
+				"participant/store/stage.go",
+				`	s.active.dead = append(s.active.dead, id)`,
+				`	s.removeFile(id)`,
+			},
+		},
+		seeds: 4000, hint: 3,
+	},
+	{
+		rule: "S3", leaves: "a stage is unlinked at the ABORT",
+		edits: []edit{
+			{
+				"participant/store/stage.go",
+				`			s.kill(id, st.size)
+`,
+				`			_ = st
+			s.removeFile(id)
+			s.objects.become(id, 0, 0, nil)
+`,
+			},
+		},
+		test: "./participant/store TestCrashEverywhere", equivalent: "an ABORT that was put stays one at every recovery that asks all members, so no COMMIT looks for the stage; an eviction of who refused it will need it",
+	},
+	{
+		rule: "S3", leaves: "a checkpoint does not sync objects",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`		if err := f.Sync(); err != nil {`,
+				`		if err := error(nil); err != nil && f != nil {`,
+			},
+		},
+		seeds: 4000, hint: 9,
+	},
+	{
+		rule: "S3", leaves: "a checkpoint does not sync objects' directories",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`		if err := c.s.fs.SyncDir(names[i]); err != nil {`,
+				`		if err := error(nil); err != nil {`,
+			},
+		},
+		seeds: 4000, hint: 9,
+	},
+	{
+		rule: "S3", leaves: "the kv commits before objects are durable",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`	if err := c.syncObjects(); err != nil {
+		return err
+	}
+	failpoint.At("store.checkpoint-kv")
+	if err := c.writeKV(); err != nil {
+		return err
+	}`,
+				`	if err := c.writeKV(); err != nil {
+		return err
+	}
+	failpoint.At("store.checkpoint-kv")
+	if err := c.syncObjects(); err != nil {
+		return err
+	}`,
+			},
+		},
+		seeds: 4000, hint: 679,
+	},
+	{
+		rule: "S3", leaves: "the kv commits before the journal is durable",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`	if err := syncJournal(); err != nil {
+		return c.s.fail("sync", "journal", err)
+	}
+	failpoint.At("store.checkpoint-objects")`,
+				`	failpoint.At("store.checkpoint-objects")`,
+			},
+		},
+		seeds: 4000,
+	},
+	{
+		rule: "S3", leaves: "objects are unlinked before the kv has committed",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`	if err := c.writeKV(); err != nil {
+		return err
+	}
+	failpoint`,
+				`	for _, id := range c.table.dead {
+		c.s.unlink(id)
+	}
+	if err := c.writeKV(); err != nil {
+		return err
+	}
+	failpoint`,
+			},
+		},
+		seeds: 4000, tune: "overwriting",
+	},
+	{
+		rule: "S3", leaves: "a redo begins a record early",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`	s.counts.Applied = uint64(applied)`,
+				`	s.counts.Applied = uint64(max(applied, 1) - 1)`,
+			},
+		},
+		seeds: 4000, hint: 1, trace: "TestTraceCheckpointResurrectsNothing",
+	},
+	{
+		rule: "S3", leaves: "the kv is not synced before it is believed",
+		edits: []edit{
+			{
+				"participant/store/modelkv.go",
+				"{f.Sync, func() error { return fsys.SyncDir(dir) }, f.DropCache, k.load}",
+				"{func() error { return fsys.SyncDir(dir) }, k.load}",
+			},
+		},
+		seeds: 4000,
+	},
+	{
+		rule: "S3", leaves: "a kv transaction is not synced",
+		edits: []edit{
+			{
+				"participant/store/modelkv.go",
+				`	if err := k.file.Sync(); err != nil {
+		return fmt.Errorf`,
+				`	if err := error(nil); err != nil {
+		return fmt.Errorf`,
+			},
+		},
+		seeds: 4000,
+	},
+	{
+		rule: "P2", leaves: "a stage is not synced",
+		edits: []edit{
+			{
+				"participant/store/stage.go",
+				`	if err := st.file.Sync(); err != nil {`,
+				`	if err := error(nil); err != nil {`,
+			},
+		},
+		seeds: 4000, hint: 1, trace: "TestTraceStageIsDurable",
+	},
+	{
+		rule: "P2", leaves: "a stage's name is not synced",
+		edits: []edit{
+			{
+				"participant/store/stage.go",
+				`	if err := st.s.fs.SyncDir(st.s.objectDir(st.id)); err != nil {`,
+				`	if err := error(nil); err != nil {`,
+			},
+		},
+		seeds: 4000, hint: 1, trace: "TestTraceStageIsDurable",
+	},
+	{
+		rule: "P12", leaves: "a failed sync of a stage is no failure",
+		edits: []edit{
+			{
+				"participant/store/stage.go",
+				`	if err := st.file.Sync(); err != nil {`,
+				`	_ = st.file.Sync()
+	if err := error(nil); err != nil {`,
+			},
+		},
+		seeds: 4000,
+	},
+	{
+		rule: "S5", leaves: "a read does not verify contents",
+		edits: []edit{
+			{
+				"participant/store/objects.go",
+				`	if wire.Sum(buf[:wire.BlockSize]) != check.sum {`,
+				`	if false {`,
+			},
+		},
+		test: "./participant/store TestRottenObject",
+	},
+	{
+		rule: "S1", leaves: "a row's checksum is not verified",
+		edits: []edit{
+			{
+				"participant/store/rows.go",
+				`	if n < 0 || rowSum(key, sealed[:n]) != be.Uint32(sealed[n:]) {`,
+				`	if n < 0 {`,
+			},
+		},
+		test: "./participant/store TestDamagedKV",
+	},
+}
