@@ -173,6 +173,7 @@ func TestALostParticipantDropsItsStageWhenItIsBack(t *testing.T) {
 		n.set(func() {
 			n.onStage = func(wire.PieceReader) (wire.StageReply, bool, error) {
 				n.kill()
+				time.Sleep(time.Second) // until that is noticed
 				return wire.StageReply{}, true, errLost
 			}
 		})

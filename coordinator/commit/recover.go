@@ -44,9 +44,7 @@ func (m *Machine) recover() {
 			t := m.recovered(f, committed)
 			m.putCommit(t)
 		} else {
-			t := m.recovered(f, aborted)
-			m.putAbort(t, &wire.Error{Code: wire.CodeConflict,
-				Text: "the coordinator failed before the change was prepared everywhere; nothing changed: try again"})
+			m.putAbort(m.recovered(f, aborted), nil) // retries run anew
 		}
 	}
 	m.open = m.put(wire.Entry{Kind: wire.EntryOpen}, nil, 0)

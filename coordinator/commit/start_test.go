@@ -365,10 +365,63 @@ func TestRetryAfterRecovery(t *testing.T) {
 	r = b.submit(1, "x")
 	b.all("a", "b")
 	b.wantAnswer(r, "")
+	if len(b.m.queue) != 0 || b.lastSent("a") != "OPEN3" {
+		t.Errorf("%d wait, last sent %s", len(b.m.queue), b.lastSent("a"))
+	}
 	b.all("c")
-	b.wantAnswer(r, "conflict")
+	b.wantAnswer(r, "") // the attempt of before is gone; this one runs anew
 	b.settle()
+	b.wantAnswer(r, "committed")
 	b.wantEqual()
+	if len(b.fake("a").s.ops) != 1 {
+		t.Errorf("%d operations are done, want one", len(b.fake("a").s.ops))
+	}
+}
+
+// Retries that wait for recovery's ABORT: one by a replaced link, one that is
+// given up, one that comes twice, one while the coordinator shuts down.
+func TestWhoRunsAnewAfterRecovery(t *testing.T) {
+	begin := func() (*bench, *Request) {
+		b := newBench(t).serve()
+		b.submit(1, "x")
+		b.all("a")
+		b.start()
+		b.greet("a", "b", "c")
+		b.sync()
+		b.all("a", "b", "c")
+		b.attach()
+		r := b.submit(1, "x")
+		b.wantAnswer(r, "")
+		return b, r
+	}
+	b, old := begin()
+	b.attach()
+	r := b.submit(1, "x")
+	b.settle()
+	b.wantAnswer(old, "replaced by a newer link of the session")
+	b.wantAnswer(r, "committed")
+	b.wantEqual()
+
+	b, r = begin()
+	b.m.Cancel(r)
+	b.settle()
+	b.wantAnswer(r, "outcome unknown")
+	b.wantEqual()
+	if len(b.fake("a").s.vals) != 0 {
+		t.Error("what was given up ran anew")
+	}
+
+	b, r = begin()
+	second := b.submit(1, "x")
+	b.settle()
+	b.wantAnswer(r, "replaced by a newer link of the session")
+	b.wantAnswer(second, "committed")
+	b.wantEqual()
+
+	b, r = begin()
+	b.m.Shut()
+	b.settle()
+	b.wantAnswer(r, "unavailable")
 }
 
 // What no run of the protocol leaves behind stops the start (P7).

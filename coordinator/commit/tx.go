@@ -81,6 +81,12 @@ func (m *Machine) Submit(r *Request) {
 		r.deadline = m.now + r.Transact.Wait
 	}
 	r.arrived = m.now
+	m.enter(r)
+}
+
+// enter joins a request that was admitted to an attempt that is under way, or
+// lets it wait for its turn.
+func (m *Machine) enter(r *Request) {
 	op := r.Transact.Op
 	if t := m.ops[op]; t != nil && !m.mayRunAnew(t) {
 		m.join(t, r)
@@ -326,16 +332,37 @@ func (m *Machine) putAbort(t *tx, why *wire.Error) {
 	m.record(&Record{Kind: RecDecision, Decision: &Decision{Tx: t.id, Prepared: t.prepared}, Time: m.state.Time})
 }
 
-// abortsDurable answers those whose ABORT has become durable everywhere.
+// abortsDurable answers those whose ABORT has become durable everywhere; those
+// of recovery run anew.
 func (m *Machine) abortsDurable() {
 	n := 0
 	for ; n < len(m.aborts) && m.aborts[n].decided <= m.durable; n++ {
 		t := m.aborts[n]
 		m.aborts[n] = nil
+		if t.index == 0 {
+			m.runAnew(t)
+			continue
+		}
 		m.answer(t, nil, t.err)
 		m.aborted(t)
 	}
 	m.aborts = m.aborts[n:]
+}
+
+// runAnew lets the retries of an attempt that recovery has aborted take their
+// turn: nothing of it is left anywhere, and that the coordinator had failed is
+// no answer to what they ask for (S1a).
+func (m *Machine) runAnew(t *tx) {
+	waiters := t.waiters
+	t.waiters = nil
+	for _, r := range waiters {
+		r.tx = nil
+		if err := m.admit(r); err != nil {
+			m.reply(r, nil, err)
+			continue
+		}
+		m.enter(r)
+	}
 }
 
 // aborted drops what an attempt that failed had staged.
