@@ -10,7 +10,7 @@ LINT_VERSION := 2.15.0
 LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fmt lint fuzz sim mutate bench clean fuse3
+.PHONY: help run build test check fmt lint fuzz sim mutate exhaust bench clean fuse3
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -54,6 +54,9 @@ sim: ## SEEDS (20000) schedules of the simulator beyond the fixed set, without t
 
 mutate: ## leaves out one rule after the other (those that contain RULE): a test has to notice each
 	$(GO) run ./integration/sim/mutate -rule '$(RULE)'
+
+exhaust: ## every schedule of small clusters: all interleavings, crashes, lost messages within the large boxes (minutes, 2 GiB)
+	$(GO) test ./integration/sim/exhaust -run '^TestExhaust$$' -count=1 -timeout 0 -v -large
 
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
 	$(GO) test -run '^$$' -bench . ./journal
