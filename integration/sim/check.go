@@ -68,6 +68,7 @@ func (w *world) decided(p *member, r *vote.Ready) {
 		w.violate("G5", "operation %s took effect twice, as transactions %v and %v", w.opWords(tx.Op), other, tx.ID)
 	}
 	w.effects[tx.Op] = tx.ID
+	p.cuts(tx)
 	if o != nil {
 		w.honest(o)
 	}
@@ -200,7 +201,9 @@ func (w *world) history() []porcupine.Operation {
 			if o.fate != committed && o.fate != refused {
 				continue
 			}
-			s.code = wire.CodeOf(asErrorOrNil(o.err))
+			if s.code = wire.CodeOf(asErrorOrNil(o.err)); s.code == wire.CodeCorrupt {
+				continue
+			}
 		} else {
 			tx, done := w.effects[o.id]
 			switch {
@@ -306,13 +309,28 @@ func (w *world) checkEnd() {
 			w.violate("G2", "op %d was acknowledged as %v, and no replica has it", o.num, o.outcome.Tx)
 		}
 	}
-	first := w.digest(w.members[0])
 	for _, p := range w.members[1:] {
-		if d := w.digest(p); d != first {
+		if !w.same(w.members[0], p) {
 			w.violate("G1", "P%d and P0 differ:\n%s\nP0:\n%s", p.i, w.dump(p), w.dump(w.members[0]))
 		}
 	}
 }
+
+// same: do two replicas hold the same? A file of which a rotten block was cut
+// stays unreadable there (S5): its contents are not compared.
+func (w *world) same(p, q *member) bool {
+	if len(p.bad) == 0 && len(q.bad) == 0 && !p.rotten && !q.rotten {
+		return w.digest(p) == w.digest(q)
+	}
+	a, b := strings.Split(w.dump(p), "\n"), strings.Split(w.dump(q), "\n")
+	return slices.EqualFunc(a, b, func(x, y string) bool {
+		return x == y || strings.HasSuffix(x, unreadable) && strings.HasPrefix(y, strings.TrimSuffix(x, unreadable)) ||
+			strings.HasSuffix(y, unreadable) && strings.HasPrefix(x, strings.TrimSuffix(y, unreadable))
+	})
+}
+
+// unreadable ends the line of a file that cannot be read.
+const unreadable = " unreadable"
 
 // digest is of the store's rows and of all contents that can be read.
 func (w *world) digest(p *member) string {
@@ -328,13 +346,21 @@ func (w *world) digest(p *member) string {
 func (w *world) dump(p *member) string {
 	var b strings.Builder
 	w.walk(p, wire.RootIno, "", func(name string, a *wire.Attr, data []byte, target string) {
-		fmt.Fprintf(&b, "%s %o %d %s %08x %s\n", name, a.Mode, a.Size, a.Version, wire.Sum(data), target)
+		fmt.Fprintf(&b, "%s %o %d %s", name, a.Mode, a.Size, a.Version)
+		if target == unreadable {
+			fmt.Fprintf(&b, "%s\n", unreadable)
+			return
+		}
+		fmt.Fprintf(&b, " %08x %s\n", wire.Sum(data), target)
 	})
 	return b.String()
 }
 
 func (w *world) walk(p *member, dir wire.Ino, prefix string, fn func(string, *wire.Attr, []byte, string)) {
 	reply, err := p.store.Read(wire.Read{Kind: wire.ReadList, At: wire.At{Dir: dir}}, nil)
+	if err != nil && p.rotten && p.store.Damaged() != "" {
+		return
+	}
 	if err != nil {
 		w.violate("read", "P%d cannot list directory %d: %v", p.i, dir, err)
 		return
@@ -353,7 +379,11 @@ func (w *world) walk(p *member, dir wire.Ino, prefix string, fn func(string, *wi
 		default:
 			got.reply, err = p.store.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, (*pieces)(&got))
 		}
-		if err != nil {
+		switch {
+		case wire.CodeOf(err) == wire.CodeCorrupt && (p.bad[e.Attr.Ino] || p.rotten):
+			got.reply.Target = unreadable
+			w.reach(reachRotRead)
+		case err != nil:
 			w.violate("read", "P%d cannot read %s: %v", p.i, name, err)
 			return
 		}

@@ -38,11 +38,12 @@ type op struct {
 
 	attempt *attempt  // under way
 	call    *readCall // under way
+	tried   uint      // members that have found their copy rotten, as bits
 	stage   *stageJob // under way
 	sent    int64     // service time at which it was first sent
-	tried   bool
-	maybe   bool // an attempt's answer is lost: it may have been put
-	given   bool // its caller does not want it any more
+	sends   int       // of them
+	maybe   bool      // an attempt's answer is lost: it may have been put
+	given   bool      // its caller does not want it any more
 
 	begun, ended int64 // numbers of steps; ended 0: no answer
 	prepared     bool  // some participant has said YES
@@ -103,7 +104,7 @@ func (cl *client) linkLost() {
 		if o.call != nil {
 			o.call.lost()
 		}
-		o.stage = nil
+		o.stage, o.tried = nil, 0
 	}
 	cl.c, cl.link = nil, 0
 }
@@ -121,8 +122,8 @@ func (cl *client) lowest() uint64 {
 
 // send sends a transaction, for the first time or again.
 func (cl *client) send(o *op) {
-	if !o.tried {
-		o.tried, o.sent = true, cl.serviceTime
+	if o.sends++; o.sends == 1 {
+		o.sent = cl.serviceTime
 	}
 	cl.w.attempts++
 	a := &attempt{number: cl.w.attempts, op: o, c: cl.c, link: cl.link}
@@ -422,14 +423,15 @@ type readAnswer struct {
 }
 
 // readable are the links that a read may go by: mirrors Coordinator.pick. There
-// are none before the coordinator has a read point (P5).
-func (c *reign) readable() []*conn {
+// are none before the coordinator has a read point (P5), and none to a member
+// that has failed the read.
+func (c *reign) readable(o *op) []*conn {
 	if c.readPoint == 0 && c.w.broken != readsBeforeOpen {
 		return nil
 	}
 	var list []*conn
 	for _, k := range c.conns {
-		if k != nil && k.opened && !k.cut {
+		if k != nil && k.opened && !k.cut && o.tried&(1<<k.member.i) == 0 {
 			list = append(list, k)
 		}
 	}
@@ -439,7 +441,7 @@ func (c *reign) readable() []*conn {
 // ask mirrors Coordinator.Read: a linked member at random, with the read point
 // of now (P5).
 func (cl *client) ask(o *op) {
-	links := cl.c.readable()
+	links := cl.c.readable(o)
 	k := links[cl.w.rng.IntN(len(links))]
 	o.call = &readCall{o: o, c: cl.c, k: k, index: cl.c.readPoint}
 	k.reads = append(k.reads, o.call)
@@ -485,10 +487,25 @@ func (r *readCall) answers(p *member) {
 	we := asError(err)
 	o.cl.w.tracef("P%d answers op %d: %v", p.i, o.num, we)
 	switch we.Code {
-	case wire.CodeUnavailable, wire.CodeIO, wire.CodeCorrupt:
+	case wire.CodeCorrupt:
+		o.rottenAt(p, we)
+	case wire.CodeUnavailable, wire.CodeIO:
 		o.cl.w.violate("read", "P%d answers %s: %v", p.i, o.words(), we)
 	default:
 		o.cl.done(o, refused, we)
+	}
+}
+
+// rottenAt mirrors reading.judge: a member has found its copy rotten, and
+// another one is asked, if there is one.
+func (o *op) rottenAt(p *member, err *wire.Error) {
+	if !p.rotten && len(p.bad) == 0 {
+		p.w.violate("read", "P%d answers %s: %v", p.i, o.words(), err)
+	}
+	p.w.reach(reachRotRead)
+	o.tried |= 1 << p.i
+	if len(o.cl.c.readable(o)) == 0 {
+		o.cl.done(o, refused, err)
 	}
 }
 

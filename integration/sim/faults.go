@@ -24,6 +24,7 @@ const (
 	faultSilent             // a process takes no step for long, and is not gone
 	faultHalf               // a link passes nothing in one direction
 	faultWipe               // a participant comes up on an empty disk
+	faultRot                // a bit flips on a disk
 	faults
 )
 
@@ -31,18 +32,18 @@ const (
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
-	"silent processes", "half-dead links", "wiped disks",
+	"silent processes", "half-dead links", "wiped disks", "rotten disks",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
 // others' room, or leaves less to be checked.
-var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2, faultWipe: 8}
+var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2, faultWipe: 8, faultRot: 4}
 
 // Rare things that a strong simulator has to reach.
 const (
@@ -56,6 +57,16 @@ const (
 	reachConflict           // ... "conflict"
 	reachOutlasted          // a request has run out of time while somebody was silent
 	reachWipeFound          // a wiped participant was named (P7)
+	reachRotJournal         // a bit has flipped in a journal
+	reachRotObject          // ... in an object
+	reachRotRow             // ... in a row of the kv
+	reachRotKV              // ... in the kv's last transaction
+	reachRotFile            // ... in another file
+	reachRotRefused         // a process has refused to start on a rotten disk
+	reachRotEnded           // a participant has ended because of its rotten disk
+	reachRotRead            // a read was answered "corrupt", and went on elsewhere
+	reachRotSettled         // all is as it should be around a rotten disk
+	reachRotTail            // a prepare has found the block rotten that it cuts (S5)
 	reaches
 )
 
@@ -63,6 +74,8 @@ const (
 var ReachNames = [reaches]string{
 	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts",
 	"waits that a silent process outlasted", "wiped participants named",
+	"bits flipped in journals", "in objects", "in rows", "in a kv's last transaction", "in other files", "refusals to start on them", "ends because of them",
+	"corrupt answers", "settled around them", "rotten blocks cut",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -89,6 +102,7 @@ const (
 	stepWake
 	stepFlow
 	stepPutBack
+	stepMend
 
 	stepDial
 	stepReceive
@@ -145,6 +159,9 @@ func (w *world) choices() []choice {
 	if w.coordinator.squeezed {
 		w.may1(stepRelease, len(w.members), 0, 3)
 	}
+	if w.coordinator.rotten && !w.settling {
+		w.may1(stepMend, len(w.members), 0, max(w.coordinator.mends, b2i(w.cur == nil)))
+	}
 	for _, cl := range w.clients {
 		cl.choices()
 	}
@@ -159,12 +176,15 @@ func (p *member) choices() {
 	if p.kept != nil {
 		w.may1(stepPutBack, i, 0, 1)
 	}
+	if p.rotten && !w.settling {
+		w.may1(stepMend, i, 0, max(p.mends, b2i(!p.up)))
+	}
 	if p.silent {
 		w.may1(stepWake, i, 0, p.wakes)
 		return
 	}
 	if !p.up {
-		w.may1(stepRestart, i, 0, 6)
+		w.may1(stepRestart, i, 0, 6-5*b2i(p.rotten))
 		return
 	}
 	if len(p.incoming) > 0 {
@@ -217,6 +237,13 @@ func (p *member) choices() {
 			w.may1(stepDrop, i, slot, max(1, fast/4))
 		}
 	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // holdsBack mirrors where handleEntries waits for a checkpoint.
@@ -298,7 +325,7 @@ func (cl *client) choices() {
 			w.may1(stepHear, cl.n, at, 8)
 		case cl.c == nil || o.attempt != nil || o.stage != nil || o.call != nil || cl.c.silent():
 		case o.id.Seq == 0:
-			if len(cl.c.readable()) > 0 {
+			if len(cl.c.readable(o)) > 0 {
 				w.may1(stepAsk, cl.n, at, 8)
 			}
 		default:
@@ -328,7 +355,8 @@ func (w *world) faultChoices() []choice {
 		add(faultMidway, h, 0, true)
 		add(faultStop, h, 0, up && !host.squeezed && !host.silent)
 		add(faultSilent, h, 0, up && !host.silent)
-		add(faultWipe, h, 0, h < len(w.members) && w.mayWipe())
+		add(faultWipe, h, 0, h < len(w.members) && w.mayWipe() && !host.rotten)
+		add(faultRot, h, 0, w.mayRot(host))
 		add(faultSync, h, 0, up)
 		add(faultFull, h, 0, !host.squeezed)
 		add(faultRefuse, h, 0, up && h < len(w.members) && w.members[h].refuses == 0)
@@ -354,7 +382,7 @@ func (w *world) faultChoices() []choice {
 		}
 	}
 	add(faultZombie, 0, 0, running && !w.coordinator.silent && w.old == nil && w.truth == nil) // nobody starts two on purpose
-	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil && !w.wiped())
+	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten)
 	return w.possible
 }
 

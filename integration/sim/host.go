@@ -28,6 +28,7 @@ type host struct {
 	syncedTo journal.LSN // of the disk's journal, over all processes
 	kept     *medium     // the true disk, while an empty one takes its place
 	disks    uint64      // empty ones that it has had
+	rot
 }
 
 // diskSize of a host, in bytes, while it is not squeezed.

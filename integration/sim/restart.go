@@ -33,8 +33,11 @@ func (p *member) restart() {
 		return
 	}
 	if err != nil {
-		if !p.hurt {
+		if !p.excuses(err) {
 			p.w.violate("recovery", "P%d cannot recover: %v", p.i, err)
+		}
+		if p.rotten {
+			p.w.reach(reachRotRefused)
 		}
 		p.w.tracef("P%d cannot start: %v", p.i, err)
 		p.processEnds()
@@ -63,10 +66,11 @@ func (v *view) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
 }
 
 func (p *member) recover() error {
-	kv, err := store.NewModelKV(p.fs, memberDir)
+	model, err := store.NewModelKV(p.fs, memberDir)
 	if err != nil {
 		return err
 	}
+	kv := &rottingKV{model, p.host}
 	s, err := store.Open(store.Options{
 		FS: p.fs, Dir: memberDir, KV: kv, InlineMax: p.w.inlineMax, TableBytes: p.w.tableBytes,
 		Ballast: 64 << 10, Workers: 1, Fanout: 2, UUID: uuidOf('s', p.diskNumber()),
@@ -87,9 +91,9 @@ func (p *member) recover() error {
 	p.w.journalOpened(p.host, log)
 	switch {
 	case log.End() < applied:
-		return fmt.Errorf("the journal ends at record %d, the store has applied %d", log.End(), applied)
+		return corrupt("the journal ends at record %d, the store has applied %d", log.End(), applied)
 	case log.First() > applied+1:
-		return fmt.Errorf("the journal begins with record %d, the store has applied only %d", log.First(), applied)
+		return corrupt("the journal begins with record %d, the store has applied only %d", log.First(), applied)
 	}
 	if log.End() > applied {
 		err = log.Replay(applied+1, func(lsn journal.LSN, record []byte) error { return p.redo(s, m, lsn, record) })
@@ -253,8 +257,11 @@ func (w *world) startReign() {
 		return
 	case err != nil:
 		var full *journal.FullError
-		if !h.hurt && !errors.As(err, &full) {
+		if !h.excuses(err) && !errors.As(err, &full) {
 			w.violate("recovery", "the coordinator cannot start: %v", err)
+		}
+		if h.rotten {
+			w.reach(reachRotRefused)
 		}
 		w.tracef("the coordinator cannot start: %v", err)
 		h.processEnds()

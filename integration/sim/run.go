@@ -127,6 +127,8 @@ func (w *world) take(s Step) {
 	case s.what == stepWake:
 		w.tracef("%s goes on", w.host(s.a).name)
 		w.host(s.a).silent = false
+	case s.what == stepMend:
+		w.mend(w.host(s.a))
 	case s.what == stepPutBack:
 		w.putBack(w.members[s.a])
 	case s.what == stepFlow:
@@ -281,7 +283,7 @@ func (w *world) clientStep(what what, cl *client, b int) {
 
 func (w *world) fault(f, a, b int) {
 	switch f {
-	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe:
+	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe, faultRot:
 		w.hostFault(f, a)
 	case faultHalf:
 		w.halfDead(w.slot(a).conns[b/2], b%2 == 0)
@@ -326,7 +328,7 @@ func (w *world) hostFault(f, n int) {
 	case faultPower:
 		w.tracef("%s LOSES POWER", h.name)
 		w.lostPower(h)
-		if h == w.coordinator && w.truth == nil && w.chance(2) {
+		if h == w.coordinator && w.truth == nil && !h.rotten && w.chance(2) {
 			w.backup = h.fs.Crash(w.rng) // all of it is durable: a copy
 			h.fs.Restart()
 			w.tracef("its disk is backed up")
@@ -357,6 +359,8 @@ func (w *world) hostFault(f, n int) {
 		h.silent, h.wakes = true, w.patience()
 	case faultWipe:
 		w.wipe(w.members[n])
+	case faultRot:
+		w.rots(h)
 	default: // faultCheckpoint
 		w.members[n].freeze()
 	}
@@ -404,7 +408,32 @@ func (w *world) becomeZombie() {
 // from its disks, and compared again.
 func (w *world) settle() {
 	w.settling = true
+	if w.chance(2) {
+		w.settleRotten()
+	}
 	w.tracef("--- the faults end")
+	w.endFaults()
+	for h := range len(w.members) + 1 {
+		if w.host(h).rotten {
+			w.mend(w.host(h))
+		}
+	}
+	if w.old != nil && w.chance(2) {
+		w.old.end(nil)
+	}
+	if !w.quiesce() {
+		return
+	}
+	w.checkEnd()
+	w.checkHistory()
+	if w.violation != nil {
+		return
+	}
+	w.startAgain()
+}
+
+// endFaults ends what was done to computers and links.
+func (w *world) endFaults() {
 	for h := range len(w.members) + 1 {
 		host := w.host(h)
 		host.release()
@@ -424,35 +453,34 @@ func (w *world) settle() {
 			w.putBack(p)
 		}
 	}
-	if w.old != nil && w.chance(2) {
-		w.old.end(nil)
-	}
-	if !w.quiesce() {
-		return
-	}
-	w.checkEnd()
-	w.checkHistory()
-	if w.violation != nil {
-		return
-	}
-	w.startAgain()
 }
 
 // quietSteps bounds how many steps the cluster takes to become quiet.
 const quietSteps = 6000
 
 func (w *world) quiesce() bool {
+	if w.quietWithin(quietSteps) {
+		return true
+	}
+	if w.violation == nil {
+		w.violate("settles", "not quiet after %d steps: %s", quietSteps, w.unrest())
+	}
+	return false
+}
+
+// quietWithin takes up to n steps until the cluster is quiet.
+func (w *world) quietWithin(n int) bool {
 	rng := rand.New(rand.NewPCG(w.seed, 3))
-	for n := 0; n < quietSteps && w.violation == nil; n++ {
-		if n%8 == 0 && w.quiet() {
+	for i := range n {
+		if w.violation != nil {
+			return false
+		}
+		if i%8 == 0 && w.quiet() {
 			return true
 		}
 		if c, ok := pick(rng, w.choices()); ok {
 			w.take(Step{c.what, c.a, c.b, rng.Uint64()})
 		}
-	}
-	if w.violation == nil {
-		w.violate("settles", "not quiet after %d steps: %s", quietSteps, w.unrest())
 	}
 	return false
 }

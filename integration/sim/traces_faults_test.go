@@ -89,3 +89,118 @@ func TestTraceWipedDiskIsNamed(t *testing.T) {
 	p.putBack(p.members[2])
 	p.settles()
 }
+
+// settled takes steps until everything is quiet, without ending the play.
+func (p *play) settled() {
+	p.Helper()
+	p.settling = true
+	quiet := p.quietWithin(quietSteps)
+	p.settling = false
+	if p.ok(); !quiet {
+		p.Fatal(p.unrest())
+	}
+}
+
+// readFile asks a member for a file's contents.
+func (p *play) readFile(client, member int, name string) *op {
+	p.Helper()
+	o := &op{cl: p.clients[client], num: len(p.ops), begun: p.clock(), read: read{wire.ReadFile, wire.At{Dir: wire.RootIno, Path: name}}}
+	p.ops, o.cl.ops = append(p.ops, o), append(o.cl.ops, o)
+	k := p.cur.conns[member]
+	o.call = &readCall{o: o, c: p.cur, k: k, index: p.cur.readPoint}
+	k.reads = append(k.reads, o.call)
+	p.answer(o)
+	return o
+}
+
+// G7: a file that is rotten at one participant is read from another, and never
+// shows what the flipped bit made.
+func TestTraceRottenObjectIsReadElsewhere(t *testing.T) {
+	p := newPlay(t)
+	var o *op
+	for o = p.tx(0, write("a")); len(o.payload) <= p.inlineMax; o = p.tx(0, write("a")) {
+		p.settled()
+	}
+	p.settled()
+	h := p.members[1].host
+	for _, dir := range []string{"00", "01"} {
+		list, _ := h.fs.ReadDir(memberDir + "/objects/" + dir)
+		for _, e := range list {
+			p.step()
+			p.flips(h, memberDir+"/objects/"+dir+"/"+e.Name, 0, 8)
+		}
+	}
+	r := p.readFile(1, 1, "a")
+	if r.fate != waits || r.tried != 1<<1 {
+		t.Fatalf("P1's answer is taken, or nobody else will be asked: %s", r.answer.words())
+	}
+	p.step()
+	p.clients[1].ask(r)
+	if p.answer(r); r.fate != committed || string(r.answer.data) != string(o.payload) {
+		t.Fatalf("the file is %d bytes, want %d", len(r.answer.data), len(o.payload))
+	}
+	p.step()
+	p.mend(h)
+	p.settles()
+}
+
+// S1: a participant that meets a row with a flipped bit answers nothing any
+// more and ends; the read is answered by another. It comes up again, and votes,
+// when the bit is restored.
+func TestTraceRottenRowEndsItsParticipant(t *testing.T) {
+	p := newPlay(t)
+	p.tx(0, write("a"))
+	p.settled()
+	m := p.members[1]
+	if m.end > m.frozenAt {
+		p.step()
+		m.freeze()
+	}
+	p.settled()
+	name := "e\x00\x00\x00\x00\x00\x00\x00\x01a"
+	if !m.keys[name] {
+		t.Fatal("the kv has no entry of the file")
+	}
+	m.rotten, m.rows = true, map[string]int{name: 5}
+	r := p.readFile(1, 1, "a")
+	if r.fate != waits || m.up {
+		t.Fatalf("P1 is up: %v, and answers: %s", m.up, r.answer.words())
+	}
+	p.step()
+	p.cur.linkGone(1)
+	p.clients[1].ask(r)
+	if p.answer(r); r.fate != committed {
+		t.Fatal("nobody answers")
+	}
+	p.mend(m.host)
+	p.settles()
+}
+
+// J3, P7: a participant whose journal is damaged in its middle does not come
+// up, and the coordinator says for whom it waits.
+func TestTraceDamagedJournalIsNamed(t *testing.T) {
+	p := newPlay(t)
+	for range 4 {
+		p.tx(0, write("a"))
+		p.settled()
+	}
+	m := p.members[1]
+	p.step()
+	if !p.rotsJournal(m.host, memberDir+"/journal") {
+		t.Fatal("there is no block to rot")
+	}
+	p.step()
+	p.killed(m.host)
+	p.crashCoordinator()
+	p.restartMember(1)
+	if m.up {
+		t.Fatal("P1 is up, with a damaged journal")
+	}
+	p.startCoordinator()
+	p.greet(0, 2)
+	if s := p.cur.m.Status(); s.Serving || len(s.WaitsFor) != 1 || s.WaitsFor[0] != "P1" {
+		t.Fatalf("serving: %v, it waits for %v", s.Serving, s.WaitsFor)
+	}
+	p.mend(m.host)
+	p.settles()
+}

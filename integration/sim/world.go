@@ -181,6 +181,9 @@ func newProfile(rng *rand.Rand) profile {
 			p.may[f] = faultWeight[f]
 		}
 	}
+	if p.may[faultRot] > 0 { // few files, most of them objects, read often
+		p.inlineMax, p.readShare, p.paths, p.maxOps = 16, 50, paths[:3], 40
+	}
 	if rng.IntN(8) == 0 { // a coordinator that comes and goes, and backups of it
 		p.may[faultBackup], p.may[faultPower], p.startWeight = 500, 20, 1
 	}
@@ -320,10 +323,12 @@ func (w *world) afterStep() {
 			w.lostPower(p.host)
 		case p.up && p.fatal != nil:
 			w.tracef("P%d ends: %v", p.i, p.fatal)
-			if !p.hurt {
+			if !p.excuses(p.fatal) {
 				w.violate("ends", "P%d ends by itself: %v", p.i, p.fatal)
 			}
-			w.reach(reachFatal)
+			if w.reach(reachFatal); p.rotten {
+				w.reach(reachRotEnded)
+			}
 			w.killed(p.host)
 		}
 	}
