@@ -42,6 +42,10 @@ type Options struct {
 	// connection is lost; the coordinator closes what it returns.
 	Dial func(ctx context.Context, p Peer) (wire.Replica, error)
 
+	// Local: the participants are of this process, which says itself when one
+	// of them ends. Otherwise the log does.
+	Local bool
+
 	// Root describes the root directory of a new cluster; default mode 0755,
 	// this process's user and group, and the time of the start.
 	Root *wire.Root
@@ -225,6 +229,7 @@ func (c *Coordinator) start() {
 	for i, mem := range members {
 		c.crew.start(func() { c.keep(i, Peer{Name: mem.Name, Addr: mem.Addr}) })
 	}
+	c.crew.start(func() { c.tellMissing(members) })
 	go c.own()
 }
 

@@ -97,21 +97,36 @@ const (
 
 // peer is what is known of the way to a participant, for status.
 type peer struct {
-	mu    sync.Mutex // guards both
+	mu    sync.Mutex // guards the following
 	state string
 	err   string
+	told  string // the state that the log has told last; "": none
 }
 
-func (p *peer) set(state string, err error) {
+// set tells whether the log should say so: not the same again, and not that a
+// participant was not there first.
+func (p *peer) set(state, why string) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state = state
-	switch {
-	case err != nil:
-		p.err = err.Error()
-	case state != stateUnreachable:
-		p.err = ""
+	p.state, p.err = state, why
+	if state == stateGreeting || state == stateUnreachable && p.told == "" || state == p.told {
+		return false
 	}
+	news = state != stateInSync || p.told != ""
+	p.told = state
+	return news
+}
+
+// missing tells, once and only before anything was told of it, that the
+// participant is not there.
+func (p *peer) missing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.told != "" {
+		return false
+	}
+	p.told = stateUnreachable
+	return true
 }
 
 func (p *peer) get() (state, err string) {
@@ -142,11 +157,7 @@ func (c *Coordinator) keep(i int, p Peer) {
 		if c.ctx.Err() != nil {
 			return
 		}
-		before, _ := c.peers[i].get()
-		c.peers[i].set(state, err)
-		if before != state {
-			c.log.Warn("participant", "name", p.Name, "addr", p.Addr, "state", state, "err", err)
-		}
+		c.left(i, p, state, err)
 		switch {
 		case state == stateRefused:
 			backoff = refusedPause
@@ -173,7 +184,7 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 		return false, stateUnreachable, err
 	}
 	if s, _ := c.peers[i].get(); s != stateRefused {
-		c.peers[i].set(stateGreeting, nil)
+		c.peers[i].set(stateGreeting, "")
 	}
 	l := &link{member: i, name: p.Name, replica: replica, wake: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(c.ctx)
@@ -197,8 +208,7 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 		_ = stream.Close()
 		return false, stateRefused, errStopped
 	}
-	c.peers[i].set(stateInSync, nil)
-	c.log.Info("participant linked", "name", p.Name, "addr", p.Addr, "position", greeting.Position.String())
+	c.came(i, p, greeting.Position)
 	err = c.converse(l)
 	c.ask(context.Background(), func() {
 		c.links[i].CompareAndSwap(l, nil)
