@@ -20,6 +20,7 @@ type Box struct {
 	LostGreetings      int // fenced, but the coordinator does not hear of it
 	Refusals           int // prepares that one replica refuses alone (its disk is full)
 	Late               int // messages of a link that is gone, looked at later
+	Delayed            int // requests that arrive by a session's old link, after its new one
 	Beats              int // heartbeats while other things happen; when nothing else can, they are free
 
 	// Symmetric: the first fault of a participant is P0's. The others are the
@@ -41,6 +42,6 @@ func (b *Box) mutations(i int) []wire.Mutation {
 }
 
 func (b *Box) String() string {
-	return fmt.Sprintf("%s: %d replicas, operations %q, %d retries; crashes %d coordinator, %d replicas; %d broken links, %d lost greetings, %d refusals, %d late messages, %d heartbeats",
-		b.Name, b.Replicas, b.Ops, b.Retries, b.CoordinatorCrashes, b.ReplicaCrashes, b.Breaks, b.LostGreetings, b.Refusals, b.Late, b.Beats)
+	return fmt.Sprintf("%s: %d replicas, operations %q, %d retries; crashes %d coordinator, %d replicas; %d broken links, %d lost greetings, %d refusals, %d late messages, %d late requests, %d heartbeats",
+		b.Name, b.Replicas, b.Ops, b.Retries, b.CoordinatorCrashes, b.ReplicaCrashes, b.Breaks, b.LostGreetings, b.Refusals, b.Late, b.Delayed, b.Beats)
 }

@@ -20,6 +20,7 @@ type event struct {
 	try  uint8 // of the operation, from 1
 	link uint32
 	arg  uint32 // message, or greeting
+	beat bool   // and a tick before the same Ready
 }
 
 type eventKind uint8
@@ -29,6 +30,7 @@ const (
 	evLinkDown
 	evUp
 	evSubmit    // by a new link of the session
+	evDelayed   // by an old link of the session
 	evJournaled // the CONFIG is durable
 	evTick
 )
@@ -280,18 +282,27 @@ func (c *coordinators) tell(m *commit.Machine, e event) uint32 {
 		up := c.ups.values[e.arg]
 		up.Votes = slices.Clone(up.Votes)
 		m.Up(int(e.i), uint64(e.link), &up)
+		if e.beat {
+			m.Tick(0)
+		}
 	case evSubmit:
-		session := c.box.session(int(e.i))
-		a := m.Attach(session)
-		m.Submit(&commit.Request{Token: e, Transact: wire.Transact{
-			Op: c.box.op(int(e.i)), Link: a.Link, Lowest: 1, Mutations: c.box.mutations(int(e.i)),
-		}})
+		a := m.Attach(c.box.session(int(e.i)))
+		c.submit(m, e, a.Link)
+		return uint32(a.Link)
+	case evDelayed:
+		c.submit(m, e, uint64(e.link))
 	case evJournaled:
 		m.Journaled(wire.ConfigID{Epoch: m.Status().Epoch.Number, Counter: 1})
 	case evTick:
 		m.Tick(0)
 	}
 	return 0
+}
+
+func (c *coordinators) submit(m *commit.Machine, e event, link uint64) {
+	m.Submit(&commit.Request{Token: e, Transact: wire.Transact{
+		Op: c.box.op(int(e.i)), Link: link, Lowest: 1, Mutations: c.box.mutations(int(e.i)),
+	}})
 }
 
 func (c *coordinators) up(u wire.Up) uint32 { return c.ups.number(wire.Marshal(u), u) }

@@ -29,6 +29,6 @@
 // the coordinator's lazy records are never synced (a crash may keep them all);
 // a greeting's fence, sync and answer are one step, or the answer is lost; with
 // no crash or break left, a participant's own steps come first. Each of the
-// coordinator's inputs has its own Ready. There is no time: no deadlines, no
+// coordinator's inputs has its own Ready, but for a tick with a message. There is no time: no deadlines, no
 // expiry. Files, disks and shells are the simulator's (package sim).
 package exhaust

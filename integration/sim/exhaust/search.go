@@ -135,7 +135,7 @@ func (x *explorer) root() (*state, *violation) {
 	s.left = budget{
 		retries: uint8(b.Retries),
 		crashC:  uint8(b.CoordinatorCrashes), crashP: uint8(b.ReplicaCrashes), breaks: uint8(b.Breaks),
-		greets: uint8(b.LostGreetings), refusals: uint8(b.Refusals), late: uint8(b.Late), beats: uint8(b.Beats),
+		greets: uint8(b.LostGreetings), refusals: uint8(b.Refusals), late: uint8(b.Late), delayed: uint8(b.Delayed), beats: uint8(b.Beats),
 	}
 	return s, nil
 }

@@ -46,9 +46,10 @@ type client struct {
 	failed    bool // it was told so
 	committed bool // somebody has
 	tx        wire.ID
+	link, old uint32 // its session's, of this reign; counts while old ones may be heard
 }
 
-type budget struct{ retries, crashC, crashP, breaks, greets, refusals, late, beats uint8 }
+type budget struct{ retries, crashC, crashP, breaks, greets, refusals, late, delayed, beats uint8 }
 
 func (s *state) clone() *state {
 	n := *s
@@ -67,6 +68,11 @@ func (s *state) clone() *state {
 func (s *state) forget() {
 	if s.left.crashC == 0 && !s.config {
 		s.ledgers = s.ledgers[len(s.ledgers)-1:]
+	}
+	if s.left.delayed == 0 {
+		for i := range s.clients {
+			s.clients[i].link, s.clients[i].old = 0, 0
+		}
 	}
 	if s.left.late == 0 {
 		for i := range s.parts {
@@ -129,12 +135,14 @@ func (s *state) digest(b []byte) (digest, []byte) {
 		flag(c.failed)
 		flag(c.committed)
 		num(uint64(c.tx))
+		num(uint64(c.link))
+		num(uint64(c.old))
 	}
 	for _, d := range s.decided {
 		num(uint64(d.tx))
 		flag(d.commit)
 	}
 	l := &s.left
-	b = append(b, l.retries, l.crashC, l.crashP, l.breaks, l.greets, l.refusals, l.late, l.beats)
+	b = append(b, l.retries, l.crashC, l.crashP, l.breaks, l.greets, l.refusals, l.late, l.delayed, l.beats)
 	return digestOf(b), b
 }

@@ -1,7 +1,6 @@
 package exhaust
 
 import (
-	"fmt"
 	"slices"
 
 	"tpcfs/wire"
@@ -17,22 +16,22 @@ type step struct {
 type stepKind uint8
 
 const (
-	stHandle stepKind = iota + 1 // a participant handles the next message
-	stRefuse                     // ... and refuses the prepare alone
-	stSync                       // a participant's journal becomes durable
-	stHear                       // the coordinator takes a participant's message
-	stLate                       // ... of a link that is gone
-	stGreet                      // a new link
-	stSubmit                     // a client sends its operation, by a new link
-	stSyncC                      // the coordinator's journal becomes durable
+	stHandle   stepKind = iota + 1 // a participant handles the next message
+	stRefuse                       // ... and refuses the prepare alone
+	stSync                         // a participant's journal becomes durable
+	stHear                         // the coordinator takes a participant's message
+	stHearBeat                     // ... and sends heartbeats in the same turn
+	stLate                         // ... of a link that is gone
+	stGreet                        // a new link
+	stSubmit                       // a client sends its operation, by a new link
+	stSyncC                        // the coordinator's journal becomes durable
 	stTick
+	stDelayed // a request that was sent by an old link of its session arrives
 	stBreak
 	stCrash
 	stCrashC
 	stGreetLost // the answer to a greeting is lost
 )
-
-func (k stepKind) fault() bool { return k >= stBreak }
 
 // explorer knows the machines' steps.
 type explorer struct {
@@ -63,6 +62,9 @@ func (x *explorer) steps(s *state) (list []step, quiet bool) {
 		}
 		if len(p.up) > 0 {
 			add(stHear, i, 0)
+			if s.left.beats > 0 {
+				add(stHearBeat, i, 0)
+			}
 		}
 		if p.link == 0 {
 			add(stGreet, i, 0)
@@ -127,6 +129,11 @@ func (x *explorer) isPrepare(down uint32) bool {
 
 func (x *explorer) faults(s *state, add func(stepKind, int, int)) {
 	l := &s.left
+	for i := range s.clients {
+		if l.delayed > 0 && s.clients[i].old != 0 {
+			add(stDelayed, i, 0)
+		}
+	}
 	for i := range s.parts {
 		p := &s.parts[i]
 		if i > 0 && x.box.Symmetric && x.unhurt(l) {
@@ -185,11 +192,15 @@ func (x *explorer) take(s *state, st step) *violation {
 		return x.handle(s, i, st.kind == stRefuse)
 	case stSync:
 		x.sync(s, i)
-	case stHear:
+	case stHear, stHearBeat:
 		p := &s.parts[i]
 		up := p.up[0]
 		p.up = p.up[1:]
-		return x.tell(s, event{kind: evUp, i: st.i, link: p.link, arg: up})
+		beat := st.kind == stHearBeat
+		if beat {
+			s.left.beats--
+		}
+		return x.tell(s, event{kind: evUp, i: st.i, link: p.link, arg: up, beat: beat})
 	case stLate:
 		s.left.late--
 		p := &s.parts[i]
@@ -207,7 +218,11 @@ func (x *explorer) take(s *state, st step) *violation {
 			s.left.retries--
 		}
 		c.waits, c.failed = true, false // an answer on its way is lost with the old link
+		c.old = c.link
 		return x.tell(s, event{kind: evSubmit, i: st.i, try: c.tries})
+	case stDelayed:
+		s.left.delayed--
+		return x.tell(s, event{kind: evDelayed, i: st.i, link: s.clients[i].old})
 	case stSyncC:
 		config := s.config
 		s.ledgers, s.config = s.ledgers[len(s.ledgers)-1:], false
@@ -296,10 +311,15 @@ func (x *explorer) tell(s *state, e event) *violation {
 	if r.bad != nil {
 		return r.bad
 	}
-	if e.kind != evTick && x.c.reigns.values[s.coord].w != x.c.reigns.values[r.to].w {
+	if e.beat {
+		s.told = true
+	} else if e.kind != evTick && x.c.reigns.values[s.coord].w != x.c.reigns.values[r.to].w {
 		s.told = false
 	}
 	s.coord = r.to
+	if e.kind == evSubmit {
+		s.clients[e.i].link = r.link
+	}
 	if e.kind == evGreeted {
 		s.parts[e.i].link = r.link
 		s.told = false
@@ -421,7 +441,7 @@ func (x *explorer) crashC(s *state, keep int) *violation {
 		p.link, p.up, p.lost, p.late = 0, nil, 0, nil
 	}
 	for i := range s.clients {
-		s.clients[i].waits = false
+		s.clients[i].waits, s.clients[i].link, s.clients[i].old = false, 0, 0
 	}
 	return nil
 }
@@ -464,8 +484,4 @@ func (x *explorer) greet(s *state, i int, lost bool) *violation {
 		x.post(p, 0, again)
 	}
 	return nil
-}
-
-func (st step) String() string {
-	return fmt.Sprintf("step %d of %d/%d", st.kind, st.i, st.n)
 }

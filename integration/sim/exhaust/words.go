@@ -59,8 +59,9 @@ func (x *explorer) words(s, n *state, st step) string {
 		return line
 	case stSync:
 		return who + "'s journal becomes durable"
-	case stHear:
-		return fmt.Sprintf("the coordinator hears from %s: %s", who, upWords(&x.c.ups.values[s.parts[st.i].up[0]]))
+	case stHear, stHearBeat:
+		beat := map[stepKind]string{stHearBeat: ", and sends heartbeats in the same turn"}[st.kind]
+		return fmt.Sprintf("the coordinator hears from %s: %s%s", who, upWords(&x.c.ups.values[s.parts[st.i].up[0]]), beat)
 	case stLate:
 		return fmt.Sprintf("the coordinator looks at what an old link of %s brought: %s", who, upWords(&x.c.ups.values[s.parts[st.i].late[0]]))
 	case stGreet:
@@ -69,6 +70,8 @@ func (x *explorer) words(s, n *state, st step) string {
 		return fmt.Sprintf("the coordinator of epoch %d greets %s; the answer is lost", x.c.reigns.values[s.coord].epoch, who)
 	case stSubmit:
 		return fmt.Sprintf("operation %d (%s) is sent, attempt %d", st.i, x.box.Ops[st.i], n.clients[st.i].tries)
+	case stDelayed:
+		return fmt.Sprintf("an earlier attempt of operation %d arrives, by the old link", st.i)
 	case stSyncC:
 		return "the coordinator's journal becomes durable"
 	case stTick:
