@@ -170,7 +170,7 @@ func (c *Coordinator) end(batch []func()) {
 	if stop == nil {
 		c.m.Halt(wire.NewError(wire.CodeUnavailable, "it was shut down"))
 	} else {
-		c.log.Error("coordinator stops", "err", stop)
+		c.log.Info("coordinator stops", "err", stop)
 	}
 	c.readPoint.Store(0)
 	c.cancel()

@@ -61,6 +61,36 @@ func onlyFile(t *testing.T, pattern string) string {
 	return names[0]
 }
 
+// What ends up's coordinator is said in one line, once. Here its journal is of
+// before the last start.
+func TestUpSaysOnceWhyItEnds(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := filepath.Join(tempDir(t), "data")
+	for i := range 2 {
+		p, _ := up(t, ctx, dir)
+		if err := p.Terminate(patience); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if r := harness.Run(ctx, nil, nil, "cp", "-a", dir+"/coordinator", dir+"/old"); r.Code != 0 {
+				t.Fatal(r.Err)
+			}
+		}
+	}
+	if err := os.RemoveAll(dir + "/coordinator"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(dir+"/old", dir+"/coordinator"); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, ctx, nil, "", "up", "--dir", dir, "--listen", "127.0.0.1:0")
+	oneLine(t, "up", r, 1, "journal is empty, old or another's")
+	if strings.Count(r.Err, "journal is empty") != 1 {
+		t.Errorf("it says so more than once: %s", r.Err)
+	}
+}
+
 // A journal or store that is damaged is refused at the start, with the file
 // and what to do, and is never cut.
 func TestDamageIsRefusedAndNamed(t *testing.T) {

@@ -109,7 +109,7 @@ func (p *Participant) run() {
 func (p *Participant) fail(err error) {
 	if p.fatal == nil {
 		p.fatal = err
-		p.log.Error("the participant ends", "dir", p.o.Dir, "error", err)
+		p.log.Info("the participant ends", "dir", p.o.Dir, "error", err)
 	}
 }
 

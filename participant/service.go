@@ -322,6 +322,7 @@ func (p *Participant) digest(ctx context.Context, at wire.Position) string {
 	}
 	value, err := p.store.Digest(ctx)
 	if err != nil {
+		_ = p.storeError(err) // a damaged store ends the participant, which says why
 		return ""
 	}
 	var now wire.Position

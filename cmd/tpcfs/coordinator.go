@@ -80,7 +80,7 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
+	defer func() { err = closed(err, c.Close()) }()
 	s, err := serve(f.serveFlags, rpc.ServerOptions{Service: c, Logger: log})
 	if err != nil {
 		return err

@@ -69,6 +69,15 @@ func about(name string, err error) error {
 	return &fileError{name, err}
 }
 
+// closed adds what Close has said to an error; what had ended by itself says
+// the same again.
+func closed(err, closing error) error {
+	if closing != nil && errors.Is(err, closing) {
+		return err
+	}
+	return errors.Join(err, closing)
+}
+
 func exitCode(err error) int {
 	var exit *exitError
 	var use *usageError

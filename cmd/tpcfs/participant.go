@@ -36,7 +36,7 @@ func (a *app) participant(ctx context.Context, f serveFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+	defer func() { err = closed(err, p.Close()) }()
 	s, err := serve(f, rpc.ServerOptions{Replica: p.Replica(), Logger: a.logger()})
 	if err != nil {
 		return err

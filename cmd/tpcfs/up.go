@@ -120,17 +120,20 @@ type house struct {
 	client *client.Client
 	mount  *fusefs.Mounted
 	wg     sync.WaitGroup // of the goroutines that watch the participants
-	closed chan struct{}  // tells them to end
+	quit   chan struct{}  // tells them to end
+
+	mu   sync.Mutex // guards said
+	said error      // why participants have ended, as it was printed
 }
 
 func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) {
 	if err := f.check(mountpoint); err != nil {
 		return err
 	}
-	h := &house{app: a, flags: f, parts: map[string]*participant.Participant{}, closed: make(chan struct{})}
+	h := &house{app: a, flags: f, parts: map[string]*participant.Participant{}, quit: make(chan struct{})}
 	force := forceOnSecondSignal(mountpoint)
 	defer force()
-	defer func() { err = errors.Join(err, h.close()) }()
+	defer func() { err = h.close(err) }()
 	if err := h.open(); err != nil {
 		return err
 	}
@@ -183,7 +186,7 @@ func (h *house) open() error {
 	}
 	h.coord, err = coordinator.Open(coordinator.Options{
 		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: h.flags.segmentSize,
-		Participants: peers, Dial: h.dial, Logger: h.app.logger(),
+		Participants: peers, Dial: h.dial, Local: true, Logger: h.app.logger(),
 	})
 	if wire.CodeOf(err) == wire.CodeInvalid {
 		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with others: put back from a backup what is missing (%v)", h.flags.dir, len(peers), err)
@@ -213,12 +216,15 @@ func (h *house) dial(_ context.Context, peer coordinator.Peer) (wire.Replica, er
 func (h *house) watch(name string, p *participant.Participant) {
 	select {
 	case <-p.Done():
-	case <-h.closed:
+	case <-h.quit:
 		return
 	}
 	select {
-	case <-h.closed:
+	case <-h.quit:
 	default:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.said = errors.Join(h.said, p.Err())
 		fmt.Fprintf(h.app.err, "tpcfs: up: participant %s ended: %v; reads go on without it, writes wait: "+
 			"mend what is wrong and start tpcfs up again\n", name, p.Err())
 	}
@@ -262,27 +268,32 @@ func (h *house) wait(ctx context.Context, mountpoint string) error {
 	}
 }
 
-// close stops what runs, clients first.
-func (h *house) close() error {
-	var errs []error
+// close stops what runs, clients first, and adds to err what had not been said
+// yet. Of participants that had ended the exit code alone tells then.
+func (h *house) close(err error) error {
 	if h.mount != nil {
-		errs = append(errs, h.mount.Unmount(), h.mount.Close())
+		err = errors.Join(err, h.mount.Unmount(), h.mount.Close())
 	}
 	if h.client != nil {
-		errs = append(errs, h.client.Close())
+		err = errors.Join(err, h.client.Close())
 	}
 	if h.server != nil {
-		errs = append(errs, h.server.close())
+		err = errors.Join(err, h.server.close())
 	}
 	if h.coord != nil {
-		errs = append(errs, h.coord.Close())
+		err = closed(err, h.coord.Close())
 	}
-	close(h.closed)
+	close(h.quit)
 	h.wg.Wait()
 	for _, p := range h.parts {
-		errs = append(errs, p.Close())
+		if ended := p.Close(); ended != nil && !errors.Is(h.said, ended) {
+			err = closed(err, ended)
+		}
 	}
-	return errors.Join(errs...)
+	if err == nil && h.said != nil {
+		return &exitError{code: exitFailed, err: h.said, silent: true}
+	}
+	return err
 }
 
 // forceOnSecondSignal detaches the mount and ends the process at the second

@@ -77,7 +77,12 @@ type FatalError struct {
 }
 
 func (e *FatalError) Error() string {
-	return fmt.Sprintf("%s %s: %v: this participant cannot go on; see to its disk and start it again", e.Op, e.File, e.Err)
+	err := e.Err
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Path == e.File {
+		err = path.Err // what was done to which file is said already
+	}
+	return fmt.Sprintf("%s %s: %v: this participant cannot go on; see to its disk and start it again", e.Op, e.File, err)
 }
 
 func (e *FatalError) Unwrap() error { return e.Err }

@@ -255,7 +255,7 @@ func (s *Store) trouble() error {
 // damage marks the store as damaged: from now on it answers nothing (S1).
 func (s *Store) damage(why string) *wire.Error {
 	if s.damaged.CompareAndSwap(nil, &why) {
-		s.log.Error("the store is damaged and answers nothing any more", "dir", s.o.Dir, "reason", why)
+		s.log.Info("the store is damaged and answers nothing any more", "dir", s.o.Dir, "reason", why)
 	}
 	return &wire.Error{Code: wire.CodeCorrupt, Text: fmt.Sprintf("storage %s in %s is damaged: %s; this participant has to be made anew from the others", s.format.uuid, s.o.Dir, *s.damaged.Load())}
 }
@@ -290,7 +290,7 @@ func (s *Store) fail(op, file string, err error) error {
 		e = already
 	}
 	if s.failed.CompareAndSwap(nil, e) {
-		s.log.Error("the store has failed", "error", e)
+		s.log.Info("the store has failed", "error", e)
 	}
 	return e
 }
