@@ -37,6 +37,7 @@ type node struct {
 	unstage []wire.ID
 	full    bool // votes NO with CodeNoSpace
 	greets  int
+	moved   chan struct{} // closed and replaced when an entry was handled
 
 	// Hooks; called without mu held. nil: nothing special.
 	onRead   func(req wire.PositionedRead, w wire.PieceWriter) (reply wire.ReadReply, done bool, err error)
@@ -71,7 +72,7 @@ type nodeLink struct {
 
 func newNode(name string, n byte) *node {
 	return &node{name: name, storage: wire.UUID{n}, txs: map[wire.ID]*nodeTx{}, ops: map[wire.OpID]*wire.Outcome{},
-		files: map[string]nodeFile{}, staged: map[wire.ID][]byte{}, links: map[*nodeLink]bool{}}
+		files: map[string]nodeFile{}, staged: map[wire.ID][]byte{}, links: map[*nodeLink]bool{}, moved: make(chan struct{})}
 }
 
 // dial is Options.Dial for this node.
@@ -170,7 +171,16 @@ func (l *nodeLink) Recv() (wire.Up, error) {
 	}
 }
 
-func (l *nodeLink) Send(d wire.Down) error {
+func (l *nodeLink) Send(batch ...wire.Down) error {
+	for _, d := range batch {
+		if err := l.handle(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *nodeLink) handle(d wire.Down) error {
 	n := l.n
 	n.mu.Lock()
 	hook := n.onHandle
@@ -199,6 +209,8 @@ func (l *nodeLink) take(d wire.Down) {
 		if v := n.handle(d.Entry); v != nil {
 			up.Votes = []wire.Vote{*v}
 		}
+		close(n.moved)
+		n.moved = make(chan struct{})
 	}
 	n.svc = max(n.svc, d.ServiceTime)
 	if n.w.Before(d.W) {
@@ -302,7 +314,19 @@ func (l *nodeLink) Read(ctx context.Context, req wire.PositionedRead, w wire.Pie
 			return reply, err
 		}
 	}
+	want := wire.Position{Epoch: req.Epoch.Number, Index: req.Index}
 	n.mu.Lock()
+	for n.pos.Epoch == want.Epoch && n.pos.Before(want) && ctx.Err() == nil { // P5
+		moved := n.moved
+		n.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+		case <-l.ctx.Done():
+			return wire.ReadReply{}, errLost
+		}
+		n.mu.Lock()
+	}
 	f, ok := n.files[req.Read.At.Path]
 	pos, hang := n.pos, n.hang
 	n.mu.Unlock()
@@ -314,7 +338,7 @@ func (l *nodeLink) Read(ctx context.Context, req wire.PositionedRead, w wire.Pie
 		return wire.ReadReply{}, errLost
 	case req.Epoch.Number < pos.Epoch:
 		return wire.ReadReply{}, wire.NewError(wire.CodeStaleEpoch, "")
-	case pos.Before(wire.Position{Epoch: req.Epoch.Number, Index: req.Index}):
+	case pos.Before(want):
 		return wire.ReadReply{}, wire.NewError(wire.CodeUnavailable, "behind")
 	case !ok:
 		return wire.ReadReply{}, &wire.Error{Code: wire.CodeNotExist, Name: req.Read.At.Path}

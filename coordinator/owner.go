@@ -282,8 +282,11 @@ func (c *Coordinator) tick() {
 	c.m.Tick(min(elapsed, 1000))
 	for i := range c.links {
 		l := c.links[i].Load()
+		if l == nil {
+			continue
+		}
+		l.rouse()
 		switch {
-		case l == nil:
 		case slept:
 			l.heard.Store(int64(now))
 		case now-time.Duration(l.heard.Load()) > c.o.SilentAfter:

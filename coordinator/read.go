@@ -144,6 +144,7 @@ func (r *reading) attempt(ctx context.Context, l *link, point uint64) (wire.Read
 	defer cancel()
 	stop := context.AfterFunc(l.ctx, cancel) // a lost link ends the call
 	defer stop()
+	l.need(point)
 	return l.replica.Read(ctx, wire.PositionedRead{Epoch: r.c.epoch, Index: point, Read: req}, r)
 }
 

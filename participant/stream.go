@@ -54,29 +54,43 @@ func sizeOf(d *wire.Down) int {
 	return n
 }
 
-// Send implements wire.TxStream. The entry's memory is shared from then on:
+// Send implements wire.TxStream. The entries' memory is shared from then on:
 // nobody may change it.
-func (s *stream) Send(d wire.Down) error {
-	size := sizeOf(&d)
+func (s *stream) Send(batch ...wire.Down) error {
 	for {
-		s.mu.Lock()
-		if s.err != nil {
-			defer s.mu.Unlock()
-			return s.err
+		n, err := s.enqueue(batch)
+		if err != nil {
+			return err
 		}
-		if len(s.queue) == 0 || len(s.queue) < maxQueued && s.bytes+size <= maxQueuedBytes {
-			s.queue = append(s.queue, d)
-			s.bytes += size
-			s.mu.Unlock()
+		if n > 0 {
 			signal(s.down)
+		}
+		if batch = batch[n:]; len(batch) == 0 {
 			return nil
 		}
-		s.mu.Unlock()
 		select {
 		case <-s.room:
 		case <-s.finished:
 		}
 	}
+}
+
+// enqueue takes as many entries as there is room for.
+func (s *stream) enqueue(batch []wire.Down) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0, s.err
+	}
+	for ; n < len(batch); n++ {
+		size := sizeOf(&batch[n])
+		if len(s.queue) > 0 && (len(s.queue) >= maxQueued || s.bytes+size > maxQueuedBytes) {
+			break
+		}
+		s.queue = append(s.queue, batch[n])
+		s.bytes += size
+	}
+	return n, nil
 }
 
 // next takes the entry at the queue's head when ready agrees to it; ok is

@@ -62,8 +62,9 @@ type Replica interface {
 // receives. After an error the stream is dead.
 type TxStream interface {
 	// Send gives entries to the participant, in order; it may wait while the
-	// participant is behind.
-	Send(Down) error
+	// participant is behind. The batch is the caller's again when it returns,
+	// the entries are not.
+	Send(batch ...Down) error
 	// Recv waits for the participant's next message.
 	Recv() (Up, error)
 	// Close ends both directions; pending calls return.

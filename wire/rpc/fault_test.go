@@ -467,13 +467,15 @@ func newTx() *tx {
 	return &tx{down: make(chan wire.Down), up: make(chan wire.Up), closed: make(chan struct{})}
 }
 
-func (x *tx) Send(d wire.Down) error {
-	select {
-	case x.down <- d:
-		return nil
-	case <-x.closed:
-		return net.ErrClosed
+func (x *tx) Send(batch ...wire.Down) error {
+	for _, d := range batch {
+		select {
+		case x.down <- d:
+		case <-x.closed:
+			return net.ErrClosed
+		}
 	}
+	return nil
 }
 
 func (x *tx) Recv() (wire.Up, error) {
@@ -548,15 +550,20 @@ func exchangeEntries(t *testing.T, far *tx, near wire.TxStream) {
 	const n = 500
 	var wg sync.WaitGroup
 	wg.Go(func() {
+		var batch []wire.Down // of all lengths, in bytes up to some windows
 		for i := range n {
 			d := wire.Down{ServiceTime: int64(i)}
 			if i%3 > 0 {
 				d.Entry = &wire.Entry{Index: uint64(i), Kind: wire.EntryPrepare, Payload: random(i * 37 % 500 * 100)}
 			}
-			if err := near.Send(d); err != nil {
+			if batch = append(batch, d); len(batch) < i/10 && i+1 < n {
+				continue
+			}
+			if err := near.Send(batch...); err != nil {
 				t.Error(err)
 				return
 			}
+			batch = nil
 		}
 	})
 	wg.Go(func() {

@@ -154,6 +154,23 @@ func (s *stream) receive(wait time.Duration, limit int) (message, error) {
 	}
 }
 
+// roomyBuffer holds what a transaction stream brings at once, unless it is much.
+const roomyBuffer = 32 << 10
+
+// roomy enlarges the receive buffer, so that holdsFrame sees more than a page.
+func (s *stream) roomy() { s.br = bufio.NewReaderSize(s.br, roomyBuffer) }
+
+// holdsFrame tells whether the next frame is here whole: receive will not wait.
+func (s *stream) holdsFrame() bool {
+	n := s.br.Buffered()
+	if n < wire.FramePrefix {
+		return false
+	}
+	prefix, _ := s.br.Peek(wire.FramePrefix) // that many are there
+	length, err := wire.FrameLength(prefix)
+	return err == nil && n >= wire.FramePrefix+length
+}
+
 func (s *stream) receiveFrame(wait time.Duration) (wire.Frame, error) {
 	if s.br.Buffered() == 0 {
 		s.readBy(wait)

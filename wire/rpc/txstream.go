@@ -8,6 +8,9 @@ import (
 	"tpcfs/wire"
 )
 
+// maxDownBatch is how many entries that came together are passed on at once.
+const maxDownBatch = 64
+
 // greet serves a transaction stream: the greeting, then entries one way and
 // votes the other until either side ends it.
 func (c *call) greet(m message) bool {
@@ -56,15 +59,22 @@ func (c *call) pump(tx wire.TxStream) {
 			}
 		}
 	})
+	c.st.roomy()
+	var batch []wire.Down
 	for {
 		down, err := c.receiveDown()
 		if err != nil {
 			c.p.log.Debug("transaction stream ended", "err", err)
 			break
 		}
-		if err := tx.Send(down); err != nil {
+		if batch = append(batch, down); c.st.holdsFrame() && len(batch) < maxDownBatch {
+			continue
+		}
+		if err := tx.Send(batch...); err != nil {
 			break
 		}
+		clear(batch)
+		batch = batch[:0]
 	}
 	end()
 	stop()
@@ -103,19 +113,32 @@ type txStream struct {
 
 // Send waits while the participant does not read; the session's keep-alive
 // and Close end that wait.
-func (t *txStream) Send(down wire.Down) error {
-	header, payload := wire.Marshal(down), []byte(nil)
-	if down.Entry != nil {
-		payload = down.Entry.Payload
-	}
-	if len(header)+len(payload) > wire.MaxFrame {
+func (t *txStream) Send(batch ...wire.Down) error {
+	err := t.sendAll(batch)
+	if err != nil {
 		_ = t.Close() // the order would have a hole
-		return wire.NewError(wire.CodeTooLarge, fmt.Sprintf("an entry of %d bytes, at most %d are allowed", len(header)+len(payload), wire.MaxFrame))
 	}
+	return err
+}
+
+func (t *txStream) sendAll(batch []wire.Down) error {
 	t.sendMu.Lock()
 	defer t.sendMu.Unlock()
-	if err := t.st.send(0, wire.FrameDown, false, header, payload); err != nil {
-		return t.l.lost(true, err)
+	for i := range batch {
+		header, payload := wire.Marshal(batch[i]), []byte(nil)
+		if batch[i].Entry != nil {
+			payload = batch[i].Entry.Payload
+		}
+		if len(header)+len(payload) > wire.MaxFrame {
+			return wire.NewError(wire.CodeTooLarge, fmt.Sprintf("an entry of %d bytes, at most %d are allowed", len(header)+len(payload), wire.MaxFrame))
+		}
+		t.st.put(wire.FrameDown, false, header, payload)
+		if i+1 < len(batch) && len(t.st.wbuf) < writeChunk {
+			continue
+		}
+		if err := t.st.flush(0); err != nil {
+			return t.l.lost(true, err)
+		}
 	}
 	return nil
 }
