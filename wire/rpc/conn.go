@@ -20,6 +20,10 @@ const (
 // being handed over with writev.
 const joinBytes = 8 << 10
 
+// readAhead is how many bytes are read at once where yamux asks for less: a
+// small message in one call.
+const readAhead = 8 << 10
+
 // Pings that a peer may send: a burst, then so many a second. yamux starts a
 // goroutine for each.
 const (
@@ -45,6 +49,8 @@ type conn struct {
 	writeBy time.Time // the deadline that is set
 
 	// The reader's.
+	in     []byte // read and not yet taken, part of inBuf
+	inBuf  []byte
 	readBy time.Time
 	part   [muxHeader]byte // of the header that is being read
 	have   int
@@ -54,7 +60,7 @@ type conn struct {
 }
 
 func newConn(c net.Conn, readTimeout, writeTimeout time.Duration) *conn {
-	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, pings: pingBurst, pinged: time.Now()}
+	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now()}
 }
 
 // Write writes b, or keeps it when it is a header whose body comes next.
@@ -83,12 +89,26 @@ func (c *conn) Write(b []byte) (int, error) {
 
 // Read reads, and follows yamux's frames as they pass.
 func (c *conn) Read(b []byte) (int, error) {
+	if len(c.in) > 0 {
+		n := copy(b, c.in)
+		c.in = c.in[n:]
+		return n, nil
+	}
 	if err := c.extend(&c.readBy, c.readTimeout, c.Conn.SetReadDeadline); err != nil {
 		return 0, err
 	}
-	n, err := c.Conn.Read(b)
-	if !c.follow(b[:n]) {
+	into := b
+	if len(b) < readAhead {
+		into = c.inBuf
+	}
+	n, err := c.Conn.Read(into)
+	if !c.follow(into[:n]) {
 		return 0, errPings
+	}
+	if len(b) < readAhead {
+		c.in = into[:n]
+		n = copy(b, c.in)
+		c.in = c.in[n:]
 	}
 	return n, err
 }
