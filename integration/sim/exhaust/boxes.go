@@ -6,6 +6,9 @@ func Small() []Box {
 		{Name: "start", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 1, LostGreetings: 1, Beats: 1, Bootstrap: true},
 		{Name: "retry", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 1, ReplicaCrashes: 1, Symmetric: true},
 		{Name: "links", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 1, Breaks: 1, Refusals: 1, Late: 1, Symmetric: true},
+		{Name: "refusals", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 1, ReplicaCrashes: 1, Refusals: 2, Symmetric: true},
+		{Name: "late", Replicas: 2, Ops: []string{"x"}, ReplicaCrashes: 1, Refusals: 2, Late: 1, Symmetric: true},
+		{Name: "delayed", Replicas: 2, Ops: []string{"x"}, Retries: 1, Breaks: 1, Refusals: 1, Delayed: 1, Symmetric: true},
 		{Name: "conflict", Replicas: 2, Ops: []string{"x", "x"}, CoordinatorCrashes: 1, Refusals: 1, Symmetric: true},
 		{Name: "three", Replicas: 3, Ops: []string{"x"}, CoordinatorCrashes: 1, ReplicaCrashes: 1, Symmetric: true},
 	}
@@ -16,9 +19,9 @@ func Large() []Box {
 	return []Box{
 		{Name: "start twice", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 2, ReplicaCrashes: 1, LostGreetings: 1, Bootstrap: true},
 		{Name: "two reigns", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 2, Refusals: 1, Beats: 1},
-		{Name: "refusals", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 1, ReplicaCrashes: 2, Refusals: 2},
-		{Name: "late", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 1, ReplicaCrashes: 1, Refusals: 2, Late: 1, Symmetric: true},
-		{Name: "delayed", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 1, Breaks: 1, Refusals: 1, Delayed: 1, Symmetric: true},
+		{Name: "refusals, two crashes", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 1, ReplicaCrashes: 2, Refusals: 2},
+		{Name: "late, retried", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 1, ReplicaCrashes: 1, Refusals: 2, Late: 1, Symmetric: true},
+		{Name: "delayed, crashes", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 1, Breaks: 1, Refusals: 1, Delayed: 1, Symmetric: true},
 		{Name: "conflict, retried", Replicas: 2, Ops: []string{"x", "x"}, Retries: 1, CoordinatorCrashes: 1, ReplicaCrashes: 1, Symmetric: true},
 		{Name: "two names", Replicas: 2, Ops: []string{"x", "x y"}, CoordinatorCrashes: 1, ReplicaCrashes: 1, Refusals: 1, Symmetric: true},
 		{Name: "no conflict", Replicas: 2, Ops: []string{"x", "y"}, CoordinatorCrashes: 1, ReplicaCrashes: 1, Symmetric: true},
