@@ -162,7 +162,7 @@ func describe(command string, err error) string {
 		} else if words := advice(e.Code); words != "" {
 			text += ": " + words
 		}
-		if e.Who != "" {
+		if e.Who != "" && !strings.Contains(e.Text, "participant "+e.Who) {
 			text += " (participant " + e.Who + ")"
 		}
 	case errors.Is(err, context.Canceled):

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tpcfs/participant"
+	"tpcfs/wire"
 )
 
 func (a *app) exportCommand() *cobra.Command {
@@ -48,5 +49,5 @@ func (a *app) export(dir, out string) error {
 	if err != nil {
 		return err
 	}
-	return a.print(result, fmt.Sprintf("%d files, %s in %s", result.Files, bytesText(uint64(result.Bytes)), out))
+	return a.print(result, fmt.Sprintf("%d files, %s in %s", result.Files, wire.SizeText(uint64(result.Bytes)), out))
 }

@@ -96,7 +96,7 @@ func reportText(r journal.Report) string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n  %s: records %d to %d in %d blocks, %s in %s on disk", s.File, s.First, s.Last, s.Blocks,
-			bytesText(uint64(s.RawBytes)), bytesText(uint64(s.StoredBytes)))
+			wire.SizeText(uint64(s.RawBytes)), wire.SizeText(uint64(s.StoredBytes)))
 	}
 	for _, t := range r.Torn {
 		fmt.Fprintf(&b, "\n  %s: a torn end of %d bytes at offset %d, which the next start cuts", t.File, t.Bytes, t.Offset)

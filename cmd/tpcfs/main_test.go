@@ -164,6 +164,9 @@ func TestDescribe(t *testing.T) {
 		{"get", about("a", wire.NewError(wire.CodeNotExist, "")), "tpcfs: get a: no such file or directory"},
 		{"put", about("a", wire.NewError(wire.CodeUnknownOutcome, "")), "tpcfs: put a: outcome unknown: it may have happened or not; look before you try again"},
 		{"rm", about("a\x1b[2J", wire.NewError(wire.CodeInvalid, "NUL\nin it")), `tpcfs: rm "a\x1b[2J": invalid argument: NUL; in it`},
+		{"put", about("a", &wire.Error{Code: wire.CodeNoSpace, Who: "b", Text: "participant b: the disk is full: 1.5 MiB left to files"}),
+			"tpcfs: put a: no space left: participant b: the disk is full: 1.5 MiB left to files"},
+		{"put", about("a", &wire.Error{Code: wire.CodeIO, Who: "b", Text: "x"}), "tpcfs: put a: input/output error: x (participant b)"},
 		{"up", errors.New("port in use"), "tpcfs: up: port in use"},
 		{"get", about("a", fmt.Errorf("x: %w", context.Canceled)), "tpcfs: get: interrupted"},
 	}

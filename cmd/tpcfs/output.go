@@ -94,19 +94,5 @@ func (a *app) show(name string) string {
 	return name
 }
 
-// bytesText is a size for people.
-func bytesText(n uint64) string {
-	const unit = 1024
-	if n < unit {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, units := float64(n)/unit, "KMGTPE"
-	for value >= unit && len(units) > 1 {
-		value /= unit
-		units = units[1:]
-	}
-	return fmt.Sprintf("%.1f %ciB", value, units[0])
-}
-
 // owner is the user and group that new files get.
 func owner() (uid, gid uint32) { return uint32(os.Getuid()), uint32(os.Getgid()) }

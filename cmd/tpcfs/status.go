@@ -115,8 +115,8 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 	for _, m := range st.Members {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t", m.Name, m.State, m.Addr, m.Handled, m.Durable, m.Lag)
 		if r := m.Replica; r != nil {
-			fmt.Fprintf(w, "%d\t%d\t%s\t%s%s\n", r.InDoubt, r.Files, bytesText(r.Free),
-				bytesText(uint64(r.JournalBytes)), column(digest, shortDigest(r.Digest)))
+			fmt.Fprintf(w, "%d\t%d\t%s\t%s%s\n", r.InDoubt, r.Files, wire.SizeText(r.Free),
+				wire.SizeText(uint64(r.JournalBytes)), column(digest, shortDigest(r.Digest)))
 		} else {
 			fmt.Fprintln(w, "-\t-\t-\t-"+column(digest, "-"))
 		}

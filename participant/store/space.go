@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"sync"
 
 	"tpcfs/wire"
@@ -26,6 +27,7 @@ type space struct {
 	drops    int   // how often it was given up
 	dropping int   // who unlinks it now
 	stuck    bool  // to make it again has failed since the last checkpoint began
+	seen     int64 // bytes that the disk had left at the last look, less what was promised since
 	refused  bool  // a transaction or a stage was refused since the last checkpoint
 }
 
@@ -41,7 +43,7 @@ const rowBytes = cellCost + inodeFixed + 32
 func (s *Store) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
 	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2 * (int64(rows)*rowBytes + bytes)}
 	headroom := s.headroom()
-	free, err := s.fs.Free(s.o.Dir)
+	free, err := s.freeFor(headroom + need.disk)
 	if err != nil {
 		return &wire.Error{Code: wire.CodeIO, Name: s.o.Dir, Text: err.Error()}
 	}
@@ -54,15 +56,51 @@ func (s *Store) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
 	case deletes: // they give space back; the ballast is theirs too
 	case s.space.noLoad:
 		s.space.refused = true
-		return &wire.Error{Code: wire.CodeNoSpace, Text: "the participant's disk was full: until there is space for its reserve again, files can only be deleted"}
+		return &wire.Error{Code: wire.CodeNoSpace, Text: "the disk was full: until there is space for the reserve again, files can only be deleted"}
 	case int64(free) < headroom+need.disk:
 		s.space.refused = true
-		return &wire.Error{Code: wire.CodeNoSpace, Text: fmt.Sprintf("the participant's disk is full: %d bytes are left", free)}
+		return &wire.Error{Code: wire.CodeNoSpace, Text: diskFull(free, headroom)}
 	}
 	s.space.reserved[id] = need
 	s.space.table += need.table
 	s.space.disk += need.disk
+	s.space.seen -= need.disk
 	return nil
+}
+
+// plenty is how many bytes must be left beyond what is needed for the last look
+// at the disk to do: more than others write until the next one, at a heartbeat
+// or a stage's piece. The ballast covers the rest.
+const plenty = 2 << 30
+
+// freeFor is how many bytes the disk has left. It looks only where need comes
+// near to that: each look is a system call on the way of a vote.
+func (s *Store) freeFor(need int64) (uint64, error) {
+	s.space.mu.Lock()
+	seen := s.space.seen
+	s.space.mu.Unlock()
+	if seen-plenty > need {
+		return uint64(seen), nil
+	}
+	return s.free()
+}
+
+// free looks how many bytes the disk has left.
+func (s *Store) free() (uint64, error) {
+	free, err := s.fs.Free(s.o.Dir)
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	if s.space.seen = 0; err == nil {
+		s.space.seen = int64(min(free, math.MaxInt64))
+	}
+	return free, err
+}
+
+// filesFree is the space left to files, in bytes: what status shows as well.
+func filesFree(free uint64, headroom int64) uint64 { return uint64(max(int64(free)-headroom, 0)) }
+
+func diskFull(free uint64, headroom int64) string {
+	return fmt.Sprintf("the disk is full: %s left to files", wire.SizeText(filesFree(free, headroom)))
 }
 
 // Release implements vote.View; unknown ids are ignored.
@@ -156,7 +194,7 @@ func (s *Store) ballastMissing() bool {
 }
 
 func (s *Store) roomForBallast() bool {
-	free, err := s.fs.Free(s.o.Dir)
+	free, err := s.free()
 	return err == nil && int64(free) >= s.headroom()+s.o.Ballast
 }
 

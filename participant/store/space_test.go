@@ -32,14 +32,15 @@ func TestDiskFull(t *testing.T) {
 	fsys.SetCapacity(1 << 40)
 	used = 1<<40 - free()
 	fsys.SetCapacity(used + 30_000)
-	if err := f.Reserve(7, 5, 100_000, false); wire.CodeOf(err) != wire.CodeNoSpace {
-		t.Fatalf("a YES without space: %v", err)
+	left := func() string { return ": " + wire.SizeText(f.Stats().Free) + " left" } // as status shows it
+	if err := f.Reserve(7, 5, 100_000, false); wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), left()) {
+		t.Fatalf("a YES without space: %v; %s", err, left())
 	}
 	if err := f.Reserve(8, 5, 100_000, true); err != nil {
 		t.Fatalf("a delete without space: %v", err)
 	}
 	f.Release(8)
-	if _, err := f.NewStage(wire.MakeID(9, 9)); wire.CodeOf(err) != wire.CodeNoSpace {
+	if _, err := f.NewStage(wire.MakeID(9, 9)); wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), left()) {
 		t.Fatalf("a stage without space: %v", err)
 	}
 	f.create("more", fill(60_000, 99)) // needs the ballast

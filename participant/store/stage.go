@@ -49,19 +49,20 @@ func (s *Store) NewStage(id wire.ID) (*Stage, error) {
 
 func stageError(id wire.ID, err error) error {
 	if errors.Is(err, syscall.ENOSPC) {
-		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: "the participant's disk is full"}
+		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: "the disk is full"}
 	}
 	return &wire.Error{Code: wire.CodeIO, Op: "stage", Text: fmt.Sprintf("stage %s: %v", id, err)}
 }
 
 // roomToStage keeps stages from taking what YES votes were promised.
 func (s *Store) roomToStage() error {
-	free, err := s.fs.Free(s.o.Dir)
-	if err == nil && int64(free) < s.headroom()+writebackEvery {
+	free, err := s.free()
+	headroom := s.headroom()
+	if err == nil && int64(free) < headroom+writebackEvery {
 		s.space.mu.Lock()
 		s.space.refused = true
 		s.space.mu.Unlock()
-		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: fmt.Sprintf("the participant's disk is full: %d bytes are left", free)}
+		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: diskFull(free, headroom)}
 	}
 	return nil
 }

@@ -355,7 +355,7 @@ func (s *Store) Stats() Stats {
 		st.TableBytes += s.frozen.bytes
 	}
 	s.mu.RUnlock()
-	free, err := s.fs.Free(s.o.Dir)
+	free, err := s.free()
 	if err != nil {
 		s.log.Warn("cannot tell the free space", "dir", s.o.Dir, "error", err)
 	}
@@ -364,7 +364,7 @@ func (s *Store) Stats() Stats {
 	if s.fs == disk.New() && unix.Statfs(s.o.Dir, &fsys) == nil {
 		st.Total = fsys.Blocks * uint64(fsys.Frsize)
 	}
-	st.Free = uint64(max(int64(free)-s.headroom(), 0))
+	st.Free = filesFree(free, s.headroom())
 	return st
 }
 
