@@ -50,11 +50,17 @@ func (cl *client) at(rng *rand.Rand) wire.At {
 	return wire.At{Dir: wire.RootIno, Path: p}
 }
 
+// entry names an entry of a directory that the client has met.
+func (cl *client) entry(rng *rand.Rand) wire.At {
+	return wire.At{Dir: cl.dirs[rng.IntN(len(cl.dirs))], Path: cl.w.paths[rng.IntN(len(cl.w.paths))]}
+}
+
 func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	m := wire.Mutation{At: cl.at(rng), Mode: []uint32{0o644, 0o600, 0o755}[rng.IntN(3)]}
 	if cl.w.moveShare > 0 && rng.IntN(100) < cl.w.moveShare {
+		m.At = cl.entry(rng)
 		if m.Kind = wire.MutMkdir; rng.IntN(3) > 0 {
-			m.Kind, m.To = wire.MutRename, cl.at(rng)
+			m.Kind, m.To = wire.MutRename, cl.entry(rng)
 		}
 		return m
 	}

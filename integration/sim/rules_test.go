@@ -18,7 +18,7 @@ var (
 // tunes make schedules in which a rule that is rarely needed is needed often.
 var tunes = map[string]func(*profile){
 	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
-	"moving": moving, "overwriting": overwriting,
+	"moving": moving, "overwriting": overwriting, "outages": outages, "retrying": retrying,
 }
 
 // TestHunt looks for a schedule that fails, where a rule was left out of the
@@ -108,10 +108,10 @@ func starting(p *profile) {
 func staging(p *profile) { p.stageShare, p.readShare, p.faultShare = 80, 10, 40 }
 
 // moving makes schedules of directories that are made and moved, named by their
-// inodes more often than not.
+// inodes.
 func moving(p *profile) {
-	p.paths, p.moveShare, p.inodeShare, p.readShare, p.stageShare, p.maxOps = []string{"d", "e"}, 90, 60, 10, 0, 60
-	p.warm, p.faultShare, p.speed = true, min(p.faultShare, 10), [3]int{4, 4, 4}
+	p.paths, p.moveShare, p.readShare, p.stageShare, p.maxOps = []string{"d", "e"}, 90, 10, 0, 30
+	p.warm, p.faultShare, p.speed = true, 0, [3]int{1, 4, 4}
 }
 
 // overwriting makes schedules of one file that is written again and again, in
@@ -119,6 +119,18 @@ func moving(p *profile) {
 func overwriting(p *profile) {
 	p.paths, p.stageShare, p.readShare, p.inodeShare, p.maxOps, p.warm = paths[:1], 60, 5, 0, 80, true
 	p.faultShare, p.may = 30, [faults]int{faultPower: 2, faultKill: 2, faultMidway: 2, faultCheckpoint: 6}
+}
+
+// outages makes schedules of long waits, links that break and answers that are lost.
+func outages(p *profile) {
+	p.paths, p.stageShare, p.readShare, p.inodeShare, p.maxOps, p.warm, p.wait = paths[:3], 0, 0, 0, 40, true, 0
+	p.faultShare, p.may, p.speed = 120, [faults]int{faultLong: 20, faultBreak: 4, faultClientBreak: 12, faultPower: 1, faultCheckpoint: 1}, [3]int{16, 16, 16}
+}
+
+// retrying makes schedules of requests whose links break, and of refusals.
+func retrying(p *profile) {
+	p.paths, p.stageShare, p.readShare, p.inodeShare, p.maxOps, p.warm, p.wait = paths[:1], 0, 0, 0, 80, true, 0
+	p.faultShare, p.may, p.speed = 200, [faults]int{faultClientBreak: 20, faultRefuse: 8, faultGiveUp: 3, faultBreak: 1}, [3]int{16, 16, 16}
 }
 
 // missed runs seeds without a rule until one fails.

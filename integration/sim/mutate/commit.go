@@ -477,7 +477,7 @@ var commitMutants = []mutant{
 				`	if s == nil {`,
 			},
 		},
-		seeds: 4000, trace: "TestTraceReplacedLink",
+		seeds: 4000, tune: "retrying", trace: "TestTraceReplacedLink",
 	},
 	{
 		rule: "W5", leaves: "what waits by a replaced link stays in the queue",
@@ -513,7 +513,7 @@ var commitMutants = []mutant{
 				`	if seq == 0 {`,
 			},
 		},
-		seeds: 4000,
+		test: "./coordinator/commit TestLowest", equivalent: "a link brings requests in their order, and what comes by a replaced one is refused; a client that breaks that order needs it",
 	},
 	{
 		rule: "W5, P4", leaves: "a retry runs beside an ABORT that is not durable",
@@ -547,7 +547,7 @@ var commitMutants = []mutant{
 				"",
 			},
 		},
-		trace: "TestTraceServiceTimeGoesOn",
+		seeds: 8000, tune: "outages", trace: "TestTraceServiceTimeGoesOn",
 	},
 	{
 		rule: "S1a", leaves: "service time goes on in outages",
@@ -619,6 +619,69 @@ var commitMutants = []mutant{
 				"",
 			},
 		},
-		seeds: 4000,
+		test: "./coordinator/commit TestReplacedLink", equivalent: "when the request comes again it takes the place of what waits, and else nobody hears of it; with that left out too it follows below",
+	},
+	{
+		rule: "W5", leaves: "the same request waits twice, by two links, and is put twice",
+		edits: []edit{
+			{
+				"coordinator/commit/session.go",
+				`	s.link, s.used = m.links, m.now
+	m.dropQueued(id)
+`,
+				`	s.link, s.used = m.links, m.now
+`,
+			},
+			{
+				"coordinator/commit/tx.go",
+				`		if err := m.checkSession(r.Transact.Op.Session, r.Transact.Link); err != nil {
+			m.reply(r, nil, err)
+			continue
+		}
+`,
+				"",
+			},
+			{
+				"coordinator/commit/tx.go",
+				`	if first := m.queued[op]; first != nil {`,
+				`	if first := m.queued[op]; first != nil && false {`,
+			},
+		},
+		seeds: 4000, tune: "retrying",
+	},
+	{
+		rule: "P7", leaves: "the coordinator's own decisions do not count",
+		edits: []edit{
+			{
+				"coordinator/commit/recover.go",
+				`		found[id].decided = &d
+`,
+				`		_ = d
+`,
+			},
+		},
+		equivalent: "a COMMIT that it has put was prepared everywhere and an ABORT refused by somebody, and all are asked; an eviction will need it",
+	},
+	{
+		rule: "P13", leaves: "a SNAPSHOT has no config",
+		edits: []edit{
+			{
+				"coordinator/commit/record.go",
+				`		Kind: RecSnapshot, Epoch: s.Epoch, Config: s.Config, Root: s.Root,`,
+				`		Kind: RecSnapshot, Epoch: s.Epoch,`,
+			},
+		},
+		seeds: 4000, tune: "starting",
+	},
+	{
+		rule: "P13", leaves: "a SNAPSHOT has no epoch",
+		edits: []edit{
+			{
+				"coordinator/commit/record.go",
+				`		Kind: RecSnapshot, Epoch: s.Epoch, Config: s.Config, Root: s.Root,`,
+				`		Kind: RecSnapshot, Epoch: wire.Epoch{Number: 1}, Config: s.Config, Root: s.Root,`,
+			},
+		},
+		seeds: 4000, tune: "starting",
 	},
 }

@@ -66,7 +66,11 @@ func run(ctx context.Context, rule string, jobs int, list bool) (int, error) {
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a directory of temporary files
 	began := time.Now()
-	sum := runAll(ctx, &lab{root: root, dir: dir}, chosen, jobs)
+	l := &lab{root: root, dir: dir}
+	if r := l.try(ctx, &mutant{rule: "none", leaves: "nothing", equivalent: "nothing is changed"}, 0); r.err != nil || !r.ok {
+		return 2, errors.Join(fmt.Errorf("the sources fail as they are: %s", r.how), r.err)
+	}
+	sum := runAll(ctx, l, chosen, jobs)
 	if err := ctx.Err(); err != nil {
 		return 2, err
 	}

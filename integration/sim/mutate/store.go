@@ -33,7 +33,7 @@ var storeMutants = []mutant{
 				"encodeOp(tx.Time/1_000_000, &tx.Outcome)",
 			},
 		},
-		trace: "TestTraceOutageKeepsOutcomes",
+		seeds: 4000, tune: "outages", trace: "TestTraceOutageKeepsOutcomes",
 	},
 	{
 		rule: "S1a", leaves: "outcomes are kept for half as long",
@@ -44,7 +44,7 @@ var storeMutants = []mutant{
 				"const opsKeptMS = wire.ServiceTimeHold / 2",
 			},
 		},
-		trace: "TestTraceOutcomesAreKept",
+		seeds: 4000, tune: "outages", trace: "TestTraceOutcomesAreKept",
 	},
 	{
 		rule: "W5", leaves: "an unanswered operation's outcome is forgotten",
@@ -252,5 +252,29 @@ var storeMutants = []mutant{
 			},
 		},
 		test: "./participant/store TestDamagedKV",
+	},
+	{
+		rule: "S5", leaves: "the checksum of a block that is cut is taken unverified",
+		edits: []edit{
+			{
+				"participant/store/objects.go",
+				`	if r.block(b, buf) != nil {
+		return &vote.Tail{Bad: true}, nil
+	}`,
+				`	_ = r.block(b, buf)`,
+			},
+		},
+		test: "./participant/store TestRottenObject",
+	},
+	{
+		rule: "W5", leaves: "a read goes on in another version of its file",
+		edits: []edit{
+			{
+				"participant/store/read.go",
+				`	case version != 0 && version != o.n.attr.Version:`,
+				`	case false:`,
+			},
+		},
+		test: "./participant/store TestReadFile",
 	},
 }

@@ -106,7 +106,7 @@ var voteMutants = []mutant{
 				"",
 			},
 		},
-		seeds: 4000, tune: "moving",
+		seeds: 8000, tune: "moving",
 	},
 	{
 		rule: "P1, P7", leaves: "a redo takes no locks",
@@ -352,7 +352,7 @@ var voteMutants = []mutant{
 				`	if false {`,
 			},
 		},
-		trace: "TestTraceRetryAfterExpiry",
+		seeds: 4000, tune: "outages", trace: "TestTraceRetryAfterExpiry",
 	},
 	{
 		rule: "P2, S3", leaves: "a stage of another epoch is taken",
@@ -397,5 +397,17 @@ var voteMutants = []mutant{
 			},
 		},
 		test: "./participant/vote TestScripts", equivalent: "the coordinator joins them (W5), and recovery decides before anything is put: both are left out below",
+	},
+	{
+		rule: "S6", leaves: "a YES reserves no space",
+		edits: []edit{
+			{
+				"participant/vote/machine.go",
+				`	return m.view.Reserve(body.ID, rows, bytes, deletes)`,
+				`	_, _ = rows, deletes
+	return nil`,
+			},
+		},
+		test: "./participant TestFullDisk",
 	},
 }
