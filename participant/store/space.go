@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"sync"
 
 	"tpcfs/wire"
@@ -27,7 +26,6 @@ type space struct {
 	drops    int   // how often it was given up
 	dropping int   // who unlinks it now
 	stuck    bool  // to make it again has failed since the last checkpoint began
-	seen     int64 // bytes that the disk had left at the last look, less what was promised since
 	refused  bool  // a transaction or a stage was refused since the last checkpoint
 }
 
@@ -43,7 +41,7 @@ const rowBytes = cellCost + inodeFixed + 32
 func (s *Store) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
 	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2 * (int64(rows)*rowBytes + bytes)}
 	headroom := s.headroom()
-	free, err := s.freeFor(headroom + need.disk)
+	free, err := s.fs.Free(s.o.Dir)
 	if err != nil {
 		return &wire.Error{Code: wire.CodeIO, Name: s.o.Dir, Text: err.Error()}
 	}
@@ -64,36 +62,7 @@ func (s *Store) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
 	s.space.reserved[id] = need
 	s.space.table += need.table
 	s.space.disk += need.disk
-	s.space.seen -= need.disk
 	return nil
-}
-
-// plenty is how many bytes must be left beyond what is needed for the last look
-// at the disk to do: more than others write until the next one, at a heartbeat
-// or a stage's piece. The ballast covers the rest.
-const plenty = 2 << 30
-
-// freeFor is how many bytes the disk has left. It looks only where need comes
-// near to that: each look is a system call on the way of a vote.
-func (s *Store) freeFor(need int64) (uint64, error) {
-	s.space.mu.Lock()
-	seen := s.space.seen
-	s.space.mu.Unlock()
-	if seen-plenty > need {
-		return uint64(seen), nil
-	}
-	return s.free()
-}
-
-// free looks how many bytes the disk has left.
-func (s *Store) free() (uint64, error) {
-	free, err := s.fs.Free(s.o.Dir)
-	s.space.mu.Lock()
-	defer s.space.mu.Unlock()
-	if s.space.seen = 0; err == nil {
-		s.space.seen = int64(min(free, math.MaxInt64))
-	}
-	return free, err
 }
 
 // filesFree is the space left to files, in bytes: what status shows as well.
@@ -194,7 +163,7 @@ func (s *Store) ballastMissing() bool {
 }
 
 func (s *Store) roomForBallast() bool {
-	free, err := s.free()
+	free, err := s.fs.Free(s.o.Dir)
 	return err == nil && int64(free) >= s.headroom()+s.o.Ballast
 }
 

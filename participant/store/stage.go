@@ -56,7 +56,7 @@ func stageError(id wire.ID, err error) error {
 
 // roomToStage keeps stages from taking what YES votes were promised.
 func (s *Store) roomToStage() error {
-	free, err := s.free()
+	free, err := s.fs.Free(s.o.Dir)
 	headroom := s.headroom()
 	if err == nil && int64(free) < headroom+writebackEvery {
 		s.space.mu.Lock()

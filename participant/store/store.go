@@ -355,7 +355,7 @@ func (s *Store) Stats() Stats {
 		st.TableBytes += s.frozen.bytes
 	}
 	s.mu.RUnlock()
-	free, err := s.free()
+	free, err := s.fs.Free(s.o.Dir)
 	if err != nil {
 		s.log.Warn("cannot tell the free space", "dir", s.o.Dir, "error", err)
 	}
