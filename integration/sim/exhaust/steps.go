@@ -220,9 +220,6 @@ func (x *explorer) take(s *state, st step) *violation {
 		c.waits, c.failed = true, false // an answer on its way is lost with the old link
 		c.old = c.link
 		return x.tell(s, event{kind: evSubmit, i: st.i, try: c.tries})
-	case stDelayed:
-		s.left.delayed--
-		return x.tell(s, event{kind: evDelayed, i: st.i, link: s.clients[i].old})
 	case stSyncC:
 		config := s.config
 		s.ledgers, s.config = s.ledgers[len(s.ledgers)-1:], false
@@ -233,6 +230,19 @@ func (x *explorer) take(s *state, st step) *violation {
 		s.left.beats -= min(s.left.beats, 1)
 		s.told = true
 		return x.tell(s, event{kind: evTick})
+	case stDelayed:
+		s.left.delayed--
+		return x.tell(s, event{kind: evDelayed, i: st.i, link: s.clients[i].old})
+	default:
+		return x.strike(s, st)
+	}
+	return nil
+}
+
+// strike does a fault to a process or a link.
+func (x *explorer) strike(s *state, st step) *violation {
+	i := int(st.i)
+	switch st.kind {
 	case stBreak:
 		s.left.breaks--
 		return x.cut(s, i)
@@ -242,8 +252,9 @@ func (x *explorer) take(s *state, st step) *violation {
 	case stCrashC:
 		s.left.crashC--
 		return x.crashC(s, int(st.n))
+	default:
+		panic("exhaust: an unknown step")
 	}
-	return nil
 }
 
 func (x *explorer) handle(s *state, i int, refuse bool) *violation {
