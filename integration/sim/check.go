@@ -49,11 +49,18 @@ func (w *world) decided(p *member, r *vote.Ready) {
 			w.reach(reachMixed)
 		}
 	}
-	if tx == nil {
+	if tx == nil || p.lossy {
 		return
 	}
 	v := verdict{tx.Op, r.Commit != nil, r.Position}
-	if old, ok := w.verdicts[tx.ID]; ok && old.commit != v.commit {
+	old, ok := w.verdicts[tx.ID]
+	switch {
+	case !ok || old.commit == v.commit:
+	case w.loser != nil: // see lie
+		if w.effects[tx.Op] == tx.ID {
+			delete(w.effects, tx.Op)
+		}
+	default:
 		w.violate("G1", "P%d decides transaction %v: commit %v at %v; before it was commit %v at %v", p.i, tx.ID, v.commit, v.position, old.commit, old.position)
 	}
 	w.verdicts[tx.ID] = v
@@ -88,6 +95,9 @@ func (w *world) answered(o *op) {
 		}
 	case o.fate == refused && o.err.Code == wire.CodeConflict:
 		w.reach(reachConflict)
+	}
+	if w.loser != nil {
+		return
 	}
 	if o.fate == refused && o.err.Code == wire.CodeConflict && !o.excused {
 		w.conflictHasReason(o)
@@ -275,6 +285,9 @@ func (w *world) files() porcupine.Model {
 
 // checkHistory finds an order of all ops that one copy could have done (G3).
 func (w *world) checkHistory() {
+	if w.loser != nil {
+		return
+	}
 	h := w.history()
 	switch porcupine.CheckOperationsTimeout(w.files(), h, 20*time.Second) {
 	case porcupine.Illegal:
@@ -304,6 +317,10 @@ func historyWords(h []porcupine.Operation) string {
 
 // checkEnd looks at all replicas when the cluster is quiet.
 func (w *world) checkEnd() {
+	if w.loser != nil {
+		w.checkHonest()
+		return
+	}
 	for _, o := range w.ops {
 		if o.id.Seq != 0 && o.fate == committed && w.effects[o.id] != o.outcome.Tx {
 			w.violate("G2", "op %d was acknowledged as %v, and no replica has it", o.num, o.outcome.Tx)
@@ -319,7 +336,7 @@ func (w *world) checkEnd() {
 // same: do two replicas hold the same? A file of which a rotten block was cut
 // stays unreadable there (S5): its contents are not compared.
 func (w *world) same(p, q *member) bool {
-	if len(p.bad) == 0 && len(q.bad) == 0 && !p.rotten && !q.rotten {
+	if len(p.bad) == 0 && len(q.bad) == 0 && !p.rotten && !q.rotten && !p.lossy && !q.lossy {
 		return w.digest(p) == w.digest(q)
 	}
 	a, b := strings.Split(w.dump(p), "\n"), strings.Split(w.dump(q), "\n")
@@ -358,7 +375,7 @@ func (w *world) dump(p *member) string {
 
 func (w *world) walk(p *member, dir wire.Ino, prefix string, fn func(string, *wire.Attr, []byte, string)) {
 	reply, err := p.store.Read(wire.Read{Kind: wire.ReadList, At: wire.At{Dir: dir}}, nil)
-	if err != nil && p.rotten && p.store.Damaged() != "" {
+	if err != nil && (p.rotten || p.lossy) && p.store.Damaged() != "" {
 		return
 	}
 	if err != nil {
@@ -380,7 +397,7 @@ func (w *world) walk(p *member, dir wire.Ino, prefix string, fn func(string, *wi
 			got.reply, err = p.store.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, (*pieces)(&got))
 		}
 		switch {
-		case wire.CodeOf(err) == wire.CodeCorrupt && (p.bad[e.Attr.Ino] || p.rotten):
+		case wire.CodeOf(err) == wire.CodeCorrupt && (p.bad[e.Attr.Ino] || p.rotten || p.lossy):
 			got.reply.Target = unreadable
 			w.reach(reachRotRead)
 		case err != nil:

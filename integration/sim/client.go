@@ -499,7 +499,7 @@ func (r *readCall) answers(p *member) {
 // rottenAt mirrors reading.judge: a member has found its copy rotten, and
 // another one is asked, if there is one.
 func (o *op) rottenAt(p *member, err *wire.Error) {
-	if !p.rotten && len(p.bad) == 0 {
+	if !p.rotten && len(p.bad) == 0 && !p.lossy {
 		p.w.violate("read", "P%d answers %s: %v", p.i, o.words(), err)
 	}
 	p.w.reach(reachRotRead)

@@ -23,7 +23,7 @@ func (w *world) journalOpened(h *host, log *journal.Log) {
 // mayWipe: once a config is durable everywhere, an empty disk may not pass for
 // a participant's. One at a time, and not while the coordinator's is a backup.
 func (w *world) mayWipe() bool {
-	return w.served.Epoch != 0 && w.truth == nil && !w.wiped()
+	return w.served.Epoch != 0 && w.truth == nil && !w.wiped() && !w.lying()
 }
 
 // wiped: does a participant run on an empty disk?

@@ -25,6 +25,7 @@ const (
 	faultHalf               // a link passes nothing in one direction
 	faultWipe               // a participant comes up on an empty disk
 	faultRot                // a bit flips on a disk
+	faultLie                // syncs report success and do nothing
 	faults
 )
 
@@ -32,41 +33,45 @@ const (
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
-	"silent processes", "half-dead links", "wiped disks", "rotten disks",
+	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
 // others' room, or leaves less to be checked.
-var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2, faultWipe: 8, faultRot: 4}
+var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2, faultWipe: 8, faultRot: 4, faultLie: 6}
 
 // Rare things that a strong simulator has to reach.
 const (
-	reachServe       = iota // a coordinator has begun to serve
-	reachZombieStops        // a zombie has noticed
-	reachBackupFound        // an old backup was found out (P13)
-	reachFatal              // a participant has ended by itself (P12)
-	reachDup                // a retry was answered by DUP (G5)
-	reachMixed              // a participant drops what it had prepared
-	reachUnknown            // a client was told "unknown"
-	reachConflict           // ... "conflict"
-	reachOutlasted          // a request has run out of time while somebody was silent
-	reachWipeFound          // a wiped participant was named (P7)
-	reachRotJournal         // a bit has flipped in a journal
-	reachRotObject          // ... in an object
-	reachRotRow             // ... in a row of the kv
-	reachRotKV              // ... in the kv's last transaction
-	reachRotFile            // ... in another file
-	reachRotRefused         // a process has refused to start on a rotten disk
-	reachRotEnded           // a participant has ended because of its rotten disk
-	reachRotRead            // a read was answered "corrupt", and went on elsewhere
-	reachRotSettled         // all is as it should be around a rotten disk
-	reachRotTail            // a prepare has found the block rotten that it cuts (S5)
+	reachServe        = iota // a coordinator has begun to serve
+	reachZombieStops         // a zombie has noticed
+	reachBackupFound         // an old backup was found out (P13)
+	reachFatal               // a participant has ended by itself (P12)
+	reachDup                 // a retry was answered by DUP (G5)
+	reachMixed               // a participant drops what it had prepared
+	reachUnknown             // a client was told "unknown"
+	reachConflict            // ... "conflict"
+	reachOutlasted           // a request has run out of time while somebody was silent
+	reachWipeFound           // a wiped participant was named (P7)
+	reachRotJournal          // a bit has flipped in a journal
+	reachRotObject           // ... in an object
+	reachRotRow              // ... in a row of the kv
+	reachRotKV               // ... in the kv's last transaction
+	reachRotFile             // ... in another file
+	reachRotRefused          // a process has refused to start on a rotten disk
+	reachRotEnded            // a participant has ended because of its rotten disk
+	reachRotRead             // a read was answered "corrupt", and went on elsewhere
+	reachRotSettled          // all is as it should be around a rotten disk
+	reachRotTail             // a prepare has found the block rotten that it cuts (S5)
+	reachLost                // the power failed while a sync had lied
+	reachLostNamed           // who lost by it was named
+	reachLostNothing         // ... has what the others have
+	reachLostSilently        // ... goes on with other files, unnoticed: nothing can tell, by design
 	reaches
 )
 
@@ -76,6 +81,7 @@ var ReachNames = [reaches]string{
 	"waits that a silent process outlasted", "wiped participants named",
 	"bits flipped in journals", "in objects", "in rows", "in a kv's last transaction", "in other files", "refusals to start on them", "ends because of them",
 	"corrupt answers", "settled around them", "rotten blocks cut",
+	"power losses after lies", "the losers named", "nothing was lost", "lost unnoticed",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -356,8 +362,9 @@ func (w *world) faultChoices() []choice {
 		add(faultStop, h, 0, up && !host.squeezed && !host.silent)
 		add(faultSilent, h, 0, up && !host.silent)
 		add(faultWipe, h, 0, h < len(w.members) && w.mayWipe() && !host.rotten)
+		add(faultLie, h, 0, up && w.mayLie())
 		add(faultRot, h, 0, w.mayRot(host))
-		add(faultSync, h, 0, up)
+		add(faultSync, h, 0, up && host.lies == 0 && len(host.lied) == 0)
 		add(faultFull, h, 0, !host.squeezed)
 		add(faultRefuse, h, 0, up && h < len(w.members) && w.members[h].refuses == 0)
 		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil && !host.silent)
@@ -381,8 +388,8 @@ func (w *world) faultChoices() []choice {
 			add(faultGiveUp, cl.n, at, o.id.Seq != 0 && !o.given && (cl.c == nil || !cl.c.silent()))
 		}
 	}
-	add(faultZombie, 0, 0, running && !w.coordinator.silent && w.old == nil && w.truth == nil) // nobody starts two on purpose
-	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten)
+	add(faultZombie, 0, 0, running && !w.coordinator.silent && !w.lying() && w.old == nil && w.truth == nil) // nobody starts two on purpose
+	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten && !w.lying())
 	return w.possible
 }
 

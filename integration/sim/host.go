@@ -29,6 +29,7 @@ type host struct {
 	kept     *medium     // the true disk, while an empty one takes its place
 	disks    uint64      // empty ones that it has had
 	rot
+	lie
 }
 
 // diskSize of a host, in bytes, while it is not squeezed.
@@ -58,9 +59,15 @@ func (h *host) before(op forget.Op) error {
 			return forget.ErrCrashed
 		}
 	}
-	if h.failSync && (op.Kind == forget.Sync || op.Kind == forget.SyncDir) {
+	switch {
+	case op.Kind != forget.Sync && op.Kind != forget.SyncDir:
+	case h.failSync:
 		h.failSync = false
 		return syscall.EIO
+	case h.lies > 0:
+		return h.tellLie(op.Name)
+	default:
+		delete(h.lied, op.Name)
 	}
 	return nil
 }

@@ -293,7 +293,11 @@ func (p *member) refuse(err error, batch []vote.Ready) {
 		return
 	}
 	p.append(batch)
-	p.w.violate("protocol", "P%d refuses the stream of epoch %d: %v", p.i, p.m.Fence().Number, err)
+	if p.lossy {
+		p.w.loserNamed()
+	} else {
+		p.w.violate("protocol", "P%d refuses the stream of epoch %d: %v", p.i, p.m.Fence().Number, err)
+	}
 	p.endStream()
 }
 

@@ -140,7 +140,11 @@ func (c *reign) carryOut(rd commit.Ready) {
 	c.reply(rd.Replies)
 	c.journal(rd.Records)
 	for _, d := range rd.Drop {
-		c.w.violate("protocol", "C%d drops P%d's link: %v", c.epoch.Number, d.Member, d.Err)
+		if c.w.members[d.Member].lossy {
+			c.w.loserNamed()
+		} else {
+			c.w.violate("protocol", "C%d drops P%d's link: %v", c.epoch.Number, d.Member, d.Err)
+		}
 		if k := c.conns[d.Member]; k != nil && k.number == d.Link {
 			k.breaks(false)
 		}

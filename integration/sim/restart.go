@@ -39,6 +39,9 @@ func (p *member) restart() {
 		if p.rotten {
 			p.w.reach(reachRotRefused)
 		}
+		if p.lossy {
+			p.w.loserNamed()
+		}
 		p.w.tracef("P%d cannot start: %v", p.i, err)
 		p.processEnds()
 		return
@@ -264,7 +267,10 @@ func (w *world) startReign() {
 			w.reach(reachRotRefused)
 		}
 		w.tracef("the coordinator cannot start: %v", err)
-		h.processEnds()
+		if h.processEnds(); h.lossy {
+			w.reach(reachLostNamed)
+			w.takeBackTruth()
+		}
 		return
 	}
 	c.suspect, c.beyond = w.restored, c.beyond || w.fencedBeyond(c.epoch.Number)

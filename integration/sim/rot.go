@@ -43,7 +43,7 @@ func (w *world) mayRot(h *host) bool {
 			return false
 		}
 	}
-	return w.truth == nil && w.served.Epoch != 0
+	return w.truth == nil && w.served.Epoch != 0 && !w.lying()
 }
 
 // rots flips a bit.
@@ -203,7 +203,7 @@ func (h *host) excuses(err error) bool {
 	var bad *journal.CorruptError
 	var damaged *store.DamageError
 	var we *wire.Error
-	return h.rotten && (errors.As(err, &bad) || errors.As(err, &damaged) || errors.As(err, &we) && we.Code == wire.CodeCorrupt)
+	return (h.rotten || h.lossy) && (errors.As(err, &bad) || errors.As(err, &damaged) || errors.As(err, &we) && we.Code == wire.CodeCorrupt)
 }
 
 // corrupt mirrors damaged of package participant.

@@ -283,7 +283,7 @@ func (w *world) clientStep(what what, cl *client, b int) {
 
 func (w *world) fault(f, a, b int) {
 	switch f {
-	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe, faultRot:
+	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe, faultRot, faultLie:
 		w.hostFault(f, a)
 	case faultHalf:
 		w.halfDead(w.slot(a).conns[b/2], b%2 == 0)
@@ -328,7 +328,7 @@ func (w *world) hostFault(f, n int) {
 	case faultPower:
 		w.tracef("%s LOSES POWER", h.name)
 		w.lostPower(h)
-		if h == w.coordinator && w.truth == nil && !h.rotten && w.chance(2) {
+		if h == w.coordinator && w.truth == nil && !h.rotten && w.loser == nil && w.chance(2) {
 			w.backup = h.fs.Crash(w.rng) // all of it is durable: a copy
 			h.fs.Restart()
 			w.tracef("its disk is backed up")
@@ -361,6 +361,8 @@ func (w *world) hostFault(f, n int) {
 		w.wipe(w.members[n])
 	case faultRot:
 		w.rots(h)
+	case faultLie:
+		w.begins(h)
 	default: // faultCheckpoint
 		w.members[n].freeze()
 	}
@@ -439,6 +441,10 @@ func (w *world) endFaults() {
 		host.release()
 		host.fs.CrashAt(0)
 		host.failSync, host.silent = false, false
+		if len(host.lied) > 0 {
+			host.fs.WriteBack()
+		}
+		host.lies, host.lied = 0, nil
 	}
 	for _, c := range w.reigns() {
 		for _, k := range c.conns {
@@ -462,7 +468,7 @@ func (w *world) quiesce() bool {
 	if w.quietWithin(quietSteps) {
 		return true
 	}
-	if w.violation == nil {
+	if w.violation == nil && !w.named {
 		w.violate("settles", "not quiet after %d steps: %s", quietSteps, w.unrest())
 	}
 	return false
@@ -519,7 +525,9 @@ func (w *world) unrest() string {
 func (w *world) startAgain() {
 	before := make([]string, len(w.members))
 	for i, p := range w.members {
-		before[i] = w.digest(p)
+		if !p.lossy {
+			before[i] = w.digest(p)
+		}
 	}
 	w.tracef("--- all start again from their disks")
 	for h := range len(w.members) + 1 {
@@ -533,6 +541,9 @@ func (w *world) startAgain() {
 		p.restart()
 		if w.violation != nil {
 			return
+		}
+		if p.lossy {
+			continue
 		}
 		if d := w.digest(p); d != before[i] {
 			w.violate("G2", "P%d is not what it was before its restart:\n%s\nbefore:\n%s", i, d, before[i])

@@ -204,3 +204,33 @@ func TestTraceDamagedJournalIsNamed(t *testing.T) {
 	p.mend(m.host)
 	p.settles()
 }
+
+// P10: a participant whose disk has lied, and lost by it what it had said to
+// be durable, is named when it comes back: nothing goes on with less.
+func TestTraceLyingDiskIsNamed(t *testing.T) {
+	p := newPlay(t)
+	m := p.members[1]
+	m.lies = 100
+	o := p.tx(0, write("a"))
+	p.prepare(9, 0, 1, 2)
+	p.committed(o)
+	p.handle(9, 0, 1, 2)
+	p.sync(0, 1, 2)
+	p.hear(0, 1, 2)
+	p.step()
+	p.processGone(m.host)
+	p.rng = powerRNG(nothingStays)
+	p.lostPower(m.host)
+	p.restartMember(1)
+	if m.m.Position().Index > 2 || p.loser != m.host {
+		t.Fatalf("nothing is lost: %v", m.m.Position())
+	}
+	c := p.cur
+	p.fence(1)
+	p.sync(1)
+	p.hear(1)
+	if c.m.Stopped() == nil || c.m.Stopped().Who != "P1" || !p.named {
+		t.Fatalf("the coordinator goes on with less: %v", c.m.Stopped())
+	}
+	p.settles()
+}

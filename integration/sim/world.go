@@ -82,6 +82,9 @@ type world struct {
 	// state while a backup takes its place.
 	backup   *forget.FS
 	truth    *forget.FS
+	loser    *host         // a participant whose disk has lied, and lost what it was to keep
+	named    bool          // ... and somebody has said so
+	judged   bool          // ... and it was counted how it has fared
 	restored bool          // the disk is a backup's that has not proved itself
 	stray    uint64        // the greatest epoch that was begun on a backup
 	served   wire.ConfigID // the newest config that a coordinator has served with
@@ -228,7 +231,7 @@ func (w *world) serves(c *reign) {
 // else hears of it. A backup that was as good as the truth takes its place.
 func (w *world) configured(c *reign) {
 	if c == w.cur && !c.beyond {
-		w.truth, w.restored = nil, false
+		w.truth, w.restored, w.coordinator.lossy = nil, false, false
 	}
 }
 
@@ -254,6 +257,8 @@ func (w *world) stopHasReason(c *reign, zombie bool, why *wire.Error) {
 	old := why.Code == wire.CodeStaleEpoch || why.Code == wire.CodeCorrupt
 	switch {
 	case why.Code == wire.CodeCorrupt && c.blames[why.Who]:
+	case why.Code == wire.CodeCorrupt && w.loser != nil && (why.Who == "" || why.Who == w.loser.name):
+		w.loserNamed()
 	case zombie && why.Code == wire.CodeStaleEpoch:
 		w.reach(reachZombieStops)
 	case c.suspect && old:
@@ -269,13 +274,16 @@ func (w *world) stopHasReason(c *reign, zombie bool, why *wire.Error) {
 func (w *world) takeBackTruth() {
 	w.tracef("the coordinator's true disk is put back")
 	w.coordinator.install(w.truth)
-	w.coordinator.syncedTo = 0 // nobody knows
+	w.coordinator.syncedTo, w.coordinator.lossy = 0, false // how far, nobody knows
 	w.truth, w.restored = nil, false
 }
 
 // lostPower ends a computer's process and takes what its disk has forgotten.
 func (w *world) lostPower(h *host) {
 	w.processGone(h)
+	if len(h.lied) > 0 {
+		w.losesLies(h)
+	}
 	h.powerFails(w.rng)
 }
 
@@ -328,6 +336,9 @@ func (w *world) afterStep() {
 			}
 			if w.reach(reachFatal); p.rotten {
 				w.reach(reachRotEnded)
+			}
+			if p.lossy {
+				w.loserNamed()
 			}
 			w.killed(p.host)
 		}

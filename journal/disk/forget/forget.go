@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -221,8 +222,32 @@ func (f *FS) Rotten() int {
 	return n
 }
 
-// pagesLocked calls fn for the pages of all files, those too whose names come or go.
+// WriteBack makes all that was written durable, as a disk does by itself in time.
+func (f *FS) WriteBack() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodesLocked(func(n *node) {
+		if n.dir {
+			n.durable = maps.Clone(n.names)
+			return
+		}
+		before := n.allocated()
+		n.sync()
+		f.used += n.allocated() - before
+	})
+	f.pending = nil
+}
+
 func (f *FS) pagesLocked(fn func(p *page)) {
+	f.nodesLocked(func(n *node) {
+		for _, p := range n.pages {
+			fn(p)
+		}
+	})
+}
+
+// nodesLocked calls fn for all files and directories, those too whose names come or go.
+func (f *FS) nodesLocked(fn func(n *node)) {
 	seen := map[*node]bool{nil: true}
 	var visit func(n *node)
 	visit = func(n *node) {
@@ -230,14 +255,12 @@ func (f *FS) pagesLocked(fn func(p *page)) {
 			return
 		}
 		seen[n] = true
-		for _, p := range n.pages {
-			fn(p)
-		}
 		for _, names := range []map[string]*node{n.names, n.durable} {
 			for _, child := range names {
 				visit(child)
 			}
 		}
+		fn(n)
 	}
 	visit(f.root)
 	for _, c := range f.pending {

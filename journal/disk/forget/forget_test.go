@@ -398,6 +398,32 @@ func TestMend(t *testing.T) {
 	}
 }
 
+// TestWriteBack: afterwards a crash takes nothing, whatever the syncs said.
+func TestWriteBack(t *testing.T) {
+	for seed := uint64(1); seed <= 40; seed++ {
+		f := forget.New(seed)
+		f.SetHook(func(op forget.Op) error {
+			if op.Kind == forget.Sync || op.Kind == forget.SyncDir {
+				return forget.Lie
+			}
+			return nil
+		})
+		must(t, f.MkdirAll("/d"))
+		h := create(t, f, "/d/x")
+		write(t, h, []byte("abc"), 5000)
+		must(t, h.Sync())
+		must(t, f.Rename("/d/x", "/y"))
+		f.WriteBack()
+		g := f.Crash(rng(seed))
+		if b := contents(t, g, "/y"); string(b[5000:]) != "abc" {
+			t.Fatalf("seed %d: %q", seed, b[5000:])
+		}
+		if list, err := g.ReadDir("/d"); err != nil || len(list) != 0 {
+			t.Fatalf("seed %d: %v, %v", seed, list, err)
+		}
+	}
+}
+
 // TestSetFull: who writes to a full disk is told of.
 func TestSetFull(t *testing.T) {
 	f := forget.New(1)
