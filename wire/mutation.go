@@ -3,8 +3,8 @@ package wire
 // MutationKind says what a mutation does. Numbers are on disk: append only.
 type MutationKind uint8
 
-// The mutations. Those from MutLink on are reserved numbers: a participant
-// that meets a kind that it does not know refuses the transaction.
+// The mutations. A participant that meets a kind that it does not know refuses
+// the transaction.
 const (
 	MutWriteFile MutationKind = iota + 1
 	MutDeleteFile
@@ -34,6 +34,36 @@ const (
 	MustNotExist
 )
 
+// WriteMode says what a writeFile does with what the file holds already.
+type WriteMode uint8
+
+// The write modes.
+const (
+	WriteWhole   WriteMode = iota // Content is all that the file holds from now on
+	WriteExtents                  // Extents go where they say, the rest stays
+	WriteAppend                   // ... where the file ends when the transaction is put
+)
+
+// RenameMode says what a rename does when To exists.
+type RenameMode uint8
+
+// The rename modes, as of renameat2(2).
+const (
+	RenameReplace RenameMode = iota
+	RenameNoReplace
+	RenameExchange // At and To must both exist
+)
+
+// XattrMode says whether an extended attribute may or must exist before.
+type XattrMode uint8
+
+// The modes of MutSetxattr, as of setxattr(2).
+const (
+	XattrEither XattrMode = iota
+	XattrCreate
+	XattrReplace
+)
+
 // SetMask says which attributes a setattr sets.
 type SetMask uint16
 
@@ -56,20 +86,45 @@ const (
 	ModeDir     = 0o040000
 	ModeRegular = 0o100000
 	ModeSymlink = 0o120000
+	ModeFifo    = 0o010000
+	ModeChar    = 0o020000
+	ModeBlock   = 0o060000
+	ModeSocket  = 0o140000
 	ModePerm    = 0o007777
 )
 
 // Mutation is one change. Which fields count depends on Kind:
 //
-//	writeFile   At, Create, Mode, UID, GID (of a new file), Content.
+//	writeFile   At, Create, Mode, UID, GID (of a new file), Write, and then
+//	            Content (WriteWhole) or Extents. With WriteExtents and SetSize
+//	            in Set, the file first gets Size, cut or with a hole at its
+//	            end; extents do not overlap and are in the order of offsets.
 //	            A file that exists keeps its inode, mode and owner. A symbolic
 //	            link as the last component answers CodeSymlink.
-//	deleteFile  At (the last component is not followed).
+//	deleteFile  At (the last component is not followed); Hold.
 //	mkdir       At, Mode, UID, GID.
 //	rmdir       At.
-//	rename      At -> To; replaces a file by a file, an empty directory by a directory.
+//	rename      At -> To as Rename says; replaces a file by a file, an empty
+//	            directory by a directory; Hold is about the file replaced.
 //	symlink     At, Target, UID, GID.
 //	setattr     At (not followed), Set and what it names.
+//	link        At (not followed, no directory) gets the name To as well. An
+//	            inode without a name, made by createUnlinked and held, may get one.
+//	mknod       At, Mode with its type (regular, fifo, socket, character or
+//	            block device), Rdev, UID, GID.
+//	setxattr    At (not followed), Name, Value, Xattr.
+//	removexattr At (not followed), Name.
+//	createUnlinked  At is a directory: a regular file Mode, UID, GID as if made
+//	            in it, without a name; Hold is implied.
+//	allocate    At, Offset, Length: the range holds data from now on, zeros
+//	            where there was a hole; the file grows to its end unless KeepSize.
+//	punchHole   At, Offset, Length: the range is a hole; the size stays.
+//	zeroRange   At, Offset, Length: as allocate, and all of it is zeros.
+//	reclaim     At {inode, ""}: an inode without a name goes, if it has none
+//	            still. The coordinator's own: clients are refused.
+//
+// Hold: the last name gone, the inode stays without one (nlink 0) until it is
+// reclaimed: somebody has it open (F7).
 type Mutation struct {
 	Kind MutationKind `cbor:"1,keyasint"`
 	At   At           `cbor:"2,keyasint"`
@@ -90,6 +145,29 @@ type Mutation struct {
 	Mtime int64   `cbor:"13,keyasint,omitempty"`
 
 	Content Content `cbor:"14,keyasint,omitempty"`
+
+	Write   WriteMode  `cbor:"15,keyasint,omitempty"`
+	Extents []Extent   `cbor:"16,keyasint,omitempty"`
+	Hold    bool       `cbor:"17,keyasint,omitempty"`
+	Rename  RenameMode `cbor:"18,keyasint,omitempty"`
+	Rdev    uint32     `cbor:"19,keyasint,omitempty"`
+
+	Name  string    `cbor:"20,keyasint,omitempty"` // of an extended attribute
+	Value []byte    `cbor:"21,keyasint,omitempty"` // at most MaxXattrValue bytes
+	Xattr XattrMode `cbor:"22,keyasint,omitempty"`
+
+	Offset   int64 `cbor:"23,keyasint,omitempty"` // bytes
+	Length   int64 `cbor:"24,keyasint,omitempty"` // bytes, above 0
+	KeepSize bool  `cbor:"25,keyasint,omitempty"`
+}
+
+// Extent is a part of a file's new contents. Its bytes are where Content's
+// would be.
+type Extent struct {
+	Offset int64  `cbor:"1,keyasint,omitempty"` // bytes; with WriteAppend: from the file's end
+	Size   int64  `cbor:"2,keyasint"`           // bytes, above 0
+	Stage  ID     `cbor:"3,keyasint,omitempty"`
+	Sum    uint32 `cbor:"4,keyasint,omitempty"` // as Content.Sum
 }
 
 // Content is the whole new contents of a file. With Stage 0 the bytes are the
@@ -116,6 +194,18 @@ type Transact struct {
 	// Wait is how long the request may wait, in milliseconds; 0 is forever (W3).
 	Wait      int64      `cbor:"5,keyasint,omitempty"`
 	Mutations []Mutation `cbor:"6,keyasint"`
+	// Pack, if not nil, holds the mutations and their inline contents; then
+	// Mutations is empty and there is no payload.
+	Pack *Pack `cbor:"7,keyasint,omitempty"`
+}
+
+// Pack is a staged object that holds what is too much for a PREPARE: the
+// mutations of a large transaction with the contents of its small files.
+type Pack struct {
+	Stage ID     `cbor:"1,keyasint"`
+	Size  int64  `cbor:"2,keyasint"` // bytes, at most MaxPack
+	Sum   uint32 `cbor:"3,keyasint"` // StageReply.Sum
+	Count int    `cbor:"4,keyasint"` // mutations, at most MaxMutations
 }
 
 // Outcome is what became of a transaction that committed.

@@ -11,6 +11,9 @@ const (
 	ReadLink
 	ReadGetxattr
 	ReadListxattr
+	ReadData    // the ranges of a file that hold data (lseek(2) SEEK_DATA, SEEK_HOLE)
+	ReadOrphans // inodes without a name; the coordinator's own: clients are refused
+	ReadOp      // what became of an operation
 )
 
 // Read asks for one thing about one file. A symbolic link on the way answers
@@ -23,7 +26,8 @@ type Read struct {
 	Offset int64 `cbor:"3,keyasint,omitempty"`
 	Length int64 `cbor:"4,keyasint,omitempty"`
 	// After and Limit page a ReadList: entries whose names come after After
-	// in byte order, at most Limit (0: MaxListEntries).
+	// in byte order, at most Limit (0: MaxListEntries). A ReadOrphans answers
+	// Entries without names, of inodes above Offset, at most Limit.
 	After string `cbor:"5,keyasint,omitempty"`
 	Limit int    `cbor:"6,keyasint,omitempty"`
 	// IfVersion, if not 0, is the version that a ReadFile goes on with; when
@@ -31,6 +35,8 @@ type Read struct {
 	IfVersion ID     `cbor:"7,keyasint,omitempty"`
 	Name      string `cbor:"8,keyasint,omitempty"` // of the extended attribute
 	Wait      int64  `cbor:"9,keyasint,omitempty"` // milliseconds; 0 is forever (W3)
+	// Op is the operation that a ReadOp asks for. At does not count.
+	Op OpID `cbor:"10,keyasint,omitempty"`
 }
 
 // ReadReply answers a Read. A ReadFile's contents come as pieces before it.
@@ -43,6 +49,19 @@ type ReadReply struct {
 	// Position is the entry up to which the answering participant had handled
 	// its stream.
 	Position Position `cbor:"6,keyasint"`
+	Names    []string `cbor:"7,keyasint,omitempty"` // ReadListxattr, sorted
+	// Ranges answers a ReadData: from Offset on, at most Limit (0:
+	// MaxListEntries), in order; More tells that others follow. Holes and data
+	// are whole blocks but for the file's end.
+	Ranges []Range `cbor:"8,keyasint,omitempty"`
+	// Outcome answers a ReadOp; nil: it has not committed, or was forgotten.
+	Outcome *Outcome `cbor:"9,keyasint,omitempty"`
+}
+
+// Range is a part of a file.
+type Range struct {
+	Offset int64 `cbor:"1,keyasint"` // bytes
+	Length int64 `cbor:"2,keyasint"`
 }
 
 // Attr is what stat(2) tells of a file. Times are nanoseconds since 1970.

@@ -38,6 +38,7 @@ type Prepare struct {
 	ServiceTime int64      `cbor:"7,keyasint"` // ms
 	W           Position   `cbor:"8,keyasint"`
 	Mutations   []Mutation `cbor:"9,keyasint"`
+	Pack        *Pack      `cbor:"10,keyasint,omitempty"` // in place of Mutations and payload
 }
 
 // Root describes the root directory that a bootstrap makes (P8).
@@ -153,6 +154,11 @@ type StageRequest struct {
 	Wait  int64  `cbor:"5,keyasint,omitempty"` // milliseconds; 0 is forever
 	// Name of the file that is being written, for errors.
 	Name string `cbor:"6,keyasint,omitempty"`
+	// Skew is where in a block of the file the object will begin (an extent's
+	// offset modulo BlockSize): its blocks are the file's, the first one
+	// BlockSize-Skew bytes long. Participants keep it beside the checksums. An
+	// append, whose offset nobody knows yet, guesses.
+	Skew int64 `cbor:"7,keyasint,omitempty"`
 }
 
 // StageReply says that an object is staged and durable, name and all.

@@ -19,6 +19,10 @@ const (
 	PieceSize       = 128 << 10 // bytes of contents in one frame (W1a)
 	MaxInline       = 64 << 10  // contents that travel inside a prepare, bytes a transaction
 	MaxMutations    = 65536     // mutations of one transaction
+	MaxPack         = 64 << 20  // bytes of a staged pack
+	MaxExtents      = 4096      // extents of one writeFile
+	MaxXattrValue   = 64 << 10  // bytes
+	MaxXattrNames   = 64 << 10  // bytes of all names of a file's extended attributes, each with a NUL
 	MaxBindings     = 768 << 10 // bytes of a PREPARE record without its payload
 	MaxRecord       = 1 << 20   // bytes of any journal record
 	MaxFrame        = MaxRecord + 64<<10

@@ -58,6 +58,9 @@ var opNames = map[wire.MutationKind]string{
 
 func (b *binder) mutation(i int, m *wire.Mutation) error {
 	ino := wire.Ino(b.prepare.Tx) + wire.Ino(i)
+	if m.Write != wire.WriteWhole || m.Rename != wire.RenameReplace || m.Hold {
+		return no(wire.CodeUnsupported, m.At, "this participant knows no such form of it")
+	}
 	switch m.Kind {
 	case wire.MutWriteFile:
 		return b.writeFile(m, ino)
