@@ -59,8 +59,8 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	m := wire.Mutation{At: cl.at(rng), Mode: []uint32{0o644, 0o600, 0o755}[rng.IntN(3)]}
 	if cl.w.moveShare > 0 && rng.IntN(100) < cl.w.moveShare {
 		m.At = cl.entry(rng)
-		if m.Kind = wire.MutMkdir; rng.IntN(3) > 0 {
-			m.Kind, m.To = wire.MutRename, cl.entry(rng)
+		if m.Kind = []wire.MutationKind{wire.MutMkdir, wire.MutRmdir, wire.MutRename, wire.MutRename}[rng.IntN(4)]; m.Kind == wire.MutRename {
+			m.To = cl.entry(rng)
 		}
 		return m
 	}

@@ -107,8 +107,8 @@ func starting(p *profile) {
 // staging makes schedules of staged contents.
 func staging(p *profile) { p.stageShare, p.readShare, p.faultShare = 80, 10, 40 }
 
-// moving makes schedules of directories that are made and moved, named by their
-// inodes.
+// moving makes schedules of directories that are made, moved and removed, named by
+// their inodes.
 func moving(p *profile) {
 	p.paths, p.moveShare, p.readShare, p.stageShare, p.maxOps = []string{"d", "e"}, 90, 10, 0, 30
 	p.warm, p.faultShare, p.speed = true, 0, [3]int{1, 4, 4}

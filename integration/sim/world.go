@@ -126,7 +126,7 @@ type profile struct {
 	readShare   int   // percent of ops
 	stageShare  int   // percent of contents
 	inodeShare  int   // percent of names that begin at an inode
-	moveShare   int   // percent of mutations that make or move directories, beside the ordinary mix
+	moveShare   int   // percent of mutations that make, move or remove directories, beside the ordinary mix
 	maxOps      int
 	paths       []string
 	speed       [3]int // of members
