@@ -66,11 +66,16 @@ func (l *lines) get() (string, <-chan struct{}) {
 
 // Start runs a command; env is added to this process's environment.
 func Start(name string, env []string, bin string, args ...string) (*Proc, error) {
+	return StartAs(nil, name, env, bin, args...)
+}
+
+// StartAs is Start as another user; nil: as this process's.
+func StartAs(user *syscall.Credential, name string, env []string, bin string, args ...string) (*Proc, error) {
 	p := &Proc{Name: name, cmd: exec.Command(bin, args...), done: make(chan struct{})}
 	p.out.more = make(chan struct{})
 	p.cmd.Env = append(cleanEnv(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: user}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -181,11 +186,16 @@ type Result struct {
 
 // Run runs a command to its end, or until ctx ends it.
 func Run(ctx context.Context, env []string, stdin []byte, bin string, args ...string) Result {
+	return RunAs(ctx, nil, env, stdin, bin, args...)
+}
+
+// RunAs is Run as another user; nil: as this process's.
+func RunAs(ctx context.Context, user *syscall.Credential, env []string, stdin []byte, bin string, args ...string) Result {
 	cmd := exec.CommandContext(ctx, bin, args...)
 	var out, errOut bytes.Buffer
 	cmd.Env = append(cleanEnv(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errOut
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: user}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	r := Result{Out: out.String(), Err: errOut.String(), Code: -1}
