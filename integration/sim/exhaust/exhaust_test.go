@@ -26,10 +26,10 @@ func TestExhaust(t *testing.T) {
 		}
 		t.Run(b.Name, func(t *testing.T) {
 			r := Explore(b, progress())
-			t.Logf("%v\n  %v", b, r)
 			if r.Violation != "" {
-				t.Errorf("%s\n%s", r.Violation, strings.Join(r.Trace, "\n"))
+				t.Errorf("%s\nthe shortest schedule that breaks a rule:\n%s", r.Violation, strings.Join(r.Trace, "\n"))
 			}
+			t.Logf("%v\n  %v", b, r)
 		})
 	}
 }

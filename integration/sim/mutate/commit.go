@@ -266,7 +266,7 @@ var commitMutants = []mutant{
 				`	if m.phase != Serving {`,
 			},
 		},
-		seeds: 4000, hint: 68, trace: "TestTraceWatermarkAndOpen",
+		seeds: 4000, hint: 68, trace: "TestTraceWatermarkAndOpen", test: "./integration/sim/exhaust TestExhaust/start",
 	},
 	{
 		rule: "P9", leaves: "W passes what is undecided",
@@ -350,7 +350,7 @@ var commitMutants = []mutant{
 				`		if l.tx != nil && false && (l.tx.votes[i] == wire.VoteNo`,
 			},
 		},
-		seeds: 4000, hint: 378, trace: "TestTraceCountedNoStays",
+		seeds: 4000, hint: 378, trace: "TestTraceCountedNoStays", test: "./integration/sim/exhaust TestExhaust/refusals",
 	},
 	{
 		rule: "P10", leaves: "what was aborted comes again as PREPARE",
@@ -400,7 +400,7 @@ var commitMutants = []mutant{
 				`	if m.stop != nil {`,
 			},
 		},
-		trace: "TestTraceOldLinkIsNotHeard",
+		trace: "TestTraceOldLinkIsNotHeard", test: "./integration/sim/exhaust TestExhaust/late",
 	},
 	{
 		rule: "P10", leaves: "a second vote replaces the first",
@@ -477,7 +477,7 @@ var commitMutants = []mutant{
 				`	if s == nil {`,
 			},
 		},
-		seeds: 4000, tune: "retrying", trace: "TestTraceReplacedLink",
+		seeds: 4000, tune: "retrying", trace: "TestTraceReplacedLink", test: "./integration/sim/exhaust TestExhaust/delayed",
 	},
 	{
 		rule: "W5", leaves: "what waits by a replaced link stays in the queue",
