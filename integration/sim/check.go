@@ -74,10 +74,23 @@ func (w *world) decided(p *member, r *vote.Ready) {
 	if other, ok := w.effects[tx.Op]; ok && other != tx.ID {
 		w.violate("G5", "operation %s took effect twice, as transactions %v and %v", w.opWords(tx.Op), other, tx.ID)
 	}
+	if w.effects[tx.Op] != tx.ID {
+		w.committed(tx)
+	}
 	w.effects[tx.Op] = tx.ID
 	p.cuts(tx)
 	if o != nil {
 		w.honest(o)
+	}
+}
+
+// committed counts what has committed for the first time.
+func (w *world) committed(tx *vote.Tx) {
+	if len(tx.Bounds) > 1 {
+		w.reach(reachMulti)
+	}
+	if slices.ContainsFunc(tx.Bounds, func(b vote.Bound) bool { return b.Kind == wire.MutRename }) {
+		w.reach(reachRename)
 	}
 }
 

@@ -42,6 +42,7 @@ type op struct {
 	stage   *stageJob // under way
 	sent    int64     // service time at which it was first sent
 	sends   int       // of them
+	link    uint64    // of the last one
 	maybe   bool      // an attempt's answer is lost: it may have been put
 	given   bool      // its caller does not want it any more
 
@@ -124,7 +125,10 @@ func (cl *client) lowest() uint64 {
 func (cl *client) send(o *op) {
 	if o.sends++; o.sends == 1 {
 		o.sent = cl.serviceTime
+	} else if o.link != cl.link {
+		cl.w.reach(reachRetry)
 	}
+	o.link = cl.link
 	cl.w.attempts++
 	a := &attempt{number: cl.w.attempts, op: o, c: cl.c, link: cl.link}
 	a.request = &commit.Request{Token: a, Payload: slices.Clone(o.payload), Transact: wire.Transact{
@@ -479,6 +483,9 @@ func (r *readCall) answers(p *member) {
 	}
 	o.answer = got
 	if err == nil {
+		if o.kind == wire.ReadList {
+			o.cl.w.reach(reachList)
+		}
 		o.cl.learnRead(o, &got)
 		o.cl.w.tracef("P%d answers op %d: %s", p.i, o.num, got.words())
 		o.cl.done(o, committed, nil)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"strings"
 )
 
 // Faults, as a report counts them.
@@ -48,32 +49,66 @@ var faultRarity = [faults]int{faultSilent: 2, faultHalf: 2, faultWipe: 8, faultR
 
 // Rare things that a strong simulator has to reach.
 const (
-	reachServe        = iota // a coordinator has begun to serve
-	reachZombieStops         // a zombie has noticed
-	reachBackupFound         // an old backup was found out (P13)
-	reachFatal               // a participant has ended by itself (P12)
-	reachDup                 // a retry was answered by DUP (G5)
-	reachMixed               // a participant drops what it had prepared
-	reachUnknown             // a client was told "unknown"
-	reachConflict            // ... "conflict"
-	reachOutlasted           // a request has run out of time while somebody was silent
-	reachWipeFound           // a wiped participant was named (P7)
-	reachRotJournal          // a bit has flipped in a journal
-	reachRotObject           // ... in an object
-	reachRotRow              // ... in a row of the kv
-	reachRotKV               // ... in the kv's last transaction
-	reachRotFile             // ... in another file
-	reachRotRefused          // a process has refused to start on a rotten disk
-	reachRotEnded            // a participant has ended because of its rotten disk
-	reachRotRead             // a read was answered "corrupt", and went on elsewhere
-	reachRotSettled          // all is as it should be around a rotten disk
-	reachRotTail             // a prepare has found the block rotten that it cuts (S5)
-	reachLost                // the power failed while a sync had lied
-	reachLostNamed           // who lost by it was named
-	reachLostNothing         // ... has what the others have
-	reachLostSilently        // ... goes on with other files, unnoticed: nothing can tell, by design
-	reaches
+	reachServe          = iota                    // a coordinator has begun to serve
+	reachZombieStops                              // a zombie has noticed
+	reachBackupFound                              // an old backup was found out (P13)
+	reachFatal                                    // a participant has ended by itself (P12)
+	reachDup                                      // a retry was answered by DUP (G5)
+	reachMixed                                    // a participant drops what it had prepared
+	reachUnknown                                  // a client was told "unknown"
+	reachConflict                                 // ... "conflict"
+	reachOutlasted                                // a request has run out of time while somebody was silent
+	reachWipeFound                                // a wiped participant was named (P7)
+	reachRotJournal                               // a bit has flipped in a journal
+	reachRotObject                                // ... in an object
+	reachRotRow                                   // ... in a row of the kv
+	reachRotKV                                    // ... in the kv's last transaction
+	reachRotFile                                  // ... in another file
+	reachRotRefused                               // a process has refused to start on a rotten disk
+	reachRotEnded                                 // a participant has ended because of its rotten disk
+	reachRotRead                                  // a read was answered "corrupt", and went on elsewhere
+	reachRotSettled                               // all is as it should be around a rotten disk
+	reachRotTail                                  // a prepare has found the block rotten that it cuts (S5)
+	reachLost                                     // the power failed while a sync had lied
+	reachLostNamed                                // who lost by it was named
+	reachLostNothing                              // ... has what the others have
+	reachLostSilently                             // ... goes on with other files, unnoticed: nothing can tell, by design
+	reachRetry                                    // a request was sent again under its op id, by a new link
+	reachMulti                                    // a transaction of several mutations has committed
+	reachRename                                   // a rename has committed
+	reachList                                     // a listing was answered
+	reachCheckpointEnd                            // a checkpoint was finished
+	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
+	reachFull           = reachSync + places      // a write has found no space: likewise
+	reachFullCheckpoint = reachFull + places      // ... during a checkpoint
+	reachCrash          = reachFullCheckpoint + 1 // a process has ended during: a flush of the journal, a checkpoint, a sweep, a stage
+	reaches             = reachCrash + len(crashes)
 )
+
+// places of a file, as a report tells them apart.
+const (
+	placeJournal = iota
+	placeKV
+	placeObjects
+	placeOther
+	places
+)
+
+// crashes are the tasks that a crash may cut short.
+var crashes = [...]string{"journal", "checkpoint", "sweep", "stage"}
+
+func placeOf(name string) int {
+	switch {
+	case strings.HasPrefix(name, reignDir+"/"), strings.HasPrefix(name, memberDir+"/journal/"):
+		return placeJournal
+	case name == memberDir+"/meta.db":
+		return placeKV
+	case strings.HasPrefix(name, memberDir+"/objects/"):
+		return placeObjects
+	default:
+		return placeOther
+	}
+}
 
 // ReachNames are those of Report.Reached.
 var ReachNames = [reaches]string{
@@ -82,6 +117,9 @@ var ReachNames = [reaches]string{
 	"bits flipped in journals", "in objects", "in rows", "in a kv's last transaction", "in other files", "refusals to start on them", "ends because of them",
 	"corrupt answers", "settled around them", "rotten blocks cut",
 	"power losses after lies", "the losers named", "nothing was lost", "lost unnoticed",
+	"retries on new links", "transactions of several mutations", "renames", "listings", "checkpoints",
+	"failed syncs of journals", "of kvs", "of objects", "of others", "no space for journals", "for kvs", "for objects", "for others", "in checkpoints",
+	"crashes in flushes", "in checkpoints", "in sweeps", "in stages",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -163,7 +201,7 @@ func (w *world) choices() []choice {
 		w.old.choices(1)
 	}
 	if w.coordinator.squeezed {
-		w.may1(stepRelease, len(w.members), 0, 3)
+		w.may1(stepRelease, len(w.members), 0, w.coordinator.releases)
 	}
 	if w.coordinator.rotten && !w.settling {
 		w.may1(stepMend, len(w.members), 0, max(w.coordinator.mends, b2i(w.cur == nil)))
@@ -177,7 +215,7 @@ func (w *world) choices() []choice {
 func (p *member) choices() {
 	w, i, fast := p.w, p.i, p.w.speed[p.i]
 	if p.squeezed {
-		w.may1(stepRelease, i, 0, 3)
+		w.may1(stepRelease, i, 0, p.releases)
 	}
 	if p.kept != nil {
 		w.may1(stepPutBack, i, 0, 1)
@@ -366,8 +404,11 @@ func (w *world) faultChoices() []choice {
 		add(faultRot, h, 0, w.mayRot(host))
 		add(faultSync, h, 0, up && host.lies == 0 && len(host.lied) == 0)
 		add(faultFull, h, 0, !host.squeezed)
+		for _, t := range host.tasks { // in the middle of what was promised room: more often
+			add(faultFull, h, 0, !host.squeezed && (t.what == "checkpoint" || t.what == "stage"))
+		}
 		add(faultRefuse, h, 0, up && h < len(w.members) && w.members[h].refuses == 0)
-		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil && !host.silent)
+		add(faultCheckpoint, h, 0, up && h < len(w.members) && w.members[h].ck == nil && w.members[h].fatal == nil && w.members[h].end > w.members[h].frozenAt && !host.silent)
 	}
 	for slot, c := range []*reign{w.cur, w.old} {
 		if c == nil {

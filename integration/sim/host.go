@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"syscall"
 
 	"tpcfs/journal"
@@ -17,9 +18,11 @@ type host struct {
 	name string
 	fs   *forget.FS
 
+	met      func(reached int) // counts
 	tasks    []*task
 	current  *task // runs now
 	failSync bool  // the next sync fails (P12)
+	releases int   // weight of the step that ends it
 	squeezed bool  // the disk is full, or nearly
 	hurt     bool  // a fault was injected since the start: an error is excused
 	silent   bool  // the process is there and takes no step
@@ -35,8 +38,8 @@ type host struct {
 // diskSize of a host, in bytes, while it is not squeezed.
 const diskSize = 1 << 30
 
-func newHost(name string, rng *rand.Rand) *host {
-	h := &host{name: name}
+func newHost(name string, rng *rand.Rand, met func(int)) *host {
+	h := &host{name: name, met: met}
 	h.install(forget.New(rng.Uint64()))
 	return h
 }
@@ -45,6 +48,12 @@ func (h *host) install(fs *forget.FS) {
 	h.fs = fs
 	fs.SetHook(h.before)
 	fs.SetCapacity(diskSize)
+	fs.SetFull(func(op forget.Op) {
+		h.met(reachFull + placeOf(op.Name))
+		if h.current != nil && h.current.what == "checkpoint" {
+			h.met(reachFullCheckpoint)
+		}
+	})
 	h.squeezed = false
 }
 
@@ -63,6 +72,7 @@ func (h *host) before(op forget.Op) error {
 	case op.Kind != forget.Sync && op.Kind != forget.SyncDir:
 	case h.failSync:
 		h.failSync = false
+		h.met(reachSync + placeOf(op.Name))
 		return syscall.EIO
 	case h.lies > 0:
 		return h.tellLie(op.Name)
@@ -139,6 +149,7 @@ func (h *host) forget(t *task) {
 // endTasks ends the process's tasks where they are.
 func (h *host) endTasks() {
 	for _, t := range h.tasks {
+		h.met(reachCrash + slices.Index(crashes[:], t.what))
 		t.over, h.current = true, t
 		t.stop()
 		t.done, h.current = true, nil

@@ -377,6 +377,13 @@ func (p *member) maybeCheckpoint() {
 	}
 }
 
+// maybeFreeze begins a checkpoint before its time, if there can be one.
+func (p *member) maybeFreeze() {
+	if p.up && p.ck == nil && p.fatal == nil && p.end > p.frozenAt {
+		p.freeze()
+	}
+}
+
 // freeze mirrors startCheckpoint; the disk work is a task.
 func (p *member) freeze() {
 	at := p.end
@@ -423,6 +430,7 @@ func (p *member) checkpointGoesOn(n int) {
 		p.fail(p.ckErr)
 		return
 	}
+	p.w.reach(reachCheckpointEnd)
 	p.w.tracef("P%d has a checkpoint at record %d", p.i, p.frozenAt)
 	if err := p.j.cutBelow(p.frozenAt + 1); err != nil {
 		p.fail(err)

@@ -348,9 +348,13 @@ func (w *world) hostFault(f, n int) {
 		w.tracef("%s: the next sync fails", h.name)
 		h.failSync, h.hurt = true, true
 	case faultFull:
-		left := int64(w.upTo(24)) << 10
+		left := int64(w.upTo(24)*w.upTo(1)) << 10
+		h.releases = w.upTo(2)
 		w.tracef("%s has %d bytes of disk left", h.name, left)
 		h.squeeze(left)
+		if n < len(w.members) && w.chance(2) {
+			w.members[n].maybeFreeze()
+		}
 	case faultRefuse:
 		w.members[n].refuses = 1 + w.upTo(2)
 		w.tracef("%s refuses the next %d prepares", h.name, w.members[n].refuses)
@@ -364,7 +368,7 @@ func (w *world) hostFault(f, n int) {
 	case faultLie:
 		w.begins(h)
 	default: // faultCheckpoint
-		w.members[n].freeze()
+		w.members[n].maybeFreeze()
 	}
 }
 
@@ -400,7 +404,7 @@ func (w *world) becomeZombie() {
 	c := w.cur
 	w.tracef("C%d is taken for dead, and goes on", c.epoch.Number)
 	w.coordinator.powerFails(w.rng)
-	c.zombie, c.host = true, &host{name: "zombie"}
+	c.zombie, c.host = true, &host{name: "zombie", met: w.reach}
 	c.j.log, c.j.flush, c.j.err, c.j.full = nil, nil, nil, nil
 	w.old, w.cur = c, nil
 }

@@ -149,9 +149,9 @@ func newWorld(seed uint64, o *Options) *world {
 	}
 	for i := range 3 {
 		name := fmt.Sprintf("P%d", i)
-		w.members = append(w.members, &member{host: newHost(name, rng), w: w, i: i, fences: map[uint64]bool{}})
+		w.members = append(w.members, &member{host: newHost(name, rng, w.reach), w: w, i: i, fences: map[uint64]bool{}})
 	}
-	w.coordinator = newHost("coordinator", rng)
+	w.coordinator = newHost("coordinator", rng, w.reach)
 	for n := range 1 + rng.IntN(3) {
 		cl := &client{w: w, n: n}
 		cl.begin()
