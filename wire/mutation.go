@@ -179,6 +179,20 @@ type Content struct {
 	Sum   uint32 `cbor:"3,keyasint,omitempty"` // CRC32C of the payload's bytes, made where they came from (G7); with Stage: of the object's block checksums as StageReply says
 }
 
+// Stages are the staged objects that the mutation names.
+func (m *Mutation) Stages() []ID {
+	var ids []ID
+	if m.Content.Stage != 0 {
+		ids = append(ids, m.Content.Stage)
+	}
+	for i := range m.Extents {
+		if id := m.Extents[i].Stage; id != 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // Transact is a client's request to commit a list of mutations as one.
 type Transact struct {
 	Op OpID `cbor:"1,keyasint"`
@@ -206,6 +220,9 @@ type Pack struct {
 	Size  int64  `cbor:"2,keyasint"` // bytes, at most MaxPack
 	Sum   uint32 `cbor:"3,keyasint"` // StageReply.Sum
 	Count int    `cbor:"4,keyasint"` // mutations, at most MaxMutations
+	// Stages are those that its mutations name, each once, in their order.
+	Stages []ID   `cbor:"5,keyasint,omitempty"`
+	Name   string `cbor:"6,keyasint,omitempty"` // what it is about, for status and errors
 }
 
 // Outcome is what became of a transaction that committed.

@@ -159,6 +159,8 @@ type StageRequest struct {
 	// BlockSize-Skew bytes long. Participants keep it beside the checksums. An
 	// append, whose offset nobody knows yet, guesses.
 	Skew int64 `cbor:"7,keyasint,omitempty"`
+	// Pack tells that the object is one: it will be asked for soon.
+	Pack bool `cbor:"8,keyasint,omitempty"`
 }
 
 // StageReply says that an object is staged and durable, name and all.

@@ -1,0 +1,75 @@
+package wire
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+)
+
+func packOf(t testing.TB, n int, payload []byte) []byte {
+	t.Helper()
+	b, err := EncodePack(somePackMutations(n), payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func somePackMutations(n int) []Mutation {
+	var all []Mutation
+	for i := range n {
+		all = append(all, Mutation{Kind: MutWriteFile, At: At{Dir: RootIno, Path: string(rune('a'+i%26)) + "/x"}, Mode: 0o644, Content: Content{Size: int64(i)}})
+	}
+	return all
+}
+
+func TestPack(t *testing.T) {
+	payload := bytes.Repeat([]byte("contents"), 100)
+	muts, got, err := DecodePack(packOf(t, 30, payload))
+	if err != nil || !reflect.DeepEqual(muts, somePackMutations(30)) || !bytes.Equal(got, payload) {
+		t.Fatal(err, len(muts), len(got))
+	}
+}
+
+func TestPackLimits(t *testing.T) {
+	if _, err := EncodePack(make([]Mutation, MaxMutations+1), nil); CodeOf(err) != CodeTooMany {
+		t.Error("too many mutations:", err)
+	}
+	if _, err := EncodePack(somePackMutations(1), make([]byte, MaxPack)); CodeOf(err) != CodeTooMany {
+		t.Error("too large:", err)
+	}
+}
+
+// Every cut and every changed byte of what stands before the contents gives an
+// error or some other pack, and no panic.
+func TestPackDamage(t *testing.T) {
+	b := packOf(t, 3, []byte("xyz"))
+	for i := range b {
+		if _, payload, err := DecodePack(b[:i]); err == nil && len(b)-i > 3 || err == nil && len(payload) != 3-(len(b)-i) {
+			t.Errorf("cut at %d: %d bytes of contents, %v", i, len(payload), err)
+		}
+		for _, x := range []byte{0, 0x7f, 0xff, b[i] + 1} {
+			c := bytes.Clone(b)
+			c[i] = x
+			_, _, _ = DecodePack(c)
+		}
+	}
+}
+
+func FuzzPack(f *testing.F) {
+	f.Add(packOf(f, 2, []byte("abc")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		muts, payload, err := DecodePack(b)
+		if err != nil {
+			return
+		}
+		again, err := EncodePack(muts, payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		muts2, payload2, err := DecodePack(again)
+		if err != nil || !bytes.Equal(payload, payload2) || len(muts) != len(muts2) {
+			t.Fatal(err)
+		}
+	})
+}
