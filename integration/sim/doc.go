@@ -18,6 +18,16 @@
 //	client.go     a client of wire.Service: links, retries, stages, reads (coordinator: read.go, stage.go, transact.go)
 //	writer.go     journal.Writer: the queue before the Log, and its goroutine
 //
+// Faults: computers lose their power, between steps or in the middle of an
+// operation of the disk, processes are killed, stopped, or silent for long;
+// links break, or pass nothing in one direction; clients give up, vanish, try
+// again by new links; an old coordinator goes on talking, another starts on an
+// old backup (world.go); syncs fail, disks are full; a participant comes up on
+// an empty disk (damage.go), bits flip on disks (rot.go), syncs lie (lie.go).
+// Damage has no repair yet: the operator puts back the true disk or restores
+// the bits, at the latest when the faults end, and then all must settle. What
+// is not flipped, and what is not promised of a disk that lies, stands there.
+//
 // What a shell does on another goroutine (a flush of the journal, a checkpoint,
 // a sweep, a stage) is a task here: a coroutine that stops before each operation
 // that changes the disk, so that anything may happen in between, a crash too.
