@@ -61,6 +61,61 @@ func onlyFile(t *testing.T, pattern string) string {
 	return names[0]
 }
 
+// Damage that shows in service ends that participant and is said in one line,
+// once; the file is read from another.
+func TestUpSaysOnceWhatIsDamaged(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := filepath.Join(tempDir(t), "data")
+	p, addr := up(t, ctx, dir, "--segment-size", "1048576")
+	env := []string{"TPCFS_COORDINATOR=" + addr}
+	meta := dir + "/participant-b/meta.db"
+	const name = "a-name-that-stands-nowhere-else"
+	if r := run(t, ctx, env, "sound", "put", "-", name); r.Code != 0 {
+		t.Fatal(r.Err)
+	}
+	var at []int // of the name's entries, once a checkpoint has brought them there
+	for i := 0; len(at) == 0; i++ {
+		if r := run(t, ctx, env, string(noise(int64(i), 60_000)), "put", "-", "filler"); r.Code != 0 {
+			t.Fatal(r.Err)
+		}
+		b, err := os.ReadFile(meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := 0; ; j++ {
+			k := bytes.Index(b[j:], []byte(name))
+			if k < 0 {
+				break
+			}
+			j += k
+			at = append(at, j+len(name))
+		}
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range at {
+		garble(t, meta, int64(j), 2)
+	}
+	p, addr = up(t, ctx, dir)
+	env = []string{"TPCFS_COORDINATOR=" + addr}
+	for range 100 { // any participant may be asked
+		if r := run(t, ctx, env, "", "get", name); r.Code != 0 || r.Out != "sound" {
+			t.Fatalf("get: exit %d, %q %q", r.Code, r.Out, r.Err)
+		}
+		if strings.Contains(p.Output(), "participant b ended") {
+			break
+		}
+	}
+	if err := p.Terminate(patience); err != nil {
+		t.Fatal(err)
+	}
+	if out := p.Output(); strings.Count(out, "\n") != 2 || strings.Count(out, meta) > 1 || strings.Count(out, "is damaged") != 1 || p.ExitCode() != 1 {
+		t.Errorf("exit %d; want that it is ready and, once, what is damaged:\n%s", p.ExitCode(), out)
+	}
+}
+
 // What ends up's coordinator is said in one line, once. Here its journal is of
 // before the last start.
 func TestUpSaysOnceWhyItEnds(t *testing.T) {
