@@ -10,7 +10,7 @@ func Small() []Box {
 		{Name: "late", Replicas: 2, Ops: []string{"x"}, ReplicaCrashes: 1, Refusals: 2, Late: 1, Symmetric: true},
 		{Name: "delayed", Replicas: 2, Ops: []string{"x"}, Retries: 1, Breaks: 1, Refusals: 1, Delayed: 1, Symmetric: true},
 		{Name: "conflict", Replicas: 2, Ops: []string{"x", "x"}, CoordinatorCrashes: 1, Refusals: 1, Symmetric: true},
-		{Name: "three", Replicas: 3, Ops: []string{"x"}, CoordinatorCrashes: 1, ReplicaCrashes: 1, Symmetric: true},
+		{Name: "three", Replicas: 3, Ops: []string{"x"}, CoordinatorCrashes: 1, Refusals: 1, Symmetric: true},
 	}
 }
 

@@ -85,7 +85,10 @@ func (v *view) Op(op wire.OpID) (wire.Outcome, bool, error) {
 	return o, ok, nil
 }
 
-func (v *view) Staged(wire.ID) (int64, uint32, bool)     { return 0, 0, false }
+func (v *view) Staged(wire.ID) (int64, uint32, bool) { return 0, 0, false }
+func (v *view) Pack(*wire.Pack) ([]wire.Mutation, []byte, error) {
+	return nil, nil, wire.NewError(wire.CodeStageLost, "nothing is staged here")
+}
 func (v *view) Tail(wire.Ino, int64) (*vote.Tail, error) { return nil, nil }
 func (v *view) Release(wire.ID)                          {}
 func (v *view) Reserve(wire.ID, int, int64, bool) (err error) {
