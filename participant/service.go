@@ -162,6 +162,12 @@ func (p *Participant) Stage(ctx context.Context, req wire.StageRequest, pieces w
 	if err != nil {
 		return fail(err)
 	}
+	if req.Pack {
+		if release, err := p.use(); err == nil {
+			p.store.ReadyPack(reply.ID, reply.Size, reply.Sum)
+			release()
+		}
+	}
 	return reply, nil
 }
 

@@ -57,6 +57,7 @@ func (s *Store) Apply(tx *vote.Tx, pos wire.Position) error {
 		return err
 	}
 	s.install(b)
+	s.endPack(tx.Pack)
 	s.Release(tx.ID)
 	return nil
 }

@@ -158,11 +158,7 @@ func (s *Store) Unstage(ids []wire.ID) {
 // are unlinked by the next checkpoint: until the ABORT is durable, the PREPARE
 // names them.
 func (s *Store) Abort(tx *vote.Tx) {
-	for i := range tx.Bounds {
-		id := tx.Bounds[i].Content.Stage
-		if id == 0 {
-			continue
-		}
+	for _, id := range tx.Stages() {
 		if st, ok, err := s.stagedObject(id); err == nil && ok {
 			s.kill(id, st.size)
 		}

@@ -46,6 +46,7 @@ type Store struct {
 
 	objects objects
 	space   space
+	packs   packCache
 
 	maxChanges int64  // rows of the changed-keys index that are kept
 	opsFrom    string // owner's: no row of operations by time lies below

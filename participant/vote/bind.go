@@ -17,24 +17,29 @@ import (
 // tail blocks are equal unless one replica's block is rotten.
 type binder struct {
 	*overlay
-	prepare *wire.Prepare
-	payload []byte              // what the mutations so far have left
-	stages  map[wire.ID]wire.ID // consumed by prepared transactions
-	staged  map[wire.ID]bool    // consumed by this transaction
+	prepare   *wire.Prepare
+	mutations []wire.Mutation     // the prepare's, or its pack's
+	payload   []byte              // what the mutations so far have left
+	stages    map[wire.ID]wire.ID // consumed by prepared transactions
+	staged    map[wire.ID]bool    // consumed by this transaction
 
 	bounds  []Bound
 	results []wire.Result
 }
 
-// bind returns nil or the first error in the order of mutations: a *wire.Error
-// for a NO, or a *ViewError.
-func (b *binder) bind() error {
-	muts := b.prepare.Mutations
-	if len(muts) > wire.MaxMutations {
-		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("a transaction has at most %d mutations", wire.MaxMutations)}
-	}
+// bind returns the contents that go with the mutations, or the first error in
+// their order: a *wire.Error for a NO, or a *ViewError.
+func (b *binder) bind() (payload []byte, err error) {
 	if len(b.payload) > wire.MaxInline {
-		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("inline contents of a transaction have at most %d bytes", wire.MaxInline)}
+		return nil, &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("inline contents of a transaction have at most %d bytes", wire.MaxInline)}
+	}
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	payload = b.payload
+	muts := b.mutations
+	if len(muts) > wire.MaxMutations {
+		return nil, &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("a transaction has at most %d mutations", wire.MaxMutations)}
 	}
 	b.bounds, b.results = make([]Bound, 0, len(muts)), make([]wire.Result, 0, len(muts))
 	for i := range muts {
@@ -42,13 +47,13 @@ func (b *binder) bind() error {
 			if no, _ := verdictOf(err); no != nil {
 				no.Op, no.Mutation = opNames[muts[i].Kind], i
 			}
-			return err
+			return nil, err
 		}
 	}
 	if len(b.payload) > 0 {
-		return &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf("%d bytes of contents belong to no mutation", len(b.payload))}
+		return nil, &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf("%d bytes of contents belong to no mutation", len(b.payload))}
 	}
-	return nil
+	return payload, nil
 }
 
 var opNames = map[wire.MutationKind]string{
@@ -191,7 +196,7 @@ func (b *binder) content(m *wire.Mutation, n *node) error {
 	case c.Size > wire.MaxFileSize:
 		return no(wire.CodeTooLarge, m.At, fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize)))
 	case c.Stage != 0:
-		if err := b.stage(m); err != nil {
+		if err := b.consume(m.At, *c); err != nil {
 			return err
 		}
 		n.inline = nil
@@ -209,26 +214,25 @@ func (b *binder) content(m *wire.Mutation, n *node) error {
 	return nil
 }
 
-// stage checks a staged object: one stage is consumed by one prepare, of the
+// consume checks a staged object: one stage is consumed by one prepare, of the
 // epoch that staged it. What older epochs have left is being swept from OPEN
 // on, here sooner and there later.
-func (b *binder) stage(m *wire.Mutation) error {
-	c := &m.Content
+func (b *binder) consume(at wire.At, c wire.Content) error {
 	if c.Stage.Epoch() != b.prepare.Tx.Epoch() {
-		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v is of another epoch; stage the contents again", c.Stage))
+		return no(wire.CodeStageLost, at, fmt.Sprintf("stage %v is of another epoch; stage the contents again", c.Stage))
 	}
 	if tx, taken := b.stages[c.Stage]; taken {
-		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v belongs to transaction %v; stage the contents again", c.Stage, tx))
+		return no(wire.CodeStageLost, at, fmt.Sprintf("stage %v belongs to transaction %v; stage the contents again", c.Stage, tx))
 	}
 	if b.staged[c.Stage] {
-		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v is named twice; stage the contents again", c.Stage))
+		return no(wire.CodeStageLost, at, fmt.Sprintf("stage %v is named twice; stage the contents again", c.Stage))
 	}
 	size, sum, ok := b.view.Staged(c.Stage)
 	switch {
 	case !ok:
-		return no(wire.CodeStageLost, m.At, fmt.Sprintf("there is no stage %v; stage the contents again", c.Stage))
+		return no(wire.CodeStageLost, at, fmt.Sprintf("there is no stage %v; stage the contents again", c.Stage))
 	case size != c.Size || sum != c.Sum:
-		return no(wire.CodeStageLost, m.At, fmt.Sprintf("stage %v has %d bytes with checksum %08x, not %d with %08x; stage the contents again", c.Stage, size, sum, c.Size, c.Sum))
+		return no(wire.CodeStageLost, at, fmt.Sprintf("stage %v has %d bytes with checksum %08x, not %d with %08x; stage the contents again", c.Stage, size, sum, c.Size, c.Sum))
 	}
 	b.staged[c.Stage] = true
 	return nil

@@ -67,8 +67,14 @@ type Tx struct {
 	// ServiceTime, in ms, at the prepare; op-id rows expire by it (S1a).
 	ServiceTime int64        `cbor:"6,keyasint"`
 	Outcome     wire.Outcome `cbor:"7,keyasint"`
-	Bounds      []Bound      `cbor:"8,keyasint"`
+	Bounds      []Bound      `cbor:"8,keyasint,omitempty"`
 	Payload     []byte       `cbor:"-"` // inline contents, raw after the header
+	// Pack, if not nil, is where mutations and payload came from. Its record
+	// holds Packed in place of them.
+	Pack   *wire.Pack `cbor:"9,keyasint,omitempty"`
+	Packed []packed   `cbor:"10,keyasint,omitempty"`
+
+	mutations []wire.Mutation // of the pack
 }
 
 // Inode is what validation needs to know of a file.
@@ -89,6 +95,9 @@ type View interface {
 	// Staged reports the size and checksum (wire.StageReply.Sum) of a staged
 	// object that is complete and durable, name and all.
 	Staged(id wire.ID) (size int64, sum uint32, ok bool)
+	// Pack reads the mutations and contents of a staged pack. CodeStageLost if
+	// they are not there.
+	Pack(p *wire.Pack) (mutations []wire.Mutation, payload []byte, err error)
 	// Tail computes what the block with a file's end will sum to when its size becomes size (S5).
 	Tail(ino wire.Ino, size int64) (*Tail, error)
 	// Reserve counts table space and disk space that a YES will take until

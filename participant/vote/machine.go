@@ -230,11 +230,15 @@ func (m *Machine) consider(e *wire.Entry, at wire.Position) (*binder, *Tx, error
 			Text: fmt.Sprintf("the request was first sent %d s of service time ago, longer than outcomes are kept; look whether it was done", (p.ServiceTime-p.Sent)/1000)}
 	}
 	b := &binder{overlay: newOverlay(m.view, m.locks, p.Tx), prepare: p, payload: e.Payload, stages: m.stages, staged: map[wire.ID]bool{}}
-	if err := b.bind(); err != nil {
+	payload, err := b.bind()
+	if err != nil {
 		return nil, nil, err
 	}
 	body := &Tx{ID: p.Tx, Prepared: at, Op: p.Op, Lowest: p.Lowest, Time: p.Time, ServiceTime: p.ServiceTime,
-		Outcome: wire.Outcome{Tx: p.Tx, Results: b.results}, Bounds: b.bounds, Payload: e.Payload}
+		Outcome: wire.Outcome{Tx: p.Tx, Results: b.results}, Bounds: b.bounds, Payload: payload}
+	if p.Pack != nil { // its results would be longer than all the rest
+		body.Pack, body.mutations, body.Outcome.Results = p.Pack, b.mutations, nil
+	}
 	return b, body, nil
 }
 
@@ -243,7 +247,7 @@ func (m *Machine) yes(b *binder, body *Tx, p *wire.Prepare, at wire.Position) (R
 	r := &Record{Kind: KindPrepare, Position: at, W: p.W, Tx: body, Walked: b.order, Last: lastID(p)}
 	raw := r.Encode()
 	var refusal *wire.Error
-	if n := len(raw) - len(body.Payload); n > wire.MaxBindings {
+	if n := len(raw) - len(r.payload()); n > wire.MaxBindings {
 		refusal = &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("the transaction's names and numbers take %d bytes; at most %d fit, split it", n, wire.MaxBindings)}
 	} else if err := m.reserve(body); err != nil {
 		if wire.CodeOf(err) != wire.CodeNoSpace {
@@ -273,7 +277,13 @@ func cloneError(e *wire.Error) *wire.Error {
 }
 
 // lastID is the greatest id that a prepare's transaction reserves.
-func lastID(p *wire.Prepare) wire.ID { return p.Tx + wire.ID(max(1, len(p.Mutations))) - 1 }
+func lastID(p *wire.Prepare) wire.ID {
+	n := len(p.Mutations)
+	if p.Pack != nil {
+		n = min(p.Pack.Count, wire.MaxMutations)
+	}
+	return p.Tx + wire.ID(max(1, n)) - 1
+}
 
 // reserve asks for the space that body will take (S3, S6).
 func (m *Machine) reserve(body *Tx) error {
@@ -437,6 +447,9 @@ func (m *Machine) forget() {
 // Stages lists the staged objects that the transaction consumes.
 func (t *Tx) Stages() []wire.ID {
 	var ids []wire.ID
+	if t.Pack != nil {
+		ids = append(ids, t.Pack.Stage)
+	}
 	for i := range t.Bounds {
 		if id := t.Bounds[i].Content.Stage; id != 0 {
 			ids = append(ids, id)
@@ -451,6 +464,9 @@ func (t *Tx) Stages() []wire.ID {
 func (m *Machine) Replay(b []byte) (Ready, error) {
 	r, err := DecodeRecord(b)
 	if err != nil {
+		return Ready{}, err
+	}
+	if err := m.unpack(r); err != nil {
 		return Ready{}, err
 	}
 	if err := m.checkReplay(r); err != nil {

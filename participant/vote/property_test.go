@@ -21,6 +21,7 @@ type history struct {
 	prepares map[wire.Position]*wire.Entry
 	records  [][]byte
 	before   [][]byte // before[i] is the machine's snapshot before records[i]
+	stages   map[wire.ID]wire.Content // all that there ever were
 	doubt    []wire.ID
 	next     uint64 // id counter
 	seq      uint64
@@ -62,7 +63,7 @@ func (h *history) mutation(e *wire.Entry) wire.Mutation {
 		if rapid.IntRange(0, 4).Draw(h.t, "staged") == 0 {
 			h.next++
 			m.Content = wire.Content{Stage: wire.MakeID(h.m.fence.Number, h.next), Size: 9, Sum: 9}
-			h.view.stages[m.Content.Stage] = m.Content
+			h.view.stages[m.Content.Stage], h.stages[m.Content.Stage] = m.Content, m.Content
 			return m
 		}
 		e.Payload = append(e.Payload, data...)
@@ -85,6 +86,9 @@ func (h *history) draw() *wire.Entry {
 		for range n {
 			p.Mutations = append(p.Mutations, h.mutation(e))
 		}
+		if rapid.IntRange(0, 3).Draw(h.t, "pack") == 0 {
+			h.pack(e, p)
+		}
 		h.next += uint64(n)
 		h.now += 100
 		e.Prepare = p
@@ -102,6 +106,23 @@ func (h *history) draw() *wire.Entry {
 		e.Kind, e.Tx = wire.EntryAbort, wire.MakeID(h.m.fence.Number, h.next)
 	}
 	return e
+}
+
+// pack moves a prepare's mutations and contents into a pack.
+func (h *history) pack(e *wire.Entry, p *wire.Prepare) {
+	h.next++
+	b, err := wire.EncodePack(p.Mutations, e.Payload)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	p.Tx++ // the pack's stage has its number
+	p.Pack = &wire.Pack{Stage: wire.MakeID(h.m.fence.Number, h.next-1), Size: int64(len(b)), Sum: 5, Count: len(p.Mutations), Name: "pack"}
+	for i := range p.Mutations {
+		p.Pack.Stages = append(p.Pack.Stages, p.Mutations[i].Stages()...)
+	}
+	p.Mutations, e.Payload = nil, nil
+	c := wire.Content{Stage: p.Pack.Stage, Size: p.Pack.Size, Sum: 5}
+	h.view.stages[c.Stage], h.stages[c.Stage], h.view.packs[c.Stage] = c, c, b
 }
 
 func (h *history) handle(e *wire.Entry) {
@@ -160,7 +181,7 @@ func (h *history) beat() {
 func TestReplayEqualsTheMachine(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := newFakeView()
-		h := &history{t: t, view: v, m: New(v), prepares: map[wire.Position]*wire.Entry{}, now: 1}
+		h := &history{t: t, view: v, m: New(v), prepares: map[wire.Position]*wire.Entry{}, stages: map[wire.ID]wire.Content{}, now: 1}
 		h.greet(1)
 		epoch := uint64(1)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
@@ -198,6 +219,7 @@ type restarted struct {
 // restart is a machine with the state of a crash after durable records.
 func (h *history) restart(checkpoint, durable int) restarted {
 	v := newFakeView()
+	v.packs = h.view.packs // each stays until a checkpoint has passed its decision
 	// The checkpoint holds the files as of its moment.
 	m := New(v)
 	replayAll(h.t, m, v, h.records[:checkpoint])
@@ -223,20 +245,7 @@ func (h *history) restart(checkpoint, durable int) restarted {
 // resume gives the machine what it has lost, from the records that tell in
 // which order it all came. Stages are durable before their prepare is put.
 func (h *history) resume(r restarted, durable int) error {
-	for _, b := range h.records {
-		rec, err := DecodeRecord(b)
-		if err != nil {
-			return err
-		}
-		if rec.Tx != nil {
-			for i := range rec.Tx.Bounds {
-				c := rec.Tx.Bounds[i].Content
-				if c.Stage != 0 {
-					r.v.stages[c.Stage] = c
-				}
-			}
-		}
-	}
+	r.v.stages = maps.Clone(h.stages)
 	for _, b := range h.records[durable:] {
 		rec, _ := DecodeRecord(b)
 		var out Ready

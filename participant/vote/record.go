@@ -84,15 +84,25 @@ type Entry struct {
 
 // Encode returns the record's bytes.
 func (r *Record) Encode() []byte {
-	var payload []byte
-	if r.Tx != nil {
-		payload = r.Tx.Payload
+	if r.Tx == nil || r.Tx.Pack == nil {
+		return encodeItem(uint8(r.Kind), wire.Marshal(r), r.payload())
 	}
-	return encodeItem(uint8(r.Kind), wire.Marshal(r), payload)
+	short, tx := *r, *r.Tx
+	tx.Bounds, tx.Packed = nil, r.Tx.pack()
+	short.Tx = &tx
+	return encodeItem(uint8(r.Kind), wire.Marshal(&short), nil)
 }
 
-// DecodeRecord reads a record. Its payload is a part of b. The error is an
-// *wire.Error with CodeCorrupt.
+// payload is what stands behind the record's header.
+func (r *Record) payload() []byte {
+	if r.Tx == nil || r.Tx.Pack != nil {
+		return nil
+	}
+	return r.Tx.Payload
+}
+
+// DecodeRecord reads a record. Its payload is a part of b; what it leaves to a
+// pack is not looked up. The error is an *wire.Error with CodeCorrupt.
 func DecodeRecord(b []byte) (*Record, error) {
 	kind, header, payload, err := decodeItem(b)
 	if err != nil {
@@ -111,6 +121,12 @@ func DecodeRecord(b []byte) (*Record, error) {
 	}
 	if r.Tx == nil && len(payload) > 0 {
 		return nil, corrupt("%v with %d bytes after its header", r.Kind, len(payload))
+	}
+	if r.Tx != nil && r.Tx.Pack != nil {
+		if len(payload) > 0 || len(r.Tx.Bounds) > 0 || len(r.Tx.Packed) != r.Tx.Pack.Count {
+			return nil, corrupt("PREPARE of a pack of %d mutations with %d, and %d bytes after its header", r.Tx.Pack.Count, len(r.Tx.Packed), len(payload))
+		}
+		return r, nil
 	}
 	if r.Tx != nil {
 		if len(payload) > wire.MaxInline {

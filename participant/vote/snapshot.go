@@ -134,6 +134,9 @@ func (m *Machine) restorePrepared(b []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := m.unpack(r); err != nil {
+		return err
+	}
 	if m.txs[r.Tx.ID] != nil {
 		return corrupt("the checkpoint's state has transaction %v twice", r.Tx.ID)
 	}

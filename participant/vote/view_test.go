@@ -12,6 +12,7 @@ type fakeView struct {
 	entries  map[Entry]wire.Ino
 	ops      map[wire.OpID]wire.Outcome
 	stages   map[wire.ID]wire.Content
+	packs    map[wire.ID][]byte
 	data     map[wire.Ino][]byte
 	reserved map[wire.ID]int64
 	full     bool
@@ -20,7 +21,7 @@ type fakeView struct {
 
 func newFakeView() *fakeView {
 	return &fakeView{inodes: map[wire.Ino]Inode{}, entries: map[Entry]wire.Ino{}, ops: map[wire.OpID]wire.Outcome{},
-		stages: map[wire.ID]wire.Content{}, data: map[wire.Ino][]byte{}, reserved: map[wire.ID]int64{}}
+		stages: map[wire.ID]wire.Content{}, packs: map[wire.ID][]byte{}, data: map[wire.Ino][]byte{}, reserved: map[wire.ID]int64{}}
 }
 
 func (v *fakeView) Inode(ino wire.Ino) (Inode, error) {
@@ -51,6 +52,14 @@ func (v *fakeView) Op(op wire.OpID) (wire.Outcome, bool, error) {
 func (v *fakeView) Staged(id wire.ID) (int64, uint32, bool) {
 	c, ok := v.stages[id]
 	return c.Size, c.Sum, ok
+}
+
+func (v *fakeView) Pack(p *wire.Pack) ([]wire.Mutation, []byte, error) {
+	b, ok := v.packs[p.Stage]
+	if !ok {
+		return nil, nil, wire.NewError(wire.CodeStageLost, "")
+	}
+	return wire.DecodePack(b)
 }
 
 func (v *fakeView) Tail(ino wire.Ino, size int64) (*Tail, error) {
