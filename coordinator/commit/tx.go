@@ -123,6 +123,9 @@ func (m *Machine) admit(r *Request) *wire.Error {
 	if err := s.checkSeq(t.Op.Seq); err != nil {
 		return err
 	}
+	if t.Pack != nil {
+		return m.admitPack(r)
+	}
 	switch {
 	case len(t.Mutations) == 0:
 		return wire.NewError(wire.CodeInvalid, "a transaction without mutations")
@@ -135,19 +138,50 @@ func (m *Machine) admit(r *Request) *wire.Error {
 	for i := range t.Mutations {
 		mu := &t.Mutations[i]
 		names += len(mu.At.Path) + len(mu.To.Path) + len(mu.Target)
-		if st := m.stages[mu.Content.Stage]; mu.Content.Stage != 0 && st != nil && (st.session != t.Op.Session || !st.ready) {
-			return &wire.Error{Code: wire.CodeStageLost, Name: mu.At.String(), Mutation: i,
-				Text: fmt.Sprintf("stage %v is not this session's, or not complete", mu.Content.Stage)}
+		for _, id := range mu.Stages() {
+			if !m.staged(id, t.Op.Session) {
+				return &wire.Error{Code: wire.CodeStageLost, Name: mu.At.String(), Mutation: i,
+					Text: fmt.Sprintf("stage %v is not this session's, or not complete", id)}
+			}
 		}
 	}
 	if names+len(t.Mutations)*sureSize > wire.MaxBindings {
 		// A PREPARE that no frame holds would break every link it is sent by.
 		if n := len(wire.Marshal(t.Mutations)); n > wire.MaxBindings {
-			return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("the mutations take %d bytes, at most %d: split them", n, wire.MaxBindings)}
+			return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("the mutations take %d bytes, at most %d: send them in a pack, or split them", n, wire.MaxBindings)}
 		}
 	}
 	r.size = requestCost + int64(len(t.Mutations)*mutationCost+names+len(r.Payload))
 	return nil
+}
+
+// admitPack is admit for a request whose mutations are in a pack.
+func (m *Machine) admitPack(r *Request) *wire.Error {
+	t := &r.Transact
+	p := t.Pack
+	switch {
+	case len(t.Mutations) > 0 || len(r.Payload) > 0:
+		return wire.NewError(wire.CodeInvalid, "mutations beside those of a pack")
+	case p.Count < 1 || p.Count > wire.MaxMutations:
+		return &wire.Error{Code: wire.CodeTooMany, Name: p.Name, Text: fmt.Sprintf("%d changes, a transaction has 1 to %d", p.Count, wire.MaxMutations)}
+	case p.Size < 0 || p.Size > wire.MaxPack:
+		return &wire.Error{Code: wire.CodeTooMany, Name: p.Name, Text: fmt.Sprintf("names and small contents of %d bytes, at most %d", p.Size, wire.MaxPack)}
+	case len(p.Stages) > p.Count || len(p.Name) > wire.MaxPathLen:
+		return wire.NewError(wire.CodeInvalid, "a pack that names more stages than it has mutations, or has a name too long")
+	}
+	for _, id := range append([]wire.ID{p.Stage}, p.Stages...) {
+		if !m.staged(id, t.Op.Session) {
+			return &wire.Error{Code: wire.CodeStageLost, Name: p.Name, Text: fmt.Sprintf("stage %v is not this session's, or not complete", id)}
+		}
+	}
+	r.size = requestCost + int64(8*len(p.Stages)+len(p.Name))
+	return nil
+}
+
+// staged: the session may name that stage, as far as this reign knows.
+func (m *Machine) staged(id wire.ID, session wire.SessionID) bool {
+	st := m.stages[id]
+	return st == nil || st.session == session && st.ready
 }
 
 // mayRunAnew: an attempt that is known to have changed nothing anywhere is
@@ -210,7 +244,11 @@ func (m *Machine) unqueue(r *Request) {
 // putPrepare gives a request its transaction and its place.
 func (m *Machine) putPrepare(r *Request) {
 	q := &r.Transact
-	id := m.takeIDs(len(q.Mutations))
+	count := len(q.Mutations)
+	if q.Pack != nil {
+		count = q.Pack.Count
+	}
+	id := m.takeIDs(count)
 	if id == 0 {
 		m.reply(r, nil, wire.NewError(wire.CodeUnavailable, "this epoch's transaction numbers are used up: restart the coordinator; nothing changed"))
 		return
@@ -220,24 +258,36 @@ func (m *Machine) putPrepare(r *Request) {
 	t := &tx{id: id, op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, waiters: []*Request{r}}
 	p := &wire.Prepare{
 		Tx: id, Config: m.state.Config.ID, Op: q.Op, Lowest: q.Lowest, Sent: q.Sent,
-		Time: m.state.Time, ServiceTime: m.state.ServiceTime, W: m.w, Mutations: q.Mutations,
+		Time: m.state.Time, ServiceTime: m.state.ServiceTime, W: m.w, Mutations: q.Mutations, Pack: q.Pack,
 	}
 	t.index = m.put(wire.Entry{Kind: wire.EntryPrepare, Prepare: p, Payload: r.Payload}, t, r.size)
 	t.prepared = wire.Position{Epoch: m.epoch.Number, Index: t.index}
+	if q.Pack != nil {
+		t.names = append(t.names, q.Pack.Name)
+		m.consume(t, q.Pack.Stage)
+		m.consume(t, q.Pack.Stages...)
+	}
 	for i := range q.Mutations {
 		mu := &q.Mutations[i]
 		if len(t.names) < maxNames {
 			t.names = append(t.names, mu.At.String())
 		}
-		if st := m.stages[mu.Content.Stage]; st != nil {
-			delete(m.stages, mu.Content.Stage) // consumed
-			t.stages = append(t.stages, mu.Content.Stage)
-		}
+		m.consume(t, mu.Stages()...)
 	}
 	r.tx, r.Payload = t, nil
 	m.ops[q.Op] = t
 	m.byIndex[t.index] = t
 	m.order = append(m.order, t)
+}
+
+// consume makes stages the transaction's.
+func (m *Machine) consume(t *tx, ids ...wire.ID) {
+	for _, id := range ids {
+		if m.stages[id] != nil {
+			delete(m.stages, id)
+			t.stages = append(t.stages, id)
+		}
+	}
 }
 
 // maxNames is how many of a transaction's names status shows.

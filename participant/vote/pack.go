@@ -145,6 +145,9 @@ func (b *binder) open() error {
 	}
 	var stages []wire.ID
 	for i := range b.mutations {
+		if b.mutations[i].Kind == wire.MutReclaim { // the coordinator, which looks at requests, has not seen it
+			return no(wire.CodeProtocol, at, "a pack that reclaims an inode")
+		}
 		stages = append(stages, b.mutations[i].Stages()...)
 	}
 	if !slices.Equal(stages, pack.Stages) {
