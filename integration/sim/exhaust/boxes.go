@@ -28,7 +28,7 @@ func Large() []Box {
 		{Name: "conflict and links", Replicas: 2, Ops: []string{"x", "x"}, CoordinatorCrashes: 1, Breaks: 1, Refusals: 1, Late: 1, Beats: 1, Symmetric: true},
 		{Name: "conflict, two reigns", Replicas: 2, Ops: []string{"x", "x"}, CoordinatorCrashes: 2, Beats: 1},
 		{Name: "two crashes each", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 2, ReplicaCrashes: 2, Symmetric: true},
-		{Name: "all faults", Replicas: 2, Ops: []string{"x"}, Retries: 1, CoordinatorCrashes: 1, ReplicaCrashes: 1, Breaks: 1, LostGreetings: 1, Refusals: 1, Late: 1, Beats: 1, Symmetric: true},
+		{Name: "all faults", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 1, ReplicaCrashes: 1, Breaks: 1, LostGreetings: 1, Refusals: 1, Late: 1, Symmetric: true},
 		{Name: "three operations", Replicas: 2, Ops: []string{"x", "x", "y"}, CoordinatorCrashes: 1, Symmetric: true},
 		{Name: "three replicas", Replicas: 3, Ops: []string{"x", "x"}, CoordinatorCrashes: 1, Refusals: 1, Symmetric: true},
 	}
