@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,11 @@ func (w *world) open() error {
 
 func (w *world) do(r record) error {
 	pos := wire.Position{Epoch: 1, Index: uint64(len(w.log))}
+	if r.tx != nil && r.tx.Pack != nil { // the machine asks for it at the prepare and at its replay
+		if _, payload, err := w.s.Pack(r.tx.Pack); err != nil || !bytes.Equal(payload, r.tx.Payload) {
+			return fmt.Errorf("the pack of a transaction to be decided has %d bytes of contents: %w", len(payload), err)
+		}
+	}
 	switch {
 	case r.tx == nil:
 		return w.s.Bootstrap(testRoot, pos)
@@ -119,6 +125,9 @@ func (w *world) step() error {
 func (w *world) transact() error {
 	before := w.maker.tree.clone()
 	tx, contents := w.maker.make(4, w.stage)
+	if w.fault == nil && len(tx.Bounds) > 0 && w.maker.rng.IntN(4) == 0 {
+		w.pack(tx)
+	}
 	if w.fault != nil {
 		w.maker.tree = before
 		return w.fault
@@ -130,6 +139,23 @@ func (w *world) transact() error {
 	}
 	w.log = append(w.log, record{tx: tx, contents: contents})
 	return w.do(w.log[len(w.log)-1])
+}
+
+// pack stages a transaction's contents as a pack.
+func (w *world) pack(tx *vote.Tx) {
+	b, err := wire.EncodePack(make([]wire.Mutation, len(tx.Bounds)), tx.Payload)
+	if err != nil {
+		w.fault = err
+		return
+	}
+	reply, ok := w.stage(w.maker.id(1), b)
+	if !ok {
+		return
+	}
+	if w.maker.rng.IntN(2) == 0 {
+		w.s.ReadyPack(reply.ID, reply.Size, reply.Sum)
+	}
+	tx.Pack = &wire.Pack{Stage: reply.ID, Size: reply.Size, Sum: reply.Sum, Count: len(tx.Bounds)}
 }
 
 // checkTail compares the store's checksum of a cut block with the model's.
@@ -229,8 +255,8 @@ func (w *world) recover(rng *rand.Rand) error {
 	undecided := map[wire.ID]bool{}
 	for _, r := range w.log[have:] {
 		if r.tx != nil {
-			for _, d := range r.tx.Bounds {
-				undecided[d.Content.Stage] = true
+			for _, id := range r.tx.Stages() {
+				undecided[id] = true
 			}
 		}
 	}
@@ -418,6 +444,10 @@ func TestDigestIgnoresCheckpoints(t *testing.T) {
 						}
 					}
 				}
+			}
+			if r.tx != nil && r.tx.Pack != nil { // where it came from makes no difference
+				tx := *r.tx
+				tx.Pack, r.tx = nil, &tx
 			}
 			if err := b.do(r); err != nil {
 				t.Fatal(i, err)
