@@ -82,6 +82,9 @@ type Attached struct {
 	Link        uint64 `cbor:"1,keyasint"` // number of this link, from 1
 	ServiceTime int64  `cbor:"2,keyasint"` // ms
 	Cluster     UUID   `cbor:"3,keyasint"`
+	// Epoch is the number of the coordinator's reign: what was staged in
+	// another one is gone.
+	Epoch uint64 `cbor:"4,keyasint,omitempty"`
 }
 
 // Statfs is the space of the fullest participant.

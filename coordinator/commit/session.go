@@ -41,7 +41,7 @@ func (m *Machine) Attach(id wire.SessionID) wire.Attached {
 	}
 	s.link, s.used = m.links, m.now
 	m.dropQueued(id)
-	return wire.Attached{Link: s.link, ServiceTime: m.state.ServiceTime, Cluster: m.o.Cluster}
+	return wire.Attached{Link: s.link, ServiceTime: m.state.ServiceTime, Cluster: m.o.Cluster, Epoch: m.epoch.Number}
 }
 
 // Detach ends a session: what it staged is dropped, what it has put goes on.

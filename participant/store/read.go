@@ -50,6 +50,8 @@ func (s *Store) read(req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) 
 		return s.readFile(req, w)
 	case wire.ReadList:
 		return s.readList(req)
+	case wire.ReadOp:
+		return s.readOp(req.Op)
 	case wire.ReadStat, wire.ReadLink, wire.ReadGetxattr, wire.ReadListxattr:
 	default:
 		return wire.ReadReply{}, wire.NewError(wire.CodeUnsupported, fmt.Sprintf("this participant knows no read of kind %d", req.Kind))
@@ -70,6 +72,16 @@ func (s *Store) read(req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) 
 		err = wire.NewError(wire.CodeNoAttr, fmt.Sprintf("it has no extended attribute %q", req.Name))
 	}
 	return reply, err
+}
+
+// readOp tells what an operation has done (S1a): all that is decided up to the
+// read's position is applied (P5).
+func (s *Store) readOp(op wire.OpID) (wire.ReadReply, error) {
+	outcome, found, err := s.Op(op)
+	if err != nil || !found {
+		return wire.ReadReply{}, err
+	}
+	return wire.ReadReply{Outcome: &outcome}, nil
 }
 
 // walk finds what At names; a symbolic link as the last component is found

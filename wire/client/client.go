@@ -94,6 +94,7 @@ type Client struct {
 type link struct {
 	conn   Conn
 	number uint64 // that Attach gave
+	epoch  uint64 // the coordinator's; 0: it did not say
 	once   sync.Once
 }
 
@@ -253,7 +254,7 @@ func (c *Client) attach(a *attempt) (*link, wire.Attached, error) {
 		_ = conn.Close() // the attach's error says more
 		return nil, at, err
 	}
-	return &link{conn: conn, number: at.Link}, at, nil
+	return &link{conn: conn, number: at.Link, epoch: at.Epoch}, at, nil
 }
 
 // permanent reports whether connecting again would fail the same way.

@@ -35,6 +35,9 @@ type Fake struct {
 	runs    map[wire.OpID]int // how often each was carried out
 	tries   map[wire.OpID]int // ... and sent
 	now     int64             // service time, ms
+	epoch   uint64
+	staged  int64 // bytes that came to be staged
+	asked   int   // reads of an operation
 	dials   int
 	detachs int
 }
@@ -69,7 +72,7 @@ func NewFake() *Fake {
 		nodes:  map[wire.Ino]*fakeNode{wire.RootIno: {attr: wire.Attr{Ino: wire.RootIno, Mode: wire.ModeDir | 0o755}, entries: map[string]wire.Ino{}}},
 		lastID: 1, links: map[wire.SessionID]uint64{}, done: map[wire.OpID]wire.Outcome{}, sent: map[wire.OpID]int64{},
 		lowest: map[wire.SessionID]uint64{}, stages: map[wire.ID][]byte{}, runs: map[wire.OpID]int{}, tries: map[wire.OpID]int{},
-		now: 1000, wrong: func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) },
+		epoch: 1, now: 1000, wrong: func(format string, args ...any) { panic(fmt.Sprintf(format, args...)) },
 	}
 }
 
@@ -177,7 +180,17 @@ func (c *fakeConn) Attach(ctx context.Context, req wire.Attach) (wire.Attached, 
 	if lose {
 		return wire.Attached{}, lostError(false)
 	}
-	return wire.Attached{Link: f.links[req.Session], ServiceTime: f.now}, nil
+	return wire.Attached{Link: f.links[req.Session], ServiceTime: f.now, Epoch: f.epoch}, nil
+}
+
+// restart makes the coordinator another one: what was staged is gone, links
+// and sessions are.
+func (f *Fake) restart() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch++
+	clear(f.stages)
+	clear(f.links)
 }
 
 func (c *fakeConn) Detach(_ context.Context, session wire.SessionID) error {
@@ -224,6 +237,9 @@ func (c *fakeConn) Stage(ctx context.Context, session wire.SessionID, req wire.S
 			c.f.wrong("a garbled piece at %d", p.Offset)
 		}
 		data = append(data, p.Data...)
+		c.f.mu.Lock()
+		c.f.staged += int64(len(p.Data))
+		c.f.mu.Unlock()
 		_, _ = sum.Write(p.Data)
 	}
 	f := c.f
@@ -233,8 +249,9 @@ func (c *fakeConn) Stage(ctx context.Context, session wire.SessionID, req wire.S
 		return wire.StageReply{}, wire.NewError(wire.CodeReplaced, "")
 	}
 	f.lastID++
-	f.stages[wire.ID(f.lastID)] = data
-	reply := wire.StageReply{ID: wire.ID(f.lastID), Size: int64(len(data)), Sum: sum.Sum()}
+	id := wire.MakeID(f.epoch, f.lastID)
+	f.stages[id] = data
+	reply := wire.StageReply{ID: id, Size: int64(len(data)), Sum: sum.Sum()}
 	if lose {
 		return wire.StageReply{}, lostError(false)
 	}
@@ -469,6 +486,15 @@ func (f *Fake) look(req wire.Read) (wire.ReadReply, []byte, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var reply wire.ReadReply
+	if req.Kind == wire.ReadOp {
+		f.asked++
+		if outcome, ok := f.done[req.Op]; ok {
+			reply.Outcome = &outcome
+		} else {
+			delete(f.sent, req.Op) // the client knows that it has not happened: the time counts anew
+		}
+		return reply, nil, nil
+	}
 	_, _, n, err := f.walkLocked(req.At)
 	switch {
 	case err != nil:

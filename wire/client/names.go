@@ -42,7 +42,7 @@ func (c *Client) WriteFile(ctx context.Context, name string, content Content, o 
 			}
 			t.report = o.Progress
 		}
-		if len(t.staged) > 0 && !t.isStaged {
+		if len(t.staged) > 0 && t.muts[0].Content.Stage == 0 {
 			// What is wrong with the name is better known before the
 			// contents are sent.
 			_, link, err := op.lstat(path)

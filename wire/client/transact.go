@@ -22,10 +22,15 @@ type transaction struct {
 	muts     []wire.Mutation
 	contents []Content
 	staged   []int // mutations whose contents are staged
-	isStaged bool  // ... and are there, as far as we know
 	payload  []byte
 	sent     []func(at int64)  // how far each staged content is, by staged's index
 	report   func(bytes int64) // of staged contents together; may be nil
+
+	// Of the operation under way.
+	op    wire.OpID
+	first int64         // service time of the first sending; -1: not sent
+	maybe bool          // an attempt may have taken effect and has no answer
+	done  *wire.Outcome // its answer
 }
 
 // Transact commits the mutations as one, or none of them. Names in them are
@@ -149,61 +154,142 @@ func (t *transaction) plan() (inline []int, err error) {
 // commit stages and sends the transaction until it has an answer.
 func (t *transaction) commit() (wire.Outcome, error) {
 	o := t.o
-	var op wire.OpID
-	first := int64(-1) // service time of the first sending; -1: not sent
-	maybe := false     // an attempt may have taken effect and has no answer
+	t.op, t.first, t.maybe = wire.OpID{}, -1, false
+	defer func() { o.c.releaseSeq(t.op.Seq) }()
 	for restaged := 0; ; {
-		l, err := o.link()
-		if err == nil && !t.isStaged {
-			err = t.stage()
-			t.isStaged = err == nil
-		}
-		if err == nil && op.Seq == 0 {
-			op = wire.OpID{Session: o.c.o.Session, Seq: o.c.takeSeq()}
-			defer o.c.releaseSeq(op.Seq)
-		}
-		if err == nil && first < 0 {
-			first = o.serviceTime(l)
-		}
-		if err != nil && maybe {
-			return wire.Outcome{}, unknown(err)
-		}
-		if err != nil {
-			return wire.Outcome{}, err
-		}
-		reply, err := t.send(l, op, first)
-		if err == nil {
-			o.c.hear(reply.ServiceTime)
-			return reply.Outcome, nil
-		}
-		maybe = maybe || wire.CodeOf(err) == wire.CodeUnknownOutcome
+		l, err := t.ready()
 		switch {
+		case err != nil && t.maybe:
+			return wire.Outcome{}, unknown(err)
+		case err != nil:
+			return wire.Outcome{}, err
+		case t.done == nil:
+			err = t.send(l)
+		}
+		switch {
+		case err == nil:
+			return *t.done, nil
 		case wire.CodeOf(err) == wire.CodeStageLost && restaged < maxRestage:
 			// It was looked for and has not happened: what was sent before does
 			// not make it old (S1a), however long staging takes.
-			t.isStaged, first = false, -1
+			t.forgetStages()
+			t.first = -1
 			restaged++
 		case o.again(l, err):
 		default:
-			return wire.Outcome{}, settle(err, maybe)
+			return wire.Outcome{}, settle(err, t.maybe)
 		}
 		if !o.backoff() {
-			return wire.Outcome{}, settle(o.outOfTime(err), maybe)
+			return wire.Outcome{}, settle(o.outOfTime(err), t.maybe)
 		}
 	}
 }
 
 // send makes one attempt.
-func (t *transaction) send(l *link, op wire.OpID, first int64) (wire.TransactReply, error) {
+func (t *transaction) send(l *link) error {
+	o := t.o
+	if t.op.Seq == 0 {
+		t.op = wire.OpID{Session: o.c.o.Session, Seq: o.c.takeSeq()}
+	}
+	if t.first < 0 {
+		t.first = o.serviceTime(l)
+	}
+	wait, ok := o.waitMS()
+	if !ok {
+		return o.outOfTime(nil)
+	}
+	ctx, cancel := o.bounded(answerGrace)
+	defer cancel()
+	reply, err := l.conn.Transact(ctx, wire.Transact{
+		Op: t.op, Link: l.number, Lowest: o.c.lowest(), Sent: t.first, Wait: wait, Mutations: t.muts,
+	}, t.payload)
+	if err != nil {
+		t.maybe = t.maybe || wire.CodeOf(err) == wire.CodeUnknownOutcome
+		return err
+	}
+	o.c.hear(reply.ServiceTime)
+	t.done = &reply.Outcome
+	return nil
+}
+
+// isStaged reports whether all large contents are with the participants, as
+// far as is known. Those staged in another epoch than the link's are gone.
+func (t *transaction) isStaged(l *link) bool {
+	for _, i := range t.staged {
+		if !stageHolds(t.muts[i].Content.Stage, l) {
+			return false
+		}
+	}
+	return true
+}
+
+func stageHolds(id wire.ID, l *link) bool {
+	return id != 0 && (l.epoch == 0 || id.Epoch() == l.epoch)
+}
+
+func (t *transaction) forgetStages() {
+	for _, i := range t.staged {
+		t.muts[i].Content.Stage = 0
+	}
+}
+
+// ready returns a link by which the transaction can be sent: all contents are
+// staged in its epoch. Before they are staged again, because the coordinator has
+// started anew, it asks whether what was sent before has committed (S1a): then
+// t.done is its outcome.
+func (t *transaction) ready() (*link, error) {
+	for {
+		l, err := t.o.link()
+		if err != nil || t.isStaged(l) {
+			return l, err
+		}
+		if t.maybe && t.first >= 0 {
+			if err := t.ask(l); err != nil || t.done != nil {
+				return l, err
+			}
+		}
+		if err := t.stage(l); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ask reads what became of attempts that were sent in earlier epochs: an
+// operation without an outcome then has none and never will, as long as its
+// age does not let it have been forgotten.
+func (t *transaction) ask(l *link) error {
+	o := t.o
+	for {
+		reply, err := t.readOp(l)
+		switch {
+		case err == nil && reply.Outcome != nil:
+			t.done = reply.Outcome
+			return nil
+		case err == nil:
+			if age := o.serviceTime(l) - t.first; age > wire.ServiceTimeHold {
+				return &wire.Error{Code: wire.CodeUnknownOutcome, Text: fmt.Sprintf("it was sent %d s of service time ago, longer than outcomes are kept", age/1000)}
+			}
+			t.maybe, t.first = false, -1
+			return nil
+		case !o.again(l, err):
+			return err
+		case !o.backoff():
+			return o.outOfTime(err)
+		}
+		if l, err = o.link(); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *transaction) readOp(l *link) (wire.ReadReply, error) {
 	wait, ok := t.o.waitMS()
 	if !ok {
-		return wire.TransactReply{}, t.o.outOfTime(nil)
+		return wire.ReadReply{}, t.o.outOfTime(nil)
 	}
 	ctx, cancel := t.o.bounded(answerGrace)
 	defer cancel()
-	return l.conn.Transact(ctx, wire.Transact{
-		Op: op, Link: l.number, Lowest: t.o.c.lowest(), Sent: first, Wait: wait, Mutations: t.muts,
-	}, t.payload)
+	return l.conn.Read(ctx, wire.Read{Kind: wire.ReadOp, Op: t.op, Wait: wait}, nil)
 }
 
 // settle makes the error of an operation honest (G6): after an attempt whose
@@ -293,11 +379,9 @@ func (o *operation) serviceTime(l *link) int64 {
 	return max(known, ms)
 }
 
-// stage brings the large contents to the participants.
-func (t *transaction) stage() error {
-	if len(t.staged) == 0 {
-		return nil
-	}
+// stage brings the large contents to the participants, but for those that are
+// there in the epoch of l.
+func (t *transaction) stage(l *link) error {
 	group, ctx := errgroup.WithContext(t.o.ctx)
 	group.SetLimit(stagesAtOnce)
 	if t.sent == nil {
@@ -306,27 +390,36 @@ func (t *transaction) stage() error {
 			t.sent = append(t.sent, p.part())
 		}
 	}
-	replies := make([]wire.StageReply, len(t.staged))
 	for n, i := range t.staged {
-		group.Go(func() (err error) {
-			replies[n], err = t.o.c.stageOne(ctx, t.contents[i], t.muts[i].At.String(), t.sent[n])
+		m := &t.muts[i]
+		if stageHolds(m.Content.Stage, l) {
+			continue
+		}
+		group.Go(func() error {
+			r, err := t.o.c.stageOne(ctx, t.contents[i], m.At.String(), t.sent[n])
 			if err != nil {
-				var e *wire.Error
-				if errors.As(err, &e) {
-					e.Mutation = i
-				}
+				return ofMutation(err, i)
 			}
-			return err
+			m.Content = wire.Content{Size: r.Size, Stage: r.ID, Sum: r.Sum}
+			return nil
 		})
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	for n, i := range t.staged {
-		t.muts[i].Content = wire.Content{Size: replies[n].Size, Stage: replies[n].ID, Sum: replies[n].Sum}
-	}
 	t.o.progress()
 	return nil
+}
+
+// ofMutation says in an error which mutation it is about.
+func ofMutation(err error, i int) error {
+	var e *wire.Error
+	if !errors.As(err, &e) {
+		return &wire.Error{Code: wire.CodeIO, Text: err.Error(), Mutation: i}
+	}
+	of := *e
+	of.Mutation = i
+	return &of
 }
 
 // stageOne stages one content, again if a connection is lost: a stage that is
