@@ -55,7 +55,7 @@ sim: ## SEEDS (20000) schedules of the simulator beyond the fixed set, without t
 mutate: ## leaves out one rule after the other (those that contain RULE): a test has to notice each
 	$(GO) run ./integration/sim/mutate -rule '$(RULE)'
 
-exhaust: ## every schedule of small clusters: all interleavings, crashes, lost messages within the large boxes (minutes, 2 GiB)
+exhaust: ## every schedule of small clusters: all interleavings, crashes, lost messages within the large boxes (minutes)
 	$(GO) test ./integration/sim/exhaust -run '^TestExhaust$$' -count=1 -timeout 0 -v -large
 
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold

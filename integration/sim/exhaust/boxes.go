@@ -14,7 +14,7 @@ func Small() []Box {
 	}
 }
 
-// Large are the boxes of `make exhaust`: minutes, and some GiB of memory.
+// Large are the boxes of `make exhaust`: minutes.
 func Large() []Box {
 	return []Box{
 		{Name: "start twice", Replicas: 2, Ops: []string{"x"}, CoordinatorCrashes: 2, ReplicaCrashes: 1, LostGreetings: 1, Bootstrap: true},
