@@ -20,25 +20,31 @@ const (
 	packHeader = 16
 )
 
-// EncodePack returns the bytes of a pack. The error is an *Error that names the
-// limit: CodeTooMany.
+// EncodePack returns the bytes of a pack. The error is PackHeader's.
 func EncodePack(mutations []Mutation, payload []byte) ([]byte, error) {
+	head, err := PackHeader(mutations, len(payload))
+	return append(head, payload...), err
+}
+
+// PackHeader returns what stands before so many bytes of contents in a pack.
+// The error is an *Error that names the limit: CodeTooMany.
+func PackHeader(mutations []Mutation, contents int) ([]byte, error) {
 	if len(mutations) > MaxMutations {
 		return nil, NewError(CodeTooMany, fmt.Sprintf("%d changes, a transaction has at most %d", len(mutations), MaxMutations))
 	}
-	b := make([]byte, packHeader, packHeader+128*len(mutations)+len(payload))
+	b := make([]byte, packHeader, packHeader+128*len(mutations))
 	copy(b, packMagic)
 	for i := range mutations {
 		m := Marshal(&mutations[i])
 		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(m))), m...)
 	}
-	if n := len(b) + len(payload); n > MaxPack {
+	if n := len(b) + contents; n > MaxPack {
 		return nil, NewError(CodeTooMany, fmt.Sprintf("names and small contents take %s together, at most %s fit in a transaction",
 			SizeText(uint64(n)), SizeText(MaxPack)))
 	}
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(mutations)))
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(b)-packHeader))
-	return append(b, payload...), nil
+	return b, nil
 }
 
 // DecodePack reads a pack. The payload is a part of b, mutations are not. The

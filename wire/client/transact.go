@@ -23,6 +23,7 @@ type transaction struct {
 	contents []Content
 	staged   []int // mutations whose contents are staged
 	payload  []byte
+	packed   *packed           // nil: no pack
 	sent     []func(at int64)  // how far each staged content is, by staged's index
 	report   func(bytes int64) // of staged contents together; may be nil
 
@@ -109,6 +110,9 @@ func (o *operation) prepare(muts []wire.Mutation, contents []Content) (*transact
 		}
 		t.muts[i].Content = wire.Content{Size: contents[i].Size(), Sum: wire.Sum(t.payload[at:])}
 	}
+	if t.packed != nil {
+		t.packed.inner, t.payload = t.payload, nil
+	}
 	return t, nil
 }
 
@@ -139,16 +143,18 @@ func (t *transaction) plan() (inline []int, err error) {
 		all = append(all, i)
 	}
 	slices.SortStableFunc(all, func(i, j int) int { return cmp.Compare(t.contents[i].Size(), t.contents[j].Size()) })
-	room := int64(wire.MaxInline)
-	for n, i := range all {
-		if room -= t.contents[i].Size(); room < 0 {
-			t.staged = all[n:]
-			all = all[:n]
-			break
-		}
+	room, n := int64(wire.MaxInline), 0
+	for n < len(all) && room >= t.contents[all[n]].Size() {
+		room -= t.contents[all[n]].Size()
+		n++
 	}
-	slices.Sort(all)
-	return all, nil
+	if t.wantsPack(all, n) {
+		t.packed = &packed{name: t.muts[0].At.String()}
+		n = t.inPack(all)
+	}
+	inline, t.staged = all[:n:n], all[n:]
+	slices.Sort(inline)
+	return inline, nil
 }
 
 // commit stages and sends the transaction until it has an answer.
@@ -200,9 +206,13 @@ func (t *transaction) send(l *link) error {
 	}
 	ctx, cancel := o.bounded(answerGrace)
 	defer cancel()
-	reply, err := l.conn.Transact(ctx, wire.Transact{
-		Op: t.op, Link: l.number, Lowest: o.c.lowest(), Sent: t.first, Wait: wait, Mutations: t.muts,
-	}, t.payload)
+	req := wire.Transact{Op: t.op, Link: l.number, Lowest: o.c.lowest(), Sent: t.first, Wait: wait}
+	if t.packed != nil {
+		req.Pack = t.packed.pack
+	} else {
+		req.Mutations = t.muts
+	}
+	reply, err := l.conn.Transact(ctx, req, t.payload)
 	if err != nil {
 		t.maybe = t.maybe || wire.CodeOf(err) == wire.CodeUnknownOutcome
 		return err
@@ -220,7 +230,7 @@ func (t *transaction) isStaged(l *link) bool {
 			return false
 		}
 	}
-	return true
+	return t.packed == nil || t.packed.pack != nil && stageHolds(t.packed.pack.Stage, l)
 }
 
 func stageHolds(id wire.ID, l *link) bool {
@@ -230,6 +240,9 @@ func stageHolds(id wire.ID, l *link) bool {
 func (t *transaction) forgetStages() {
 	for _, i := range t.staged {
 		t.muts[i].Content.Stage = 0
+	}
+	if t.packed != nil {
+		t.packed.pack = nil
 	}
 }
 
@@ -408,7 +421,10 @@ func (t *transaction) stage(l *link) error {
 		return err
 	}
 	t.o.progress()
-	return nil
+	if t.packed == nil {
+		return nil
+	}
+	return t.stagePack()
 }
 
 // ofMutation says in an error which mutation it is about.
@@ -484,7 +500,8 @@ func (o *operation) stageOn(l *link, content Content, name string, report func(a
 		timer.Stop()
 	}
 	wait, _ := o.waitMS()
-	reply, err = l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: content.Size(), Link: l.number, Wait: wait, Name: name}, source)
+	_, isPack := content.(*packContent)
+	reply, err = l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: content.Size(), Link: l.number, Wait: wait, Name: name, Pack: isPack}, source)
 	switch {
 	case source.failed != nil:
 		return reply, source.failed
