@@ -114,12 +114,14 @@ func placeOf(name string) int {
 var ReachNames = [reaches]string{
 	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts",
 	"waits that a silent process outlasted", "wiped participants named",
-	"bits flipped in journals", "in objects", "in rows", "in a kv's last transaction", "in other files", "refusals to start on them", "ends because of them",
-	"corrupt answers", "settled around them", "rotten blocks cut",
-	"power losses after lies", "the losers named", "nothing was lost", "lost unnoticed",
+	"bits flipped in journals", "bits flipped in objects", "bits flipped in rows", "bits flipped in a kv's last transaction", "bits flipped in other files",
+	"refusals to start on flipped bits", "ends because of flipped bits",
+	"corrupt answers", "settled around flipped bits", "rotten blocks cut",
+	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
 	"retries on new links", "transactions of several mutations", "renames", "listings", "checkpoints",
-	"failed syncs of journals", "of kvs", "of objects", "of others", "no space for journals", "for kvs", "for objects", "for others", "in checkpoints",
-	"crashes in flushes", "in checkpoints", "in sweeps", "in stages",
+	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
+	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
+	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }

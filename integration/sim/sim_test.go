@@ -107,16 +107,16 @@ func (s *tally) add(r Report) bool {
 
 func (s *tally) words(took time.Duration) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d schedules in %.1f s (%.0f a minute), %d steps under faults and %d in all (%.0f a second), %.0f s of simulated time, "+
+	fmt.Fprintf(&b, "%d schedules in %.1f s (%.0f a minute), %d steps under faults and %d in all (%.0f a second), %.0f s of simulated time (%.0f each second), "+
 		"%d operations, %d committed, %d histories not judged\n",
 		s.schedules, took.Seconds(), float64(s.schedules)/took.Minutes(), s.steps, s.all, float64(s.all)/took.Seconds(),
-		float64(s.milli)/1000, s.ops, s.committed, s.unchecked)
+		float64(s.milli)/1000, float64(s.milli)/1000/took.Seconds(), s.ops, s.committed, s.unchecked)
 	for i, n := range s.faults {
-		fmt.Fprintf(&b, "  %s: %d", FaultNames[i], n)
+		fmt.Fprintf(&b, "  %s: %d;", FaultNames[i], n)
 	}
 	b.WriteByte('\n')
 	for i, n := range s.reached {
-		fmt.Fprintf(&b, "  %s: %d", ReachNames[i], n)
+		fmt.Fprintf(&b, "  %s: %d;", ReachNames[i], n)
 	}
 	return b.String()
 }
