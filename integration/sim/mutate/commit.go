@@ -13,7 +13,7 @@ var commitMutants = []mutant{
 		if t.outcome`,
 			},
 		},
-		seeds: 4000, hint: 34,
+		seeds: 4000,
 	},
 	{
 		rule: "P4", leaves: "of mixed votes the client hears at once",
@@ -38,7 +38,7 @@ var commitMutants = []mutant{
 				`		least = max(mem.durable, min(least, mem.durable))`,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "P4", leaves: "ABORT is durable when one member has it",
@@ -59,7 +59,7 @@ var commitMutants = []mutant{
 	m.abortsDurable()`,
 			},
 		},
-		seeds: 4000, trace: "TestTraceAbortDurableEverywhere",
+		seeds: 4000, hint: 188, trace: "TestTraceAbortDurableEverywhere",
 	},
 	{
 		rule: "P5", leaves: "reads do not wait for a COMMIT",
@@ -71,7 +71,7 @@ var commitMutants = []mutant{
 				`	m.record(&Record{Kind: RecDecision, Decision: &Decision{Tx: t.id, Prepared: t.prepared, Commit: true}`,
 			},
 		},
-		seeds: 4000, hint: 113, trace: "TestTraceReadAfterReply",
+		seeds: 4000, trace: "TestTraceReadAfterReply",
 	},
 	{
 		rule: "P5", leaves: "reads do not wait for OPEN, only for what recovery decides",
@@ -109,7 +109,7 @@ var commitMutants = []mutant{
 		if commit {`,
 			},
 		},
-		seeds: 4000, hint: 573, trace: "TestTraceRollForward",
+		seeds: 4000, hint: 220, trace: "TestTraceRollForward",
 	},
 	{
 		rule: "P7", leaves: "who has never prepared does not count",
@@ -120,7 +120,7 @@ var commitMutants = []mutant{
 				`		if commit || !abort {`,
 			},
 		},
-		seeds: 4000, hint: 1, trace: "TestTraceNeverPrepared",
+		seeds: 4000, trace: "TestTraceNeverPrepared",
 	},
 	{
 		rule: "P7", leaves: "an ABORT that somebody keeps does not count",
@@ -133,7 +133,7 @@ var commitMutants = []mutant{
 		if commit`,
 			},
 		},
-		seeds: 4000,
+		seeds: 4000, hint: 152,
 	},
 	{
 		rule: "P7", leaves: "who cannot be reached has never prepared",
@@ -198,7 +198,7 @@ var commitMutants = []mutant{
 `,
 			},
 		},
-		seeds: 4000, hint: 21,
+		seeds: 4000,
 	},
 	{
 		rule: "P8", leaves: "recovery does not wait until all hold the config",
@@ -217,7 +217,7 @@ var commitMutants = []mutant{
 `,
 			},
 		},
-		seeds: 4000,
+		seeds: 4000, hint: 290,
 	},
 	{
 		rule: "P8, G6", leaves: "a change under way is told to be unavailable",
@@ -228,7 +228,7 @@ var commitMutants = []mutant{
 				`	return &wire.Error{Code: wire.CodeUnavailable, Text: text}`,
 			},
 		},
-		seeds: 4000, hint: 9, trace: "TestTraceUnknownNotUnavailable",
+		seeds: 4000, trace: "TestTraceUnknownNotUnavailable",
 	},
 	{
 		rule: "P8", leaves: "prepares are put while a member has no link",
@@ -239,7 +239,7 @@ var commitMutants = []mutant{
 				"m.stop == nil",
 			},
 		},
-		seeds: 4000, hint: 5,
+		seeds: 4000,
 	},
 	{
 		rule: "P8", leaves: "an epoch does not issue its config anew",
@@ -266,7 +266,7 @@ var commitMutants = []mutant{
 				`	if m.phase != Serving {`,
 			},
 		},
-		seeds: 4000, hint: 68, trace: "TestTraceWatermarkAndOpen", test: "./integration/sim/exhaust TestExhaust/start",
+		seeds: 4000, hint: 394, trace: "TestTraceWatermarkAndOpen",
 	},
 	{
 		rule: "P9", leaves: "W passes what is undecided",
@@ -288,7 +288,7 @@ var commitMutants = []mutant{
 				`		if t.state == undecided {`,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "P9", leaves: "what is ahead of W is not bounded",
@@ -350,7 +350,7 @@ var commitMutants = []mutant{
 				`		if l.tx != nil && false && (l.tx.votes[i] == wire.VoteNo`,
 			},
 		},
-		seeds: 4000, hint: 378, trace: "TestTraceCountedNoStays", test: "./integration/sim/exhaust TestExhaust/refusals",
+		seeds: 4000, hint: 2282, trace: "TestTraceCountedNoStays",
 	},
 	{
 		rule: "P10", leaves: "what was aborted comes again as PREPARE",
@@ -400,7 +400,7 @@ var commitMutants = []mutant{
 				`	if m.stop != nil {`,
 			},
 		},
-		trace: "TestTraceOldLinkIsNotHeard", test: "./integration/sim/exhaust TestExhaust/late",
+		trace: "TestTraceOldLinkIsNotHeard",
 	},
 	{
 		rule: "P10", leaves: "a second vote replaces the first",
@@ -411,7 +411,7 @@ var commitMutants = []mutant{
 				`	if t.state != undecided {`,
 			},
 		},
-		seeds: 4000, hint: 417,
+		seeds: 4000, hint: 690,
 	},
 	{
 		rule: "P13", leaves: "an old journal is not noticed",
@@ -428,7 +428,7 @@ var commitMutants = []mutant{
 	case g.Held`,
 			},
 		},
-		seeds: 4000, hint: 3176, trace: "TestTraceOldBackupInsists",
+		seeds: 4000, trace: "TestTraceOldBackupInsists",
 	},
 	{
 		rule: "P13", leaves: "an old journal is noticed by its epoch alone",
@@ -444,7 +444,7 @@ var commitMutants = []mutant{
 				`	case false:`,
 			},
 		},
-		seeds: 4000, trace: "TestTraceOldBackupInsists",
+		seeds: 4000, hint: 185, trace: "TestTraceOldBackupInsists",
 	},
 	{
 		rule: "P13", leaves: "a config newer than the journal's, from before its epoch, is not noticed",
@@ -477,7 +477,7 @@ var commitMutants = []mutant{
 				`	if s == nil {`,
 			},
 		},
-		seeds: 4000, tune: "retrying", trace: "TestTraceReplacedLink", test: "./integration/sim/exhaust TestExhaust/delayed",
+		seeds: 4000, tune: "retrying", trace: "TestTraceReplacedLink",
 	},
 	{
 		rule: "W5", leaves: "what waits by a replaced link stays in the queue",
@@ -502,7 +502,7 @@ var commitMutants = []mutant{
 				`	if t := m.ops[op]; t != nil && false {`,
 			},
 		},
-		seeds: 4000, hint: 14,
+		seeds: 4000,
 	},
 	{
 		rule: "W5", leaves: "requests below the lowest unanswered one are put",
@@ -547,7 +547,7 @@ var commitMutants = []mutant{
 				"",
 			},
 		},
-		seeds: 8000, tune: "outages", trace: "TestTraceServiceTimeGoesOn",
+		seeds: 8000, hint: 1153, tune: "outages", trace: "TestTraceServiceTimeGoesOn",
 	},
 	{
 		rule: "S1a", leaves: "service time goes on in outages",
@@ -683,5 +683,18 @@ var commitMutants = []mutant{
 			},
 		},
 		seeds: 4000, tune: "starting",
+	},
+	{
+		rule: "P8", leaves: "a bootstrap that may not be over is not repeated",
+		edits: []edit{
+			{
+				"coordinator/commit/member.go",
+				`	root := m.state.Root // a bootstrap that may not be over is repeated
+`,
+				`	var root *wire.Root
+`,
+			},
+		},
+		seeds: 4000,
 	},
 }

@@ -14,7 +14,7 @@ var journalMutants = []mutant{
 				`	l.stats.Syncs++`,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "J3", leaves: "a new segment begins before the last one is synced",
@@ -54,7 +54,7 @@ var journalMutants = []mutant{
 			return segs, failed`,
 			},
 		},
-		seeds: 4000, hint: 1364, trace: "TestTraceKilledBeforeSync",
+		seeds: 4000, trace: "TestTraceKilledBeforeSync",
 	},
 	{
 		rule: "J3", leaves: "the page cache is not dropped",
@@ -67,7 +67,7 @@ var journalMutants = []mutant{
 			return segs, err`,
 			},
 		},
-		seeds: 4000, hint: 5,
+		seeds: 4000,
 	},
 	{
 		rule: "J3", leaves: "a lost synced block is cut as a torn tail",
@@ -111,7 +111,7 @@ func (m *files) remove`,
 func (m *files) remove`,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "J1", leaves: "a segment is not zeroed durably before it is used",
@@ -124,7 +124,7 @@ func (m *files) remove`,
 			return failed("sync", name, err)`,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "J1", leaves: "a block is not padded to a page",
@@ -253,5 +253,18 @@ func (m *files) remove`,
 			},
 		},
 		seeds: 4000,
+	},
+	{
+		rule: "J3, J1", leaves: "a block does not say what was synced",
+		edits: []edit{
+			{
+				"journal/log.go",
+				`uint32(a.used/pageSize), l.synced
+`,
+				`uint32(a.used/pageSize), min(l.synced, 1)
+`,
+			},
+		},
+		test: "./journal TestFlipAnywhere",
 	},
 }

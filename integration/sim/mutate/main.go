@@ -67,8 +67,8 @@ func run(ctx context.Context, rule string, jobs int, list bool) (int, error) {
 	defer os.RemoveAll(dir) //nolint:errcheck // a directory of temporary files
 	began := time.Now()
 	l := &lab{root: root, dir: dir}
-	if r := l.try(ctx, &mutant{rule: "none", leaves: "nothing", equivalent: "nothing is changed"}, 0); r.err != nil || !r.ok {
-		return 2, errors.Join(fmt.Errorf("the sources fail as they are: %s", r.how), r.err)
+	if err := l.asTheyAre(ctx, chosen); err != nil {
+		return 2, err
 	}
 	sum := runAll(ctx, l, chosen, jobs)
 	if err := ctx.Err(); err != nil {

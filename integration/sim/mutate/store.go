@@ -12,7 +12,7 @@ var storeMutants = []mutant{
 				"",
 			},
 		},
-		seeds: 4000, hint: 5, trace: "TestTraceRetriedUnlink",
+		seeds: 4000, trace: "TestTraceRetriedUnlink",
 	},
 	{
 		rule: "S1a", leaves: "outcomes expire by wall time",
@@ -55,7 +55,7 @@ var storeMutants = []mutant{
 				"op.Seq > tx.Lowest {",
 			},
 		},
-		seeds: 4000, hint: 231,
+		seeds: 4000,
 	},
 	{
 		rule: "S3", leaves: "objects are unlinked at the apply",
@@ -66,7 +66,7 @@ var storeMutants = []mutant{
 				`	s.removeFile(id)`,
 			},
 		},
-		seeds: 4000, hint: 3,
+		seeds: 4000,
 	},
 	{
 		rule: "S3", leaves: "a stage is unlinked at the ABORT",
@@ -92,7 +92,7 @@ var storeMutants = []mutant{
 				`		if err := error(nil); err != nil && f != nil {`,
 			},
 		},
-		seeds: 4000, hint: 9,
+		seeds: 4000,
 	},
 	{
 		rule: "S3", leaves: "a checkpoint does not sync objects' directories",
@@ -103,7 +103,7 @@ var storeMutants = []mutant{
 				`		if err := error(nil); err != nil {`,
 			},
 		},
-		seeds: 4000, hint: 9,
+		seeds: 4000,
 	},
 	{
 		rule: "S3", leaves: "the kv commits before objects are durable",
@@ -126,7 +126,7 @@ var storeMutants = []mutant{
 	}`,
 			},
 		},
-		seeds: 4000, hint: 679,
+		seeds: 4000,
 	},
 	{
 		rule: "S3", leaves: "the kv commits before the journal is durable",
@@ -171,7 +171,7 @@ var storeMutants = []mutant{
 				`	s.counts.Applied = uint64(max(applied, 1) - 1)`,
 			},
 		},
-		seeds: 4000, hint: 1, trace: "TestTraceCheckpointResurrectsNothing",
+		seeds: 4000, trace: "TestTraceCheckpointResurrectsNothing",
 	},
 	{
 		rule: "S3", leaves: "the kv is not synced before it is believed",
@@ -206,7 +206,7 @@ var storeMutants = []mutant{
 				`	if err := error(nil); err != nil {`,
 			},
 		},
-		seeds: 4000, hint: 1, trace: "TestTraceStageIsDurable",
+		seeds: 4000, trace: "TestTraceStageIsDurable",
 	},
 	{
 		rule: "P2", leaves: "a stage's name is not synced",
@@ -217,7 +217,7 @@ var storeMutants = []mutant{
 				`	if err := error(nil); err != nil {`,
 			},
 		},
-		seeds: 4000, hint: 1, trace: "TestTraceStageIsDurable",
+		seeds: 4000, trace: "TestTraceStageIsDurable",
 	},
 	{
 		rule: "P12", leaves: "a failed sync of a stage is no failure",
@@ -276,5 +276,16 @@ var storeMutants = []mutant{
 			},
 		},
 		test: "./participant/store TestReadFile",
+	},
+	{
+		rule: "P12", leaves: "a failed sync of the kv is tried again",
+		edits: []edit{
+			{
+				"participant/store/checkpoint.go",
+				`	if err != nil && writeNoSpace(err) && s.dropBallast(`,
+				`	if err != nil && s.dropBallast(`,
+			},
+		},
+		test: "./participant/store TestFailedSync",
 	},
 }

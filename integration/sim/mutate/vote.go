@@ -11,7 +11,7 @@ var voteMutants = []mutant{
 				`	if found && false { // before`,
 			},
 		},
-		seeds: 4000, hint: 45, trace: "TestTraceRetriedUnlink",
+		seeds: 4000, trace: "TestTraceRetriedUnlink",
 	},
 	{
 		rule: "G5, P2", leaves: "the op id is looked for after locks and validation",
@@ -47,7 +47,7 @@ var voteMutants = []mutant{
 				`	if e :=`,
 			},
 		},
-		seeds: 4000, hint: 16,
+		seeds: 4000,
 	},
 	{
 		rule: "P1", leaves: "contents are written without the inode's lock",
@@ -67,7 +67,7 @@ var voteMutants = []mutant{
 	bd := Bound{Kind: m.Kind, Ino: f.ino, Content`,
 			},
 		},
-		seeds: 4000, hint: 4,
+		seeds: 4000,
 	},
 	{
 		rule: "P1", leaves: "rmdir does not lock the directory",
@@ -87,7 +87,7 @@ var voteMutants = []mutant{
 	if f.node.Attr.Size`,
 			},
 		},
-		seeds: 20000, hint: 5614,
+		seeds: 8000, tune: "moving",
 	},
 	{
 		rule: "P1", leaves: "moves of directories do not exclude each other",
@@ -126,7 +126,7 @@ var voteMutants = []mutant{
 `,
 			},
 		},
-		seeds: 4000, hint: 58,
+		seeds: 4000, hint: 486,
 	},
 	{
 		rule: "G4", leaves: "a version that has to be there is not asked for",
@@ -161,7 +161,7 @@ var voteMutants = []mutant{
 				`	out.Send = []wire.Vote{{Index: at.Index, Tx: p.Tx, Verdict: wire.VoteYes`,
 			},
 		},
-		seeds: 4000, hint: 29,
+		seeds: 4000,
 	},
 	{
 		rule: "P2", leaves: "a NO leaves no record",
@@ -177,7 +177,7 @@ var voteMutants = []mutant{
 `,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "P2", leaves: "VOID leaves no position",
@@ -212,7 +212,7 @@ var voteMutants = []mutant{
 				`	case g.Epoch.Number < held.Number:`,
 			},
 		},
-		seeds: 4000, hint: 350,
+		seeds: 4000, hint: 185,
 	},
 	{
 		rule: "P6", leaves: "older epochs may greet",
@@ -234,7 +234,7 @@ var voteMutants = []mutant{
 				`		if t.state != wire.TxPrepared {`,
 			},
 		},
-		seeds: 4000, hint: 1,
+		seeds: 4000,
 	},
 	{
 		rule: "P10", leaves: "what is known is prepared again",
@@ -272,7 +272,7 @@ var voteMutants = []mutant{
 `,
 			},
 		},
-		seeds: 4000, hint: 1, trace: "TestTraceCheckpointKeepsInDoubt",
+		seeds: 4000, trace: "TestTraceCheckpointKeepsInDoubt",
 	},
 	{
 		rule: "S3", leaves: "a checkpoint drops outcomes above W",
@@ -286,7 +286,7 @@ var voteMutants = []mutant{
 		b = appendItem(b, encodeItem(itemTx`,
 			},
 		},
-		seeds: 4000, hint: 2,
+		seeds: 4000,
 	},
 	{
 		rule: "S3, P6", leaves: "the fence is not in the kv",
@@ -363,7 +363,7 @@ var voteMutants = []mutant{
 				`	if false {`,
 			},
 		},
-		seeds: 4000, hint: 863,
+		seeds: 4000,
 	},
 	{
 		rule: "P2", leaves: "a stage is consumed by two transactions",

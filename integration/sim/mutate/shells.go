@@ -1,0 +1,98 @@
+package main
+
+// shellMutants leave out what the participant's and the coordinator's own goroutines keep: the
+// simulator mirrors these (see switches), and their packages' tests run them.
+var shellMutants = []mutant{
+	{
+		rule: "P2", leaves: "the participant votes when anything is synced",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	for ; n < len(p.votes) && p.votes[n].lsn <= upTo; n++ {`,
+				`	for ; n < len(p.votes) && upTo > 0; n++ {`,
+			},
+		},
+		test: "./participant TestVoteWaitsForItsOwnSync",
+	},
+	{
+		rule: "P4, P9", leaves: "the participant reports as durable what it has handled",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	for n = 0; n < len(p.entries) && p.entries[n].lsn <= upTo; n++ {`,
+				`	for n = 0; n < len(p.entries) && upTo > 0; n++ {`,
+			},
+		},
+		test: "./participant TestVoteWaitsForItsOwnSync",
+	},
+	{
+		rule: "P6", leaves: "the participant answers a greeting before its fence is durable",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	if p.fence <= upTo {
+		p.answerGreets()
+	}
+	if p.held`,
+				`	if upTo > 0 {
+		p.answerGreets()
+	}
+	if p.held`,
+			},
+		},
+		test: "./participant TestFenceWaitsForItsOwnSync",
+	},
+	{
+		rule: "P5", leaves: "the participant answers reads at once",
+		edits: []edit{
+			{
+				"participant/gate.go",
+				`	if err := g.checkLocked(epoch); err != nil || g.handled >= index {`,
+				`	if err := g.checkLocked(epoch); err != nil || true {`,
+			},
+		},
+		test: "./participant TestReadWaitsForItsPosition",
+	},
+	{
+		rule: "P6", leaves: "the participant answers reads of older epochs",
+		edits: []edit{
+			{
+				"participant/gate.go",
+				`	case epoch == g.epoch:
+		return nil
+`,
+				`	case epoch.Number <= g.epoch.Number:
+		return nil
+`,
+			},
+		},
+		test: "./participant TestGate",
+	},
+	{
+		rule: "S3", leaves: "a journal that ends below what the store has applied is taken",
+		edits: []edit{
+			{
+				"participant/recovery.go",
+				`	case r.log.End() < applied:`,
+				`	case r.log.End() < applied && r.log.End() > 1<<40:`,
+			},
+		},
+		test: "./participant TestJournalIsGone",
+	},
+	{
+		rule: "P8", leaves: "the coordinator's CONFIG counts before it is durable",
+		edits: []edit{
+			{
+				"coordinator/ledger.go",
+				`	if err == nil {
+		l.waiting = append(l.waiting, waiting{lsn, done})
+	}`,
+				`	if err == nil {
+		_ = lsn
+		done()
+	}`,
+			},
+		},
+		test: "./coordinator TestDurableFirst",
+	},
+}
