@@ -229,6 +229,9 @@ type Pack struct {
 type Outcome struct {
 	Tx      ID       `cbor:"1,keyasint"`
 	Results []Result `cbor:"2,keyasint,omitempty"` // one a mutation
+	// Orphans are the inodes that it left without a name, held by the session
+	// until the coordinator reclaims them (Hold, F7).
+	Orphans []Ino `cbor:"3,keyasint,omitempty"`
 }
 
 // Result is what one mutation did.

@@ -56,6 +56,9 @@ type ReadReply struct {
 	Ranges []Range `cbor:"8,keyasint,omitempty"`
 	// Outcome answers a ReadOp; nil: it has not committed, or was forgotten.
 	Outcome *Outcome `cbor:"9,keyasint,omitempty"`
+	// Holders answers a ReadOrphans: of each of Entries the session that left
+	// it without a name.
+	Holders []SessionID `cbor:"10,keyasint,omitempty"`
 }
 
 // Range is a part of a file.

@@ -160,7 +160,7 @@ func (b *batch) mutation(tx *vote.Tx, i int, c *content) error {
 		if err := b.leaveName(d.Dir, d.Name, n.isDir(), tx.Time); err != nil {
 			return err
 		}
-		return b.unlink(&n, tx.Time)
+		return b.unlink(&n, tx, d)
 	case wire.MutMkdir:
 		n := newInode(tx, d, wire.ModeDir)
 		n.attr.Nlink, n.attr.Parent = 2, d.Dir
@@ -172,9 +172,29 @@ func (b *batch) mutation(tx *vote.Tx, i int, c *content) error {
 		b.putInode(&n, true)
 		return b.enterName(d.Dir, d.Name, &n, tx.Time)
 	case wire.MutRename:
+		if d.Exchange {
+			return b.exchange(tx, d)
+		}
 		return b.rename(tx, d)
 	case wire.MutSetattr:
 		return b.setattr(tx, d)
+	case wire.MutLink:
+		return b.link(tx, d)
+	case wire.MutMknod:
+		n := newInode(tx, d, d.Mode&wire.ModeType)
+		n.attr.Rdev = d.Rdev
+		b.putInode(&n, true)
+		return b.enterName(d.Dir, d.Name, &n, tx.Time)
+	case wire.MutCreateUnlinked:
+		n := newInode(tx, d, wire.ModeRegular)
+		n.attr.Nlink = 0
+		b.putInode(&n, true)
+		b.put(orphanKey(d.Ino), encodeOrphan(orphan{holder: tx.Op.Session, linkable: true}), true)
+		return nil
+	case wire.MutSetxattr, wire.MutRemovexattr:
+		return b.changeXattr(tx, d)
+	case wire.MutReclaim:
+		return b.reclaim(d)
 	default:
 		return &wire.Error{Code: wire.CodeUnsupported, Mutation: i, Text: fmt.Sprintf("transaction %s was prepared by a newer version: unknown mutation %d", tx.ID, d.Kind)}
 	}
@@ -226,7 +246,7 @@ func (b *batch) rename(tx *vote.Tx, d *vote.Bound) error {
 		if err := b.leaveName(d.ToDir, d.ToName, old.isDir(), tx.Time); err != nil {
 			return err
 		}
-		if err := b.unlink(&old, tx.Time); err != nil {
+		if err := b.unlink(&old, tx, d); err != nil {
 			return err
 		}
 	}

@@ -117,13 +117,30 @@ func (b *batch) leaveName(dir wire.Ino, name string, isDir bool, t int64) error 
 	return b.changeDir(dir, -1, -boolInt(isDir), t)
 }
 
-// unlink takes a name from a file, or removes a directory.
-func (b *batch) unlink(n *inode, t int64) error {
-	if !n.isDir() && n.attr.Nlink > 1 {
-		n.attr.Nlink--
-		n.touch(t, false)
-		b.putInode(n, false)
-		return nil
+// unlink takes a name from a file, or removes a directory. A file without a
+// name stays while it is held.
+func (b *batch) unlink(n *inode, tx *vote.Tx, d *vote.Bound) error {
+	if n.isDir() || n.attr.Nlink <= 1 && !d.Hold {
+		return b.remove(n, d)
+	}
+	n.attr.Nlink--
+	n.touch(tx.Time, false)
+	b.putInode(n, false)
+	if n.attr.Nlink == 0 {
+		b.put(orphanKey(n.attr.Ino), encodeOrphan(orphan{holder: tx.Op.Session}), false)
+	}
+	return nil
+}
+
+// remove takes an inode away, with all that is its own.
+func (b *batch) remove(n *inode, d *vote.Bound) error {
+	if d.Xattrs > 0 {
+		if err := b.dropXattrs(n.attr.Ino); err != nil {
+			return err
+		}
+	}
+	if n.attr.Nlink == 0 {
+		b.del(orphanKey(n.attr.Ino))
 	}
 	if n.isRegular() {
 		if err := b.dropContent(n); err != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // Digest is the SHA-256, in hexadecimal, of what the store holds: entries,
-// inodes, small contents, checksums of large ones, outcomes of operations. It
+// inodes, extended attributes, orphans, small contents, checksums of large ones, outcomes of operations. It
 // does not depend on when checkpoints were made, nor on the changed-keys
 // index, and is equal on replicas at one position. Contents of objects count
 // by their checksums, the objects are not read. A checkpoint waits until it is
@@ -23,7 +23,7 @@ func (s *Store) Digest(ctx context.Context) (string, error) {
 	m.renewable = true // nothing is written to the kv meanwhile
 	h := sha256.New()
 	var lengths [8]byte
-	for _, bucket := range []byte{bucketInline, bucketEntry, bucketInode, bucketOp, bucketSum} {
+	for _, bucket := range []byte{bucketInline, bucketEntry, bucketInode, bucketOp, bucketSum, bucketXattr, bucketOrphan} {
 		from := string(bucket)
 		for from != "" {
 			if err := ctxError(ctx, "digest"); err != nil {

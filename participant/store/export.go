@@ -11,12 +11,14 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tpcfs/wire"
 )
 
 // Export writes the tree as plain files below out, which must be empty or
-// missing (S7): with modes, times, symbolic links, and owners if the process is
-// root. What cannot be read or written is named in the error, joined with the
+// missing (S7): with modes, times, hard and symbolic links, fifos, sockets,
+// extended attributes, and owners and devices if the process is root. What cannot be read or written is named in the error, joined with the
 // rest's; all else is exported. Of a file with a rotten block the part before
 // it is there. progress, if not nil, is told the number of
 // files and bytes so far, after each file. Nothing is synced.
@@ -43,7 +45,7 @@ func (s *Store) Export(out string, progress func(files, bytes int64)) error {
 	if err != nil {
 		return err
 	}
-	e := &exporter{s: s, root: root, progress: progress, owners: os.Geteuid() == 0}
+	e := &exporter{s: s, root: root, progress: progress, owners: os.Geteuid() == 0, linked: map[wire.Ino]string{}}
 	e.dir(".", reply.Attr)
 	return errors.Join(e.errs...)
 }
@@ -72,6 +74,7 @@ type exporter struct {
 	root     *os.Root
 	progress func(files, bytes int64)
 	owners   bool
+	linked   map[wire.Ino]string // the first name of a file that has several
 	files    int64
 	bytes    int64
 	errs     []error
@@ -108,6 +111,14 @@ func (e *exporter) entry(name string, entry wire.DirEntry) {
 		e.fail(name, fmt.Errorf("%q is no file name", entry.Name))
 		return
 	}
+	if first := e.linked[entry.Attr.Ino]; first != "" {
+		e.fail(name, e.root.Link(first, name))
+		e.done()
+		return
+	}
+	if entry.Attr.Nlink > 1 && entry.Attr.Mode&wire.ModeType != wire.ModeDir {
+		e.linked[entry.Attr.Ino] = name
+	}
 	switch entry.Attr.Mode & wire.ModeType {
 	case wire.ModeDir:
 		if err := e.root.Mkdir(name, 0o700); err != nil {
@@ -120,8 +131,13 @@ func (e *exporter) entry(name string, entry wire.DirEntry) {
 	case wire.ModeRegular:
 		e.fail(name, e.file(name, entry.Attr))
 	default:
-		e.fail(name, fmt.Errorf("mode %o cannot be exported", entry.Attr.Mode))
+		e.fail(name, e.node(name, entry.Attr))
 	}
+	e.done()
+}
+
+// done counts a name.
+func (e *exporter) done() {
 	e.files++
 	if e.progress != nil {
 		e.progress(e.files, e.bytes)
@@ -133,10 +149,58 @@ func (e *exporter) symlink(name string, a wire.Attr) error {
 	if err != nil {
 		return err
 	}
-	if err := e.root.Symlink(reply.Target, name); err != nil || !e.owners {
+	if err := e.root.Symlink(reply.Target, name); err != nil {
 		return err
 	}
-	return e.root.Lchown(name, int(a.UID), int(a.GID))
+	if e.owners {
+		if err := e.root.Lchown(name, int(a.UID), int(a.GID)); err != nil {
+			return err
+		}
+	}
+	return e.xattrs(name, a)
+}
+
+// within calls fn with a name's directory as a path that no rename and no
+// link leads elsewhere, and its last component.
+func (e *exporter) within(name string, fn func(dir string, fd int, base string) error) error {
+	d, err := e.root.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer closeRead(d)
+	return fn(fmt.Sprintf("/proc/self/fd/%d", d.Fd()), int(d.Fd()), path.Base(name))
+}
+
+// node makes a fifo, a socket or a device.
+func (e *exporter) node(name string, a wire.Attr) error {
+	err := e.within(name, func(_ string, fd int, base string) error {
+		return unix.Mknodat(fd, base, a.Mode&wire.ModeType|0o600, int(a.Rdev))
+	})
+	if err != nil {
+		return err
+	}
+	return e.attributes(name, a)
+}
+
+// xattrs sets the extended attributes, of a link itself.
+func (e *exporter) xattrs(name string, a wire.Attr) error {
+	at := wire.At{Dir: a.Ino}
+	list, err := e.s.Read(wire.Read{Kind: wire.ReadListxattr, At: at}, nil)
+	if err != nil || len(list.Names) == 0 {
+		return err
+	}
+	return e.within(name, func(dir string, _ int, base string) error {
+		for _, x := range list.Names {
+			reply, err := e.s.Read(wire.Read{Kind: wire.ReadGetxattr, At: at, Name: x}, nil)
+			if err == nil {
+				err = unix.Lsetxattr(dir+"/"+base, x, reply.Value, 0)
+			}
+			if err != nil {
+				return fmt.Errorf("extended attribute %q: %w", x, err)
+			}
+		}
+		return nil
+	})
 }
 
 // fileWriter writes pieces where they belong; what is zeros stays a hole.
@@ -178,13 +242,17 @@ func (e *exporter) file(name string, a wire.Attr) error {
 	return e.attributes(name, a)
 }
 
-// attributes sets owner, mode and times of a file or directory, in this order:
-// chown takes set-id bits away, and both move ctime alone.
+// attributes sets owner, extended attributes, mode and times of a file or
+// directory, in this order: chown takes set-id bits and capabilities away,
+// attributes need a file that can be written, and all move ctime alone.
 func (e *exporter) attributes(name string, a wire.Attr) error {
 	if e.owners {
 		if err := e.root.Chown(name, int(a.UID), int(a.GID)); err != nil {
 			return err
 		}
+	}
+	if err := e.xattrs(name, a); err != nil {
+		return err
 	}
 	mode := fs.FileMode(a.Mode & 0o777)
 	for bit, flag := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {

@@ -78,3 +78,39 @@ func TestExportRotten(t *testing.T) {
 		t.Error("exported into a file")
 	}
 }
+
+// Hard links stay links, fifos and sockets are made, attributes come along; what
+// has no name stays out.
+func TestExportNames(t *testing.T) {
+	f := real(t)
+	file := wire.Ino(f.create("a", fill(10_000, 1)))
+	d := wire.Ino(f.apply(nil, vote.Bound{Kind: wire.MutMkdir, Dir: 1, Name: "d", Mode: 0o755}))
+	f.apply(nil, vote.Bound{Kind: wire.MutLink, Ino: file, Dir: d, Name: "b"})
+	f.apply(nil, vote.Bound{Kind: wire.MutSetxattr, Ino: file, Xattr: "user.k", Value: []byte("v\x00w")},
+		vote.Bound{Kind: wire.MutSetattr, Ino: file, Set: wire.SetMode, Mode: 0o444})
+	f.apply(nil, vote.Bound{Kind: wire.MutMknod, Dir: d, Name: "p", Mode: wire.ModeFifo | 0o620})
+	f.apply(nil, vote.Bound{Kind: wire.MutMknod, Dir: 1, Name: "s", Mode: wire.ModeSocket | 0o600})
+	f.apply(nil, vote.Bound{Kind: wire.MutCreateUnlinked, Mode: 0o600, Created: true})
+	out := t.TempDir()
+	files := int64(0)
+	if err := f.Export(out, func(n, _ int64) { files = n }); err != nil {
+		t.Fatal(err)
+	}
+	if files != 5 {
+		t.Errorf("progress told of %d names", files)
+	}
+	a, err := os.Stat(filepath.Join(out, "a"))
+	b, err2 := os.Stat(filepath.Join(out, "d/b"))
+	if err != nil || err2 != nil || !os.SameFile(a, b) || a.Sys().(*syscall.Stat_t).Nlink != 2 || a.Mode() != 0o444 {
+		t.Errorf("%v (%v) and %v (%v) are to be one file", a, err, b, err2)
+	}
+	val := make([]byte, 10)
+	if n, err := syscall.Getxattr(filepath.Join(out, "a"), "user.k", val); err != nil || string(val[:n]) != "v\x00w" {
+		t.Errorf("attribute %q, %v", val[:max(n, 0)], err)
+	}
+	for name, want := range map[string]fs.FileMode{"d/p": fs.ModeNamedPipe | 0o620, "s": fs.ModeSocket | 0o600} {
+		if st, err := os.Lstat(filepath.Join(out, name)); err != nil || st.Mode() != want {
+			t.Errorf("%s: %v, %v, want %v", name, st, err, want)
+		}
+	}
+}

@@ -19,6 +19,10 @@ type memFile struct {
 	valid  int64  // as in the store: for Blocks
 	target string
 	names  map[string]wire.Ino // of a directory
+	xattrs map[string]string
+	holder wire.SessionID // of a file without a name
+	// linkable: it never had a name.
+	linkable bool
 }
 
 type memOp struct {
@@ -106,6 +110,58 @@ func (t *memTree) apply(tx *vote.Tx, contents [][]byte) {
 	t.ops[tx.Op] = memOp{tx.ServiceTime, tx.Outcome}
 }
 
+// lose takes a name from a file, or a directory away.
+func (t *memTree) lose(tx *vote.Tx, d *vote.Bound, f *memFile) {
+	if f.names != nil || f.attr.Nlink == 1 && !d.Hold {
+		delete(t.files, f.attr.Ino)
+		return
+	}
+	f.attr.Nlink--
+	f.holder = tx.Op.Session
+	t.touch(f, tx.Time, false)
+}
+
+// meta does the mutations of names without contents and of attributes.
+func (t *memTree) meta(tx *vote.Tx, d *vote.Bound) {
+	f := t.files[d.Ino]
+	switch d.Kind {
+	case wire.MutLink:
+		f.attr.Nlink++
+		f.linkable = false
+		t.touch(f, tx.Time, false)
+		t.enter(d.Dir, d.Name, d.Ino, tx.Time)
+	case wire.MutMknod:
+		f = t.create(tx, d, d.Mode)
+		f.attr.Rdev = d.Rdev
+		t.enter(d.Dir, d.Name, d.Ino, tx.Time)
+	case wire.MutCreateUnlinked:
+		f = t.create(tx, d, wire.ModeRegular|d.Mode)
+		f.attr.Nlink, f.holder, f.linkable = 0, tx.Op.Session, true
+	case wire.MutSetxattr, wire.MutRemovexattr:
+		if f.xattrs = maps.Clone(f.xattrs); f.xattrs == nil {
+			f.xattrs = map[string]string{}
+		}
+		if delete(f.xattrs, d.Xattr); d.Kind == wire.MutSetxattr {
+			f.xattrs[d.Xattr] = string(d.Value)
+		}
+		t.touch(f, tx.Time, false)
+	case wire.MutReclaim:
+		if f.attr.Nlink == 0 {
+			delete(t.files, d.Ino)
+		}
+	default:
+		panic("not made here")
+	}
+}
+
+func (t *memTree) exchange(tx *vote.Tx, d *vote.Bound) {
+	f, g := t.leave(d.Dir, d.Name, tx.Time), t.leave(d.ToDir, d.ToName, tx.Time)
+	t.enter(d.Dir, d.Name, d.Replaced, tx.Time)
+	t.enter(d.ToDir, d.ToName, d.Ino, tx.Time)
+	t.touch(f, tx.Time, false)
+	t.touch(g, tx.Time, false)
+}
+
 func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 	switch d.Kind {
 	case wire.MutWriteFile:
@@ -118,8 +174,7 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 		f.attr.Version = tx.ID
 		t.touch(f, tx.Time, true)
 	case wire.MutDeleteFile, wire.MutRmdir:
-		t.leave(d.Dir, d.Name, tx.Time)
-		delete(t.files, d.Ino)
+		t.lose(tx, d, t.leave(d.Dir, d.Name, tx.Time))
 	case wire.MutMkdir:
 		f := t.create(tx, d, wire.ModeDir|d.Mode)
 		f.names, f.attr.Nlink = map[string]wire.Ino{}, 2
@@ -132,9 +187,12 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 		if d.Replaced == d.Ino {
 			return
 		}
+		if d.Exchange {
+			t.exchange(tx, d)
+			return
+		}
 		if d.Replaced != 0 {
-			t.leave(d.ToDir, d.ToName, tx.Time)
-			delete(t.files, d.Replaced)
+			t.lose(tx, d, t.leave(d.ToDir, d.ToName, tx.Time))
 		}
 		f := t.leave(d.Dir, d.Name, tx.Time)
 		t.enter(d.ToDir, d.ToName, d.Ino, tx.Time)
@@ -142,7 +200,7 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 	case wire.MutSetattr:
 		t.setattr(tx, d)
 	default:
-		panic("not made here")
+		t.meta(tx, d)
 	}
 }
 
@@ -230,7 +288,66 @@ func (t *memTree) compare(s *Store) error {
 	if st.Files != uint64(len(t.files)) || st.Bytes != uint64(size) {
 		return fmt.Errorf("stats say %d files with %d bytes, want %d with %d", st.Files, st.Bytes, len(t.files), size)
 	}
+	if err := t.compareOrphans(s); err != nil {
+		return err
+	}
 	return t.compareCounts(s)
+}
+
+// compareOrphans reads the files without a name, page by page, and what they hold.
+func (t *memTree) compareOrphans(s *Store) error {
+	req := wire.Read{Kind: wire.ReadOrphans, Limit: 2}
+	var got []wire.Ino
+	for {
+		reply, err := s.Read(req, nil)
+		if err != nil {
+			return err
+		}
+		for i, e := range reply.Entries {
+			f := t.files[e.Attr.Ino]
+			if f == nil || f.attr.Nlink != 0 || e.Attr != f.attrOf() || reply.Holders[i] != f.holder {
+				return fmt.Errorf("orphan %+v of %s, want %+v", e.Attr, reply.Holders[i], f)
+			}
+			v, err := s.Inode(e.Attr.Ino)
+			if err != nil || v.Linkable != f.linkable {
+				return fmt.Errorf("orphan %d: linkable %t, error %v", e.Attr.Ino, v.Linkable, err)
+			}
+			if err := t.compareFile(s, wire.At{Dir: e.Attr.Ino}, f); err != nil {
+				return err
+			}
+			got = append(got, e.Attr.Ino)
+		}
+		if !reply.More {
+			break
+		}
+		req.Offset = int64(got[len(got)-1])
+	}
+	want := 0
+	for _, f := range t.files {
+		if f.attr.Nlink == 0 {
+			want++
+		}
+	}
+	if len(got) != want || !slices.IsSorted(got) {
+		return fmt.Errorf("orphans %v, want %d", got, want)
+	}
+	return nil
+}
+
+// compareXattrs reads a file's extended attributes.
+func (t *memTree) compareXattrs(s *Store, f *memFile) error {
+	at := wire.At{Dir: f.attr.Ino}
+	reply, err := s.Read(wire.Read{Kind: wire.ReadListxattr, At: at}, nil)
+	if err != nil || !slices.Equal(reply.Names, slices.Sorted(maps.Keys(f.xattrs))) || reply.Attr != f.attrOf() {
+		return fmt.Errorf("attributes of %s: %q, want %q, error %v", at, reply.Names, f.xattrs, err)
+	}
+	for name, want := range f.xattrs {
+		reply, err := s.Read(wire.Read{Kind: wire.ReadGetxattr, At: at, Name: name}, nil)
+		if err != nil || string(reply.Value) != want {
+			return fmt.Errorf("attribute %q of %s: %q, want %q, error %v", name, at, reply.Value, want, err)
+		}
+	}
+	return nil
 }
 
 // compareCounts finds rows that nothing needs any more.
@@ -238,7 +355,7 @@ func (t *memTree) compareCounts(s *Store) error {
 	got := map[byte]int{}
 	err := s.look(func(m *moment) error {
 		m.renewable = false
-		for _, bucket := range []byte{bucketEntry, bucketInode, bucketInline, bucketSum, bucketOp, bucketOpTime} {
+		for _, bucket := range []byte{bucketEntry, bucketInode, bucketInline, bucketSum, bucketOp, bucketOpTime, bucketXattr, bucketOrphan} {
 			err := m.ascend(string(bucket), func(string, []byte) (bool, error) {
 				got[bucket]++
 				return true, nil
@@ -252,16 +369,20 @@ func (t *memTree) compareCounts(s *Store) error {
 	if err != nil {
 		return err
 	}
-	entries, contents := 0, 0
+	entries, contents, xattrs, orphans := 0, 0, 0, 0
 	for _, f := range t.files {
 		entries += len(f.names)
+		xattrs += len(f.xattrs)
+		if f.attr.Nlink == 0 {
+			orphans++
+		}
 		if f.valid > 0 {
 			contents++
 		}
 	}
 	if got[bucketEntry] != entries || got[bucketInode] != len(t.files) || got[bucketInline]+got[bucketSum] != contents ||
-		got[bucketOp] != len(t.ops) || got[bucketOpTime] != len(t.ops) {
-		return fmt.Errorf("rows %v, want %d entries, %d inodes, %d contents, %d ops", got, entries, len(t.files), contents, len(t.ops))
+		got[bucketXattr] != xattrs || got[bucketOrphan] != orphans || got[bucketOp] != len(t.ops) || got[bucketOpTime] != len(t.ops) {
+		return fmt.Errorf("rows %v, want %d entries, %d inodes, %d contents, %d attributes, %d orphans, %d ops", got, entries, len(t.files), contents, xattrs, orphans, len(t.ops))
 	}
 	return nil
 }
@@ -276,6 +397,9 @@ func (t *memTree) compareDir(s *Store, dir wire.Ino) error {
 		}
 		if got, want := reply.Attr, t.files[dir].attrOf(); got != want {
 			return fmt.Errorf("directory %d: %+v, want %+v", dir, got, want)
+		}
+		if err := t.compareXattrs(s, t.files[dir]); err != nil {
+			return err
 		}
 		entries = append(entries, reply.Entries...)
 		if !reply.More {
@@ -300,9 +424,15 @@ func (t *memTree) compareDir(s *Store, dir wire.Ino) error {
 }
 
 func (t *memTree) compareFile(s *Store, at wire.At, f *memFile) error {
-	switch f.attr.Mode & wire.ModeType {
-	case wire.ModeDir:
+	if f.names != nil {
 		return t.compareDir(s, f.attr.Ino)
+	}
+	if err := t.compareXattrs(s, f); err != nil {
+		return err
+	}
+	switch f.attr.Mode & wire.ModeType {
+	case wire.ModeFifo, wire.ModeChar:
+		return nil
 	case wire.ModeSymlink:
 		reply, err := s.Read(wire.Read{Kind: wire.ReadLink, At: at}, nil)
 		if err == nil && reply.Target != f.target {
@@ -418,7 +548,9 @@ var sizes = []int{0, 1, 100, 8192, 8193, 20_000, 65_536, 65_537, 131_072, 200_00
 
 func (k *txMaker) mutation(tx *vote.Tx, staged map[wire.Ino]bool, stage func(wire.ID, []byte) (wire.StageReply, bool)) (d vote.Bound, data []byte, ok bool) {
 	d = vote.Bound{Ino: wire.Ino(tx.ID) + wire.Ino(len(tx.Bounds)), Mode: uint32(k.rng.IntN(0o1000)), UID: uint32(k.rng.IntN(3)), GID: 4}
-	switch k.rng.IntN(9) {
+	switch k.rng.IntN(12) {
+	case 9, 10, 11:
+		ok = k.meta(&d)
 	case 0, 1, 2:
 		d.Kind, d.Created = wire.MutWriteFile, true
 		d.Dir, d.Name, _, ok = k.name(true)
@@ -433,6 +565,9 @@ func (k *txMaker) mutation(tx *vote.Tx, staged map[wire.Ino]bool, stage func(wir
 	case 4:
 		d.Dir, d.Name, d.Ino, ok = k.name(false)
 		d.Kind = wire.MutDeleteFile
+		if ok {
+			k.leaves(&d, k.tree.files[d.Ino])
+		}
 		if ok && k.tree.files[d.Ino].names != nil {
 			d.Kind, ok = wire.MutRmdir, len(k.tree.files[d.Ino].names) == 0
 		}
@@ -448,6 +583,53 @@ func (k *txMaker) mutation(tx *vote.Tx, staged map[wire.Ino]bool, stage func(wir
 		ok = k.setattr(&d, staged)
 	}
 	return d, data, ok
+}
+
+// leaves says how a file that loses a name goes.
+func (k *txMaker) leaves(d *vote.Bound, f *memFile) {
+	d.Hold = f.names == nil && k.rng.IntN(3) == 0
+	if f.names != nil || f.attr.Nlink == 1 && !d.Hold {
+		d.Xattrs = len(f.xattrs)
+	}
+}
+
+// meta makes a mutation of names without contents or of attributes.
+func (k *txMaker) meta(d *vote.Bound) (ok bool) {
+	switch k.rng.IntN(8) {
+	case 0, 1:
+		d.Kind = wire.MutLink
+		if d.Ino, ok = pick(k.rng, append(k.inos(wire.ModeRegular), k.inos(wire.ModeFifo)...)); ok {
+			f := k.tree.files[d.Ino]
+			d.Orphan = f.attr.Nlink == 0
+			if ok = !d.Orphan || f.linkable; ok {
+				d.Dir, d.Name, _, ok = k.name(true)
+			}
+		}
+	case 2:
+		d.Kind, d.Mode = wire.MutMknod, d.Mode|[]uint32{wire.ModeFifo, wire.ModeChar, wire.ModeRegular}[k.rng.IntN(3)]
+		if d.Mode&wire.ModeType == wire.ModeChar {
+			d.Rdev = 259
+		}
+		d.Dir, d.Name, _, ok = k.name(true)
+	case 3:
+		d.Kind, d.Created, ok = wire.MutCreateUnlinked, true, true
+	case 4, 5, 6:
+		d.Kind, d.Xattr, d.Value = wire.MutSetxattr, fmt.Sprintf("user.%d", k.rng.IntN(3)), k.bytes(k.rng.IntN(300))
+		if d.Ino, ok = pick(k.rng, append(k.inos(wire.ModeRegular), k.inos(wire.ModeDir)...)); !ok {
+			return false
+		}
+		if _, has := k.tree.files[d.Ino].xattrs[d.Xattr]; has && k.rng.IntN(2) == 0 {
+			d.Kind, d.Value = wire.MutRemovexattr, nil
+		}
+	default:
+		d.Kind = wire.MutReclaim
+		if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); ok {
+			if f := k.tree.files[d.Ino]; f.attr.Nlink == 0 {
+				d.Orphan, d.Xattrs = true, len(f.xattrs)
+			}
+		}
+	}
+	return ok
 }
 
 func (k *txMaker) content(tx *vote.Tx, d *vote.Bound, staged map[wire.Ino]bool, stage func(wire.ID, []byte) (wire.StageReply, bool)) ([]byte, bool) {
@@ -478,21 +660,35 @@ func (k *txMaker) rename(d *vote.Bound) bool {
 	if !ok {
 		return false
 	}
+	if d.Replaced != 0 && k.rng.IntN(3) == 0 {
+		return k.exchange(d)
+	}
 	if d.Replaced != 0 && d.Replaced != d.Ino {
+		k.leaves(d, k.tree.files[d.Replaced])
 		old := k.tree.files[d.Replaced]
 		if (old.names != nil) != d.IsDir || len(old.names) > 0 {
 			return false
 		}
 	}
-	for up := d.ToDir; d.IsDir; up = k.tree.files[up].attr.Parent { // no cycles
-		if up == d.Ino {
+	return !d.IsDir || !k.under(d.ToDir, d.Ino)
+}
+
+// under: is dir the directory top, or below it?
+func (k *txMaker) under(dir, top wire.Ino) bool {
+	for ; dir != top; dir = k.tree.files[dir].attr.Parent {
+		if dir == wire.RootIno {
 			return false
-		}
-		if up == wire.RootIno {
-			break
 		}
 	}
 	return true
+}
+
+func (k *txMaker) exchange(d *vote.Bound) bool {
+	d.Exchange = true
+	to := k.tree.files[d.Replaced].names != nil
+	ok := (!d.IsDir || !k.under(d.ToDir, d.Ino)) && (!to || !k.under(d.Dir, d.Replaced))
+	d.IsDir = d.IsDir || to
+	return ok
 }
 
 func (k *txMaker) setattr(d *vote.Bound, staged map[wire.Ino]bool) bool {

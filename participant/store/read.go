@@ -15,7 +15,7 @@ const listEntries = maxTxKeys / 2
 
 var readOps = map[wire.ReadKind]string{
 	wire.ReadFile: "readFile", wire.ReadStat: "stat", wire.ReadList: "list", wire.ReadLink: "readlink",
-	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr",
+	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr", wire.ReadOrphans: "orphans",
 }
 
 // Read answers a read from one moment. A ReadFile's pieces, of one version,
@@ -52,24 +52,29 @@ func (s *Store) read(req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) 
 		return s.readList(req)
 	case wire.ReadOp:
 		return s.readOp(req.Op)
-	case wire.ReadStat, wire.ReadLink, wire.ReadGetxattr, wire.ReadListxattr:
+	case wire.ReadOrphans:
+		return s.readOrphans(req)
+	case wire.ReadListxattr:
+		return s.readListxattr(req)
+	case wire.ReadStat, wire.ReadLink, wire.ReadGetxattr:
 	default:
 		return wire.ReadReply{}, wire.NewError(wire.CodeUnsupported, fmt.Sprintf("this participant knows no read of kind %d", req.Kind))
 	}
 	var n inode
+	var value []byte
 	err := s.look(func(m *moment) (err error) {
-		n, err = m.walk(req.At)
+		if n, err = m.walk(req.At); err == nil && req.Kind == wire.ReadGetxattr {
+			value, err = m.xattr(&n, req.Name)
+		}
 		return err
 	})
-	reply := wire.ReadReply{Attr: n.attr}
+	reply := wire.ReadReply{Attr: n.attr, Value: value}
 	switch {
 	case err != nil:
 	case req.Kind == wire.ReadLink && !n.isSymlink():
 		err = wire.NewError(wire.CodeInvalid, "it is no symbolic link")
 	case req.Kind == wire.ReadLink:
 		reply.Target = n.target
-	case req.Kind == wire.ReadGetxattr: // no mutation gives a file any
-		err = wire.NewError(wire.CodeNoAttr, fmt.Sprintf("it has no extended attribute %q", req.Name))
 	}
 	return reply, err
 }

@@ -15,6 +15,8 @@ import (
 //	i  ino:8                 see below                   inode
 //	c  ino:8                 bytes                       contents up to InlineMax
 //	s  object:8 page:4       256 x (state:1 sum:4)       checksums of blocks
+//	a  ino:8 name            bytes                       extended attribute
+//	u  ino:8                 session:16 linkable:1       an orphan: an inode without a name, and who held it (F7)
 //	o  session:16 seq:8      service time:8 CBOR outcome an operation that committed
 //	t  time:8 session:16 seq:8  nothing                  the same, by service time (S1a)
 //	x  epoch:8 index:8 chunk:4  keys, each (length:2 key) changed by the decision there (P11)
@@ -35,6 +37,8 @@ const (
 	bucketInode   = 'i'
 	bucketInline  = 'c'
 	bucketSum     = 's'
+	bucketXattr   = 'a'
+	bucketOrphan  = 'u'
 	bucketOp      = 'o'
 	bucketOpTime  = 't'
 	bucketChange  = 'x'
@@ -50,6 +54,7 @@ const (
 	opTimeKeyLen  = 1 + 8 + 16 + 8
 	changeKeyLen  = 1 + 8 + 8 + 4
 	maxTargetSize = wire.MaxPathLen
+	orphanSize    = 16 + 1
 )
 
 var be = binary.BigEndian
@@ -69,6 +74,12 @@ func numberKey(bucket byte, n uint64) string {
 
 func inodeKey(ino wire.Ino) string  { return numberKey(bucketInode, uint64(ino)) }
 func inlineKey(ino wire.Ino) string { return numberKey(bucketInline, uint64(ino)) }
+
+func orphanKey(ino wire.Ino) string { return numberKey(bucketOrphan, uint64(ino)) }
+
+func xattrKey(ino wire.Ino, name string) string {
+	return numberKey(bucketXattr, uint64(ino)) + name
+}
 
 func sumKey(object wire.ID, page int64) string {
 	var b [13]byte
@@ -208,6 +219,26 @@ func decodeInode(ino wire.Ino, b []byte) (inode, error) {
 
 func encodeIno(ino wire.Ino) []byte {
 	return be.AppendUint64(make([]byte, 0, 8+crcLen), uint64(ino))
+}
+
+// orphan is an orphan's row. linkable: it never had a name and may get one.
+type orphan struct {
+	holder   wire.SessionID
+	linkable bool
+}
+
+func encodeOrphan(o orphan) []byte {
+	b := append(make([]byte, 0, orphanSize+crcLen), o.holder[:]...)
+	return append(b, byte(boolInt(o.linkable)))
+}
+
+func decodeOrphan(b []byte) (o orphan, ok bool) {
+	if len(b) != orphanSize || b[16] > 1 {
+		return o, false
+	}
+	copy(o.holder[:], b)
+	o.linkable = b[16] == 1
+	return o, true
 }
 
 type blockState uint8

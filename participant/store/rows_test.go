@@ -39,6 +39,8 @@ func TestGolden(t *testing.T) {
 		{"inode", seal(inodeKey(7), encodeInode(&n))},
 		{"entry", seal(entryKey(1, "name"), encodeIno(7))},
 		{"sums", seal(sumKey(1, 0), encodeSums([]blockCheck{{blockSum, 1}, {}, {blockBad, 0}}))},
+		{"attribute", append([]byte(xattrKey(7, "user.x")), seal(xattrKey(7, "user.x"), []byte("val"))...)},
+		{"orphan", append([]byte(orphanKey(7)), seal(orphanKey(7), encodeOrphan(orphan{wire.SessionID{1, 2}, true}))...)},
 		{"op", seal(opKey(op), encodeOp(21, &outcome))},
 		{"meta", seal(metaKey, wire.Marshal(&metaRow{1, 2, 3, 4, wire.Position{Epoch: 5, Index: 6}}))},
 		{"stage", encodeTail(wire.MakeID(1, 2), &staged{size: 70_000, sum: sumOfSums(sums), sums: sums})},
@@ -89,6 +91,9 @@ func FuzzRows(f *testing.F) {
 		}
 		if g, err := decodeFormat(b); err == nil && (g.dirs < 1 || g.dirs > 1<<16) {
 			t.Errorf("format %v", g)
+		}
+		if o, ok := decodeOrphan(b); ok && !bytes.Equal(encodeOrphan(o), b) {
+			t.Errorf("orphan %x is written as %x", b, encodeOrphan(o))
 		}
 		_, _, _ = decodeOp(b)
 		if val, ok := unseal("ikey", b); ok && !bytes.Equal(seal("ikey", bytes.Clone(val)), b) {

@@ -309,6 +309,11 @@ func (s *Store) Inode(ino wire.Ino) (v vote.Inode, err error) {
 	err = s.look(func(m *moment) error {
 		n, err := m.inode(ino)
 		v = n.view()
+		if err != nil || n.isDir() || n.attr.Nlink > 0 {
+			return err
+		}
+		o, err := m.orphan(ino)
+		v.Linkable = o.linkable
 		return err
 	})
 	return v, err
@@ -379,6 +384,10 @@ func rowName(key string) string {
 		return fmt.Sprintf("%s: inode %d", kvName, n(1))
 	case len(key) == 9 && key[0] == bucketInline:
 		return fmt.Sprintf("%s: contents of inode %d", kvName, n(1))
+	case len(key) > 9 && key[0] == bucketXattr:
+		return fmt.Sprintf("%s: extended attribute %q of inode %d", kvName, key[9:], n(1))
+	case len(key) == 9 && key[0] == bucketOrphan:
+		return fmt.Sprintf("%s: orphan %d", kvName, n(1))
 	case len(key) == 13 && key[0] == bucketSum:
 		return fmt.Sprintf("%s: checksums of object %s", kvName, wire.ID(n(1)))
 	case len(key) == 25 && key[0] == bucketOp:

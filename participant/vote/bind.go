@@ -59,12 +59,17 @@ func (b *binder) bind() (payload []byte, err error) {
 var opNames = map[wire.MutationKind]string{
 	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
+	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
 }
 
 func (b *binder) mutation(i int, m *wire.Mutation) error {
 	ino := wire.Ino(b.prepare.Tx) + wire.Ino(i)
-	if m.Write != wire.WriteWhole || m.Rename != wire.RenameReplace || m.Hold {
+	if m.Write != wire.WriteWhole {
 		return no(wire.CodeUnsupported, m.At, "this participant knows no such form of it")
+	}
+	if err := checkForm(m); err != nil {
+		return err
 	}
 	switch m.Kind {
 	case wire.MutWriteFile:
@@ -81,6 +86,18 @@ func (b *binder) mutation(i int, m *wire.Mutation) error {
 		return b.symlink(m, ino)
 	case wire.MutSetattr:
 		return b.setattr(m)
+	case wire.MutLink:
+		return b.link(m)
+	case wire.MutMknod:
+		return b.mknod(m, ino)
+	case wire.MutSetxattr:
+		return b.setxattr(m)
+	case wire.MutRemovexattr:
+		return b.removexattr(m)
+	case wire.MutCreateUnlinked:
+		return b.createUnlinked(m, ino)
+	case wire.MutReclaim:
+		return b.reclaim(m)
 	default:
 		return &wire.Error{Code: wire.CodeUnsupported, Name: m.At.String(), Text: fmt.Sprintf("this participant knows no mutation of kind %d", m.Kind)}
 	}
@@ -268,9 +285,12 @@ func (b *binder) deleteFile(m *wire.Mutation) error {
 	if err := version(m, f.node); err != nil {
 		return err
 	}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Dir: f.dir, Name: f.name}
 	b.leave(f.dir, f.name)
-	b.unlink(f.ino, f.node)
-	b.done(Bound{Kind: m.Kind, Ino: f.ino, Dir: f.dir, Name: f.name}, false)
+	if err := b.lose(&bd, f.ino, f.node, m.Hold); err != nil {
+		return err
+	}
+	b.done(bd, false)
 	return nil
 }
 
@@ -293,9 +313,12 @@ func (b *binder) rmdir(m *wire.Mutation) error {
 	if f.node.Attr.Size > 0 {
 		return no(wire.CodeNotEmpty, m.At, "")
 	}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Dir: f.dir, Name: f.name}
 	b.leave(f.dir, f.name)
-	b.unlink(f.ino, f.node)
-	b.done(Bound{Kind: m.Kind, Ino: f.ino, Dir: f.dir, Name: f.name}, false)
+	if err := b.lose(&bd, f.ino, f.node, false); err != nil {
+		return err
+	}
+	b.done(bd, false)
 	return nil
 }
 
@@ -368,6 +391,14 @@ func (b *binder) rename(m *wire.Mutation) error {
 	if _, err := b.parent(to, m.To); err != nil {
 		return err
 	}
+	switch {
+	case m.Rename == wire.RenameNoReplace && to.ino != 0:
+		return no(wire.CodeExist, m.To, "")
+	case m.Rename == wire.RenameExchange && to.ino == 0:
+		return no(wire.CodeNotExist, m.To, "")
+	case m.Rename == wire.RenameExchange:
+		return b.exchange(m, from, to)
+	}
 	bd := Bound{Kind: m.Kind, Ino: from.ino, Dir: from.dir, Name: from.name, ToDir: to.dir, ToName: to.name,
 		Replaced: to.ino, IsDir: isType(from.node, wire.ModeDir)}
 	if bd.IsDir {
@@ -380,7 +411,7 @@ func (b *binder) rename(m *wire.Mutation) error {
 		return nil
 	}
 	if to.ino != 0 {
-		if err := b.replace(m, from, to); err != nil {
+		if err := b.replace(&bd, m, from, to); err != nil {
 			return err
 		}
 	}
@@ -406,7 +437,7 @@ func (b *binder) moveDir(m *wire.Mutation, from, to named) error {
 	return err
 }
 
-func (b *binder) replace(m *wire.Mutation, from, to named) error {
+func (b *binder) replace(bd *Bound, m *wire.Mutation, from, to named) error {
 	fromDir, toDir := isType(from.node, wire.ModeDir), isType(to.node, wire.ModeDir)
 	if toDir && !fromDir {
 		return no(wire.CodeIsDir, m.To, "")
@@ -421,8 +452,7 @@ func (b *binder) replace(m *wire.Mutation, from, to named) error {
 		return no(wire.CodeNotEmpty, m.To, "")
 	}
 	b.leave(to.dir, to.name)
-	b.unlink(to.ino, to.node)
-	return nil
+	return b.lose(bd, to.ino, to.node, m.Hold)
 }
 
 const knownSets = wire.SetMode | wire.SetUID | wire.SetGID | wire.SetSize | wire.SetAtime | wire.SetAtimeNow | wire.SetMtime | wire.SetMtimeNow

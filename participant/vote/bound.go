@@ -16,6 +16,15 @@ import "tpcfs/wire"
 //	            links to one file, nothing is done (rename(2)).
 //	symlink     new link Ino to Target entered as (Dir, Name).
 //	setattr     Set on Ino. A Size change carries Tail.
+//	link        Ino entered as (Dir, Name) too. Orphan: it had no name.
+//	mknod       new file Ino, Mode with its type and Rdev, entered as (Dir, Name).
+//	setxattr    Ino gets the extended attribute Xattr with Value.
+//	removexattr Ino loses the extended attribute Xattr.
+//	createUnlinked  new regular file Ino without a name, an orphan.
+//	reclaim     Orphan: Ino goes. Else nothing is done: it has a name.
+//
+// With Exchange a rename changes the places of Ino and Replaced. With Hold a
+// file whose last name goes stays, as an orphan of Tx.Op.Session (F7).
 //
 // Times: a changed file's ctime (and mtime, when contents change), and the
 // mtime and ctime of every directory that gains or loses an entry, become the
@@ -47,6 +56,16 @@ type Bound struct {
 	// Content of a writeFile: staged, or the next Content.Size bytes of the
 	// transaction's payload.
 	Content wire.Content `cbor:"19,keyasint,omitempty"`
+
+	Hold     bool   `cbor:"20,keyasint,omitempty"`
+	Exchange bool   `cbor:"21,keyasint,omitempty"`
+	Orphan   bool   `cbor:"22,keyasint,omitempty"`
+	Rdev     uint32 `cbor:"23,keyasint,omitempty"`
+	Xattr    string `cbor:"24,keyasint,omitempty"` // name of an extended attribute
+	Value    []byte `cbor:"25,keyasint,omitempty"` // its value
+	// Xattrs is the number of extended attributes that go with the file that
+	// goes: rows of the table (S3).
+	Xattrs int `cbor:"26,keyasint,omitempty"`
 }
 
 // Tail is the checksum that the block which holds a file's new end will have
@@ -81,6 +100,8 @@ type Tx struct {
 type Inode struct {
 	Attr   wire.Attr // Parent is set for directories
 	Target string    // of a symbolic link
+	// Linkable: it has no name, never had one and may get one (createUnlinked).
+	Linkable bool
 }
 
 // View is the decided state of the store: every committed transaction that
@@ -92,6 +113,10 @@ type View interface {
 	Lookup(dir wire.Ino, name string) (wire.Ino, error)
 	// Op returns the outcome of an operation that committed.
 	Op(op wire.OpID) (outcome wire.Outcome, found bool, err error)
+	// Xattr reports whether a file has an extended attribute; Xattrs how many
+	// it has and how long their names are, each with a NUL.
+	Xattr(ino wire.Ino, name string) (bool, error)
+	Xattrs(ino wire.Ino) (count, bytes int, err error)
 	// Staged reports the size and checksum (wire.StageReply.Sum) of a staged
 	// object that is complete and durable, name and all.
 	Staged(id wire.ID) (size int64, sum uint32, ok bool)

@@ -113,13 +113,14 @@ func (s lockSet) addBound(b *Bound) {
 	case wire.MutRename:
 		s.add(entryKey(b.ToDir, b.ToName), true)
 		s.add(inodeKey(b.ToDir), false)
-		if b.Replaced != 0 && b.Replaced != b.Ino {
+		if b.Replaced != 0 && b.Replaced != b.Ino && !b.Exchange {
 			s.add(inodeKey(b.Replaced), true)
 		}
 		if b.IsDir {
 			s.add(lockKey{kind: lockDirRename}, true)
 		}
-	case wire.MutWriteFile, wire.MutDeleteFile, wire.MutRmdir, wire.MutSetattr, wire.MutMkdir, wire.MutSymlink:
+	case wire.MutWriteFile, wire.MutDeleteFile, wire.MutRmdir, wire.MutSetattr, wire.MutMkdir, wire.MutSymlink,
+		wire.MutLink, wire.MutMknod, wire.MutSetxattr, wire.MutRemovexattr, wire.MutCreateUnlinked, wire.MutReclaim:
 		s.add(inodeKey(b.Ino), true)
 	default:
 		panic(fmt.Sprintf("vote: a bound of kind %d", b.Kind))

@@ -235,7 +235,7 @@ func (m *Machine) consider(e *wire.Entry, at wire.Position) (*binder, *Tx, error
 		return nil, nil, err
 	}
 	body := &Tx{ID: p.Tx, Prepared: at, Op: p.Op, Lowest: p.Lowest, Time: p.Time, ServiceTime: p.ServiceTime,
-		Outcome: wire.Outcome{Tx: p.Tx, Results: b.results}, Bounds: b.bounds, Payload: payload}
+		Outcome: wire.Outcome{Tx: p.Tx, Results: b.results, Orphans: b.orphans()}, Bounds: b.bounds, Payload: payload}
 	if p.Pack != nil { // its results would be longer than all the rest
 		body.Pack, body.mutations, body.Outcome.Results = p.Pack, b.mutations, nil
 	}
@@ -291,11 +291,20 @@ func (m *Machine) reserve(body *Tx) error {
 	bytes := int64(len(body.Payload))
 	for i := range body.Bounds {
 		b := &body.Bounds[i]
-		rows += 6
-		bytes += int64(256 + 2*(len(b.Name)+len(b.ToName)+len(b.Target)))
-		deletes = deletes && (b.Kind == wire.MutDeleteFile || b.Kind == wire.MutRmdir)
+		rows += 6 + b.Xattrs
+		bytes += int64(256 + 2*(len(b.Name)+len(b.ToName)+len(b.Target)) + len(b.Xattr) + len(b.Value) + b.Xattrs*wire.MaxNameLen)
+		deletes = deletes && onlyDeletes(b.Kind)
 	}
 	return m.view.Reserve(body.ID, rows, bytes, deletes)
+}
+
+func onlyDeletes(k wire.MutationKind) bool {
+	switch k {
+	case wire.MutDeleteFile, wire.MutRmdir, wire.MutRemovexattr, wire.MutReclaim:
+		return true
+	default:
+		return false
+	}
 }
 
 func (m *Machine) handleCommit(id wire.ID, at wire.Position) (Ready, error) {

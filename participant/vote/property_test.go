@@ -20,7 +20,7 @@ type history struct {
 	m        *Machine
 	prepares map[wire.Position]*wire.Entry
 	records  [][]byte
-	before   [][]byte // before[i] is the machine's snapshot before records[i]
+	before   [][]byte                 // before[i] is the machine's snapshot before records[i]
 	stages   map[wire.ID]wire.Content // all that there ever were
 	doubt    []wire.ID
 	next     uint64 // id counter
@@ -40,15 +40,21 @@ func (h *history) name(label string) wire.At {
 
 func (h *history) mutation(e *wire.Entry) wire.Mutation {
 	m := wire.Mutation{At: h.name("at"), Mode: 0o644}
+	if rapid.IntRange(0, 2).Draw(h.t, "names and attributes") == 0 {
+		h.metadata(&m)
+		return m
+	}
 	switch rapid.IntRange(0, 9).Draw(h.t, "kind") {
 	case 0:
-		m.Kind = wire.MutDeleteFile
+		m.Kind, m.Hold = wire.MutDeleteFile, rapid.Bool().Draw(h.t, "hold")
 	case 1, 2:
 		m.Kind, m.Mode = wire.MutMkdir, 0o2755
 	case 3:
 		m.Kind = wire.MutRmdir
 	case 4, 5:
 		m.Kind, m.To = wire.MutRename, h.name("to")
+		m.Rename = wire.RenameMode(rapid.IntRange(0, 2).Draw(h.t, "rename"))
+		m.Hold = rapid.Bool().Draw(h.t, "hold")
 	case 6:
 		m.Kind, m.Target = wire.MutSymlink, "a"
 	case 7:
@@ -69,6 +75,27 @@ func (h *history) mutation(e *wire.Entry) wire.Mutation {
 		e.Payload = append(e.Payload, data...)
 	}
 	return m
+}
+
+// metadata draws a mutation of names, nodes or extended attributes.
+func (h *history) metadata(m *wire.Mutation) {
+	switch rapid.IntRange(0, 6).Draw(h.t, "kind") {
+	case 0, 1:
+		m.Kind, m.To = wire.MutLink, h.name("to")
+	case 2:
+		m.Kind, m.Rdev = wire.MutMknod, 5
+		m.Mode = rapid.SampledFrom([]uint32{0, wire.ModeRegular, wire.ModeFifo, wire.ModeChar, wire.ModeDir}).Draw(h.t, "type") | 0o600
+	case 3, 4:
+		m.Kind, m.Name, m.Value = wire.MutSetxattr, rapid.SampledFrom([]string{"user.a", "user.b", "trusted.a"}).Draw(h.t, "name"), []byte("v")
+		m.Xattr = wire.XattrMode(rapid.IntRange(0, 2).Draw(h.t, "mode"))
+		if rapid.IntRange(0, 2).Draw(h.t, "remove") == 0 {
+			m.Kind, m.Value, m.Xattr = wire.MutRemovexattr, nil, 0
+		}
+	case 5:
+		m.Kind = wire.MutCreateUnlinked
+	default:
+		m.Kind, m.At.Path = wire.MutReclaim, ""
+	}
 }
 
 func (h *history) draw() *wire.Entry {
@@ -205,7 +232,8 @@ func TestReplayEqualsTheMachine(t *testing.T) {
 		if err := sameMachine(h.m, again.m); err != nil {
 			t.Fatalf("resumed: %v", err)
 		}
-		if fmt.Sprint(again.v.entries) != fmt.Sprint(v.entries) || fmt.Sprint(again.v.inodes) != fmt.Sprint(v.inodes) {
+		if fmt.Sprint(again.v.entries) != fmt.Sprint(v.entries) || fmt.Sprint(again.v.inodes) != fmt.Sprint(v.inodes) ||
+			fmt.Sprint(again.v.xattrs) != fmt.Sprint(v.xattrs) || fmt.Sprint(again.v.holders) != fmt.Sprint(v.holders) {
 			t.Fatalf("resumed: the files differ\n%v\n%v", again.v.entries, v.entries)
 		}
 	})
@@ -311,6 +339,9 @@ func checkTree(t *rapid.T, v *fakeView) {
 		if n.Attr.Mode&wire.ModeType != wire.ModeDir {
 			if names[ino] != n.Attr.Nlink {
 				t.Fatalf("inode %d has %d names and %d links", ino, names[ino], n.Attr.Nlink)
+			}
+			if _, held := v.holders[ino]; held != (n.Attr.Nlink == 0) {
+				t.Fatalf("inode %d has %d links and is held: %t", ino, n.Attr.Nlink, held)
 			}
 			continue
 		}

@@ -142,7 +142,8 @@ func DecodeRecord(b []byte) (*Record, error) {
 func checkBounds(bounds []Bound) error {
 	for i := range bounds {
 		switch k := bounds[i].Kind; k {
-		case wire.MutWriteFile, wire.MutDeleteFile, wire.MutMkdir, wire.MutRmdir, wire.MutRename, wire.MutSymlink, wire.MutSetattr:
+		case wire.MutWriteFile, wire.MutDeleteFile, wire.MutMkdir, wire.MutRmdir, wire.MutRename, wire.MutSymlink, wire.MutSetattr,
+			wire.MutLink, wire.MutMknod, wire.MutSetxattr, wire.MutRemovexattr, wire.MutCreateUnlinked, wire.MutReclaim:
 		default:
 			return corrupt("PREPARE with a mutation of the unknown kind %d", k)
 		}

@@ -25,6 +25,11 @@ type node struct {
 	// transaction: beyond it there are no bytes. Counts when cut.
 	cut   bool
 	least int64
+	// What this transaction has done to the extended attributes: which are
+	// there (true) or gone, how many more than before, how much longer their names.
+	xattrs     map[string]bool
+	xattrCount int
+	xattrBytes int
 }
 
 // overlay is the decided state with a transaction's earlier mutations on top
@@ -240,9 +245,9 @@ func (o *overlay) leave(dir wire.Ino, name string) {
 	}
 }
 
-// unlink takes one name from a file; at none it goes.
-func (o *overlay) unlink(ino wire.Ino, n *node) {
-	if n.Attr.Nlink <= 1 || isType(n, wire.ModeDir) {
+// unlink takes one name from a file; at none it goes, unless it is held.
+func (o *overlay) unlink(ino wire.Ino, n *node, hold bool) {
+	if isType(n, wire.ModeDir) || n.Attr.Nlink <= 1 && !hold {
 		o.inodes[ino] = nil
 		return
 	}

@@ -272,6 +272,15 @@ func boundText(b *Bound) string {
 	if b.Replaced != 0 {
 		l += " replaces " + inoText(b.Replaced)
 	}
+	for _, f := range []struct {
+		set  bool
+		text string
+	}{{b.Hold, " held"}, {b.Exchange, " exchanged"}, {b.Orphan, " orphan"}, {b.Rdev != 0, fmt.Sprintf(" rdev %d", b.Rdev)},
+		{b.Xattr != "", fmt.Sprintf(" %s=%.20q", b.Xattr, b.Value)}, {b.Xattrs != 0, fmt.Sprintf(" with %d attributes", b.Xattrs)}} {
+		if f.set {
+			l += f.text
+		}
+	}
 	if b.Mode != 0 {
 		l += fmt.Sprintf(" mode %o", b.Mode)
 	}
@@ -419,6 +428,18 @@ func (s *scripted) mutation(text string, e *wire.Entry) wire.Mutation {
 		m.Kind, m.Target, args = wire.MutSymlink, args[0], args[1:]
 	case "set":
 		m.Kind = wire.MutSetattr
+	case "link":
+		m.Kind, m.To, args = wire.MutLink, s.at(args[0]), args[1:]
+	case "mknod":
+		m.Kind = wire.MutMknod
+	case "setx":
+		m.Kind, m.Name, args = wire.MutSetxattr, s.at(args[0]).Path, args[1:]
+	case "rmx":
+		m.Kind, m.Name, args = wire.MutRemovexattr, s.at(args[0]).Path, args[1:]
+	case "unlinked":
+		m.Kind, m.Mode = wire.MutCreateUnlinked, 0o600
+	case "reclaim":
+		m.Kind = wire.MutReclaim
 	case "kind":
 		m.Kind = wire.MutationKind(s.number(args[0]))
 		args = args[1:]
@@ -458,6 +479,18 @@ func (s *scripted) argument(m *wire.Mutation, e *wire.Entry, a string) {
 	case "stage":
 		id, size, _ := strings.Cut(value, "/")
 		m.Content = wire.Content{Stage: s.id(id), Size: s.number(size), Sum: 7}
+	case "hold":
+		m.Hold = true
+	case "rename":
+		m.Rename = wire.RenameMode(s.number(value))
+	case "xattr":
+		m.Xattr = wire.XattrMode(s.number(value))
+	case "value":
+		m.Value = []byte(value)
+	case "bytes":
+		m.Value = make([]byte, s.number(value))
+	case "rdev":
+		m.Rdev = uint32(s.number(value))
 	case "rotten":
 		m.Content = wire.Content{Size: 3, Sum: 1}
 		e.Payload = append(e.Payload, "abc"...)

@@ -14,6 +14,8 @@ type fakeView struct {
 	stages   map[wire.ID]wire.Content
 	packs    map[wire.ID][]byte
 	data     map[wire.Ino][]byte
+	xattrs   map[wire.Ino]map[string]string
+	holders  map[wire.Ino]wire.SessionID // of inodes without a name
 	reserved map[wire.ID]int64
 	full     bool
 	broken   error // of every look
@@ -21,7 +23,8 @@ type fakeView struct {
 
 func newFakeView() *fakeView {
 	return &fakeView{inodes: map[wire.Ino]Inode{}, entries: map[Entry]wire.Ino{}, ops: map[wire.OpID]wire.Outcome{},
-		stages: map[wire.ID]wire.Content{}, packs: map[wire.ID][]byte{}, data: map[wire.Ino][]byte{}, reserved: map[wire.ID]int64{}}
+		stages: map[wire.ID]wire.Content{}, packs: map[wire.ID][]byte{}, data: map[wire.Ino][]byte{},
+		xattrs: map[wire.Ino]map[string]string{}, holders: map[wire.Ino]wire.SessionID{}, reserved: map[wire.ID]int64{}}
 }
 
 func (v *fakeView) Inode(ino wire.Ino) (Inode, error) {
@@ -68,6 +71,19 @@ func (v *fakeView) Tail(ino wire.Ino, size int64) (*Tail, error) {
 		data = data[:size]
 	}
 	return inlineTail(data), v.broken
+}
+
+func (v *fakeView) Xattr(ino wire.Ino, name string) (bool, error) {
+	_, ok := v.xattrs[ino][name]
+	return ok, v.broken
+}
+
+func (v *fakeView) Xattrs(ino wire.Ino) (count, bytes int, err error) {
+	for name := range v.xattrs[ino] {
+		count++
+		bytes += len(name) + 1
+	}
+	return count, bytes, v.broken
 }
 
 func (v *fakeView) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
@@ -144,17 +160,74 @@ func (v *fakeView) leave(dir wire.Ino, name string, ino wire.Ino) {
 	})
 }
 
-func (v *fakeView) drop(ino wire.Ino) {
+// drop takes a name from a file; holder: who keeps it when that was the last one.
+func (v *fakeView) drop(b *Bound, ino wire.Ino, holder wire.SessionID) {
 	n := v.inodes[ino]
 	if n.Attr.Mode&wire.ModeType == wire.ModeDir && n.Attr.Size != 0 {
 		panic(fmt.Sprintf("directory %d goes with %d entries", ino, n.Attr.Size))
 	}
-	if n.Attr.Nlink > 1 && n.Attr.Mode&wire.ModeType != wire.ModeDir {
+	if (n.Attr.Nlink > 1 || b.Hold) && n.Attr.Mode&wire.ModeType != wire.ModeDir {
 		v.edit(ino, func(a *wire.Attr) { a.Nlink-- })
+		if n.Attr.Nlink == 1 {
+			v.holders[ino] = holder
+		}
 		return
+	}
+	v.forget(b, ino)
+}
+
+func (v *fakeView) forget(b *Bound, ino wire.Ino) {
+	if b.Xattrs != len(v.xattrs[ino]) {
+		panic(fmt.Sprintf("inode %d goes with %d attributes, not %d", ino, len(v.xattrs[ino]), b.Xattrs))
 	}
 	delete(v.inodes, ino)
 	delete(v.data, ino)
+	delete(v.xattrs, ino)
+	delete(v.holders, ino)
+}
+
+// exchange lets two names change places.
+func (v *fakeView) exchange(b *Bound) {
+	v.leave(b.Dir, b.Name, b.Ino)
+	v.leave(b.ToDir, b.ToName, b.Replaced)
+	v.enter(b.Dir, b.Name, b.Replaced)
+	v.enter(b.ToDir, b.ToName, b.Ino)
+}
+
+func (v *fakeView) applyNew(t *Tx, b *Bound) {
+	switch b.Kind {
+	case wire.MutLink:
+		v.edit(b.Ino, func(a *wire.Attr) {
+			if b.Orphan != (a.Nlink == 0) {
+				panic(fmt.Sprintf("link of inode %d with %d names, orphan %t", b.Ino, a.Nlink, b.Orphan))
+			}
+			a.Nlink++
+		})
+		n := v.inodes[b.Ino]
+		n.Linkable = false
+		v.inodes[b.Ino] = n
+		delete(v.holders, b.Ino)
+		v.enter(b.Dir, b.Name, b.Ino)
+	case wire.MutMknod:
+		v.inodes[b.Ino] = Inode{Attr: wire.Attr{Ino: b.Ino, Mode: b.Mode, Rdev: b.Rdev, Nlink: 1, UID: b.UID, GID: b.GID, Version: t.ID}}
+		v.enter(b.Dir, b.Name, b.Ino)
+	case wire.MutCreateUnlinked:
+		v.inodes[b.Ino] = Inode{Linkable: true, Attr: wire.Attr{Ino: b.Ino, Mode: wire.ModeRegular | b.Mode, UID: b.UID, GID: b.GID, Version: t.ID}}
+		v.holders[b.Ino] = t.Op.Session
+	case wire.MutSetxattr:
+		if v.xattrs[b.Ino] == nil {
+			v.xattrs[b.Ino] = map[string]string{}
+		}
+		v.xattrs[b.Ino][b.Xattr] = string(b.Value)
+	case wire.MutRemovexattr:
+		delete(v.xattrs[b.Ino], b.Xattr)
+	case wire.MutReclaim:
+		if b.Orphan {
+			v.forget(b, b.Ino)
+		}
+	default:
+		panic(fmt.Sprintf("apply of kind %d", b.Kind))
+	}
 }
 
 func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
@@ -178,14 +251,18 @@ func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
 		v.enter(b.Dir, b.Name, b.Ino)
 	case wire.MutDeleteFile, wire.MutRmdir:
 		v.leave(b.Dir, b.Name, b.Ino)
-		v.drop(b.Ino)
+		v.drop(b, b.Ino, t.Op.Session)
 	case wire.MutRename:
 		if b.Replaced == b.Ino {
 			break
 		}
+		if b.Exchange {
+			v.exchange(b)
+			break
+		}
 		if b.Replaced != 0 {
 			v.leave(b.ToDir, b.ToName, b.Replaced)
-			v.drop(b.Replaced)
+			v.drop(b, b.Replaced, t.Op.Session)
 		}
 		v.leave(b.Dir, b.Name, b.Ino)
 		v.enter(b.ToDir, b.ToName, b.Ino)
@@ -207,7 +284,7 @@ func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
 			v.data[b.Ino] = data
 		}
 	default:
-		panic(fmt.Sprintf("apply of kind %d", b.Kind))
+		v.applyNew(t, b)
 	}
 	return payload
 }

@@ -90,6 +90,8 @@ func (v *view) Pack(*wire.Pack) ([]wire.Mutation, []byte, error) {
 	return nil, nil, wire.NewError(wire.CodeStageLost, "nothing is staged here")
 }
 func (v *view) Tail(wire.Ino, int64) (*vote.Tail, error) { return nil, nil }
+func (v *view) Xattr(wire.Ino, string) (bool, error)     { return false, nil }
+func (v *view) Xattrs(wire.Ino) (int, int, error)        { return 0, 0, nil }
 func (v *view) Release(wire.ID)                          {}
 func (v *view) Reserve(wire.ID, int, int64, bool) (err error) {
 	if v.refuse {
