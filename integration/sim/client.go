@@ -269,6 +269,9 @@ func (cl *client) beginStage(o *op, mut int) {
 		}
 		return // waits until all have links
 	}
+	if c.over { // it has ended in that very turn
+		return
+	}
 	o.stage = s
 	cl.w.contents[s.id] = s.data
 	cl.w.tracef("client %d stages %d bytes for op %d as %v", cl.n, len(s.data), o.num, s.id)
