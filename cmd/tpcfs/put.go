@@ -25,27 +25,49 @@ type putFlags struct {
 	mode      string
 	ifVersion string
 	exclusive bool
+	recursive bool
+	noAtomic  bool
+	preserve  bool
 }
 
 func (a *app) putCommand() *cobra.Command {
 	var f putFlags
 	cmd := &cobra.Command{
 		Use:   "put LOCAL|- NAME",
-		Short: "Write a whole file",
+		Short: "Write a whole file, or a directory with all that is in it",
 		Long: `Writes the local file LOCAL, or standard input (-), as the file NAME. NAME is
 replaced as a whole: readers see the old contents or the new ones, never both.
-When put returns 0, the file is on stable storage of every participant.`,
+When put returns 0, the file is on stable storage of every participant.
+
+With -r, LOCAL is a directory and NAME must not exist: files, directories and
+symbolic links appear as NAME in one transaction, all of them or none. One
+transaction holds at most 65536 of them, and 64 MiB of names and of files up to
+64 KiB (larger files do not count). A tree beyond that is refused; --no-atomic
+puts it in several transactions, and what an error leaves half done stays.`,
 		Example: `  tpcfs put report.pdf archive/2026/report.pdf
   date | tpcfs put - now.txt
   tpcfs put --exclusive job.lock locks/job    # fails if locks/job exists
-  tpcfs put --if-version 3.17 new.cfg cfg     # only over the version that stat showed`,
+  tpcfs put --if-version 3.17 new.cfg cfg     # only over the version that stat showed
+  tpcfs put -r src projects/src               # a whole tree, all or nothing
+  tpcfs put -r --preserve --no-atomic /home backup`,
 		Args: takes(2, 2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.put(cmd.Context(), f, args[0], args[1]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.recursive {
+				return a.putTree(cmd.Context(), f, args[0], args[1])
+			}
+			if f.noAtomic || f.preserve {
+				return usage("put", "--no-atomic and --preserve go with -r")
+			}
+			return a.put(cmd.Context(), f, args[0], args[1])
+		},
 	}
 	f.add(cmd, defaultWait)
 	cmd.Flags().StringVar(&f.mode, "mode", "", "permission bits of a new file, octal (default: those of LOCAL)")
 	cmd.Flags().StringVar(&f.ifVersion, "if-version", "", "write only if the file's version (see tpcfs stat) is this one")
 	cmd.Flags().BoolVar(&f.exclusive, "exclusive", false, "fail if NAME exists")
+	cmd.Flags().BoolVarP(&f.recursive, "recursive", "r", false, "put the directory LOCAL with all that is in it, in one transaction")
+	cmd.Flags().BoolVar(&f.noAtomic, "no-atomic", false, "with -r: in several transactions, for a tree that is too much for one")
+	cmd.Flags().BoolVar(&f.preserve, "preserve", false, "with -r: keep owners and times, too")
 	return cmd
 }
 
@@ -115,7 +137,7 @@ func (a *app) openSource(local string) (*source, error) {
 	switch {
 	case err != nil:
 	case info.IsDir():
-		err = fmt.Errorf("%s is a directory; put writes one file", local)
+		err = fmt.Errorf("%s is a directory: put -r puts one with all that is in it", local)
 	case info.Mode().IsRegular():
 		mode := uint32(info.Mode().Perm())
 		return &source{content: client.ReaderAt(file, info.Size()), mode: mode, file: file}, nil

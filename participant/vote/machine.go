@@ -244,7 +244,7 @@ func (m *Machine) consider(e *wire.Entry, at wire.Position) (*binder, *Tx, error
 
 // yes reserves space and makes the PREPARE record; the vote follows its sync.
 func (m *Machine) yes(b *binder, body *Tx, p *wire.Prepare, at wire.Position) (Ready, error) {
-	r := &Record{Kind: KindPrepare, Position: at, W: p.W, Tx: body, Walked: b.order, Last: lastID(p)}
+	r := &Record{Kind: KindPrepare, Position: at, W: p.W, Tx: body, Walked: onlyWalked(b.order, body.Bounds), Last: lastID(p)}
 	raw := r.Encode()
 	var refusal *wire.Error
 	if n := len(raw) - len(r.payload()); n > wire.MaxBindings {

@@ -16,6 +16,10 @@ import (
 type packed struct {
 	From  fromMutation `cbor:"1,keyasint"`
 	Bound *Bound       `cbor:"2,keyasint,omitempty"`
+	// Ino and Dir, where an earlier mutation of the transaction has made them:
+	// their distance from the transaction's id, plus 1.
+	Ino uint32 `cbor:"3,keyasint,omitempty"`
+	Dir uint32 `cbor:"4,keyasint,omitempty"`
 }
 
 type fromMutation uint16
@@ -32,6 +36,8 @@ const (
 	fromGID
 	fromTarget
 	fromContent
+	fromSet
+	fromTimes
 )
 
 // lastName is a path's last component.
@@ -58,6 +64,34 @@ func give[T any](field *T, want T, bit, set fromMutation) {
 	}
 }
 
+// distance clears an inode number that the transaction has given, and returns
+// how far it is from its id, plus 1.
+func (t *Tx) distance(ino *wire.Ino) uint32 {
+	n := *ino - wire.Ino(t.ID)
+	if *ino < wire.Ino(t.ID) || n >= wire.MaxMutations {
+		return 0
+	}
+	*ino = 0
+	return uint32(n) + 1
+}
+
+// place is the way back.
+func (t *Tx) place(ino *wire.Ino, distance uint32) {
+	if distance > 0 {
+		*ino = wire.Ino(t.ID) + wire.Ino(distance) - 1
+	}
+}
+
+// onlyWalked leaves out of the entries that names went over those that the
+// transaction changes: these are locked for that (locksOf), and would say
+// each new file's name a second time.
+func onlyWalked(order []Entry, bounds []Bound) []Entry {
+	changed := locksOf(bounds, nil)
+	return slices.DeleteFunc(slices.Clone(order), func(e Entry) bool {
+		return changed[entryKey(e.Dir, e.Name)]
+	})
+}
+
 // pack returns what a record says of bounds that stand for mutations.
 func (t *Tx) pack() []packed {
 	list := make([]packed, len(t.Bounds))
@@ -76,8 +110,13 @@ func (t *Tx) pack() []packed {
 		take(&b.GID, m.GID, fromGID, &set)
 		take(&b.Target, m.Target, fromTarget, &set)
 		take(&b.Content, m.Content, fromContent, &set)
+		take(&b.Set, m.Set, fromSet, &set)
+		if b.Atime == m.Atime && b.Mtime == m.Mtime && (m.Atime != 0 || m.Mtime != 0) {
+			b.Atime, b.Mtime = 0, 0
+			set |= fromTimes
+		}
 		dir = next
-		list[i] = packed{From: set}
+		list[i] = packed{From: set, Ino: t.distance(&b.Ino), Dir: t.distance(&b.Dir)}
 		if !b.isZero() {
 			list[i].Bound = &b
 		}
@@ -108,6 +147,11 @@ func (t *Tx) unpack(list []packed, mutations []wire.Mutation) error {
 		give(&b.GID, m.GID, fromGID, set)
 		give(&b.Target, m.Target, fromTarget, set)
 		give(&b.Content, m.Content, fromContent, set)
+		give(&b.Set, m.Set, fromSet, set)
+		give(&b.Atime, m.Atime, fromTimes, set)
+		give(&b.Mtime, m.Mtime, fromTimes, set)
+		t.place(&b.Ino, list[i].Ino)
+		t.place(&b.Dir, list[i].Dir)
 		dir = b.Dir
 	}
 	return checkBounds(t.Bounds)
