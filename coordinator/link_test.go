@@ -27,6 +27,7 @@ func TestCommitLingers(t *testing.T) {
 		k := newCluster(t)
 		k.o.Tick = time.Hour
 		k.serve()
+		synctest.Wait() // it has listed the files without a name
 		want := func(when string, each string) {
 			t.Helper()
 			synctest.Wait()

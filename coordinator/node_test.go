@@ -340,6 +340,8 @@ func (l *nodeLink) Read(ctx context.Context, req wire.PositionedRead, w wire.Pie
 		return wire.ReadReply{}, wire.NewError(wire.CodeStaleEpoch, "")
 	case pos.Before(want):
 		return wire.ReadReply{}, wire.NewError(wire.CodeUnavailable, "behind")
+	case req.Read.Kind == wire.ReadOrphans:
+		return wire.ReadReply{Position: pos}, nil
 	case !ok:
 		return wire.ReadReply{}, &wire.Error{Code: wire.CodeNotExist, Name: req.Read.At.Path}
 	case req.Read.IfVersion != 0 && req.Read.IfVersion != f.version:

@@ -220,6 +220,9 @@ func (c *Coordinator) carryOut(rd commit.Ready) {
 	if len(rd.Unstage) > 0 && c.m.Stopped() == nil {
 		c.unstage(rd.Unstage)
 	}
+	if rd.ListOrphans != nil {
+		c.crew.start(func() { c.readOrphans(*rd.ListOrphans) })
+	}
 	if rd.Serving && !c.served {
 		c.served = true
 		c.log.Info("serving", "epoch", c.epoch.Number)

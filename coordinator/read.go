@@ -37,6 +37,13 @@ type reading struct {
 
 // Read implements wire.Service.
 func (c *Coordinator) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) {
+	if req.Kind == wire.ReadOrphans {
+		return wire.ReadReply{}, &wire.Error{Code: wire.CodePermission, Op: readNames[req.Kind], Text: "only the coordinator asks for what has no name"}
+	}
+	return c.read(ctx, req, w)
+}
+
+func (c *Coordinator) read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) {
 	if req.Wait > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
@@ -203,7 +210,7 @@ func (r *reading) judge(ctx context.Context, l *link, err error) (done bool, ans
 
 var readNames = map[wire.ReadKind]string{
 	wire.ReadFile: "readFile", wire.ReadStat: "stat", wire.ReadList: "list", wire.ReadLink: "readlink",
-	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr",
+	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr", wire.ReadOrphans: "orphans",
 }
 
 func (r *reading) named(err error) *wire.Error {

@@ -126,6 +126,8 @@ func checkPayload(req *wire.Transact, payload []byte) *wire.Error {
 var opNames = map[wire.MutationKind]string{
 	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
+	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
 }
 
 // named is a copy of an error that names the file and what was to be done to it.

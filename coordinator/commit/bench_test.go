@@ -20,8 +20,9 @@ type bench struct {
 	sent    [][]wire.Entry // by member, in this epoch
 	replies []Reply
 	dropped []Drop
-	unstage []wire.ID // asked of the first member
-	asked   []Unstage // of all
+	unstage []wire.ID   // asked of the first member
+	asked   []Unstage   // of all
+	lists   []wire.Read // of orphans, asked for
 	stop    *wire.Error
 	link    uint64 // of the session
 }
@@ -109,6 +110,9 @@ func (b *bench) run() {
 			b.unstage = append(b.unstage, u.IDs...)
 		}
 		b.asked = append(b.asked, u)
+	}
+	if rd.ListOrphans != nil {
+		b.lists = append(b.lists, *rd.ListOrphans)
 	}
 	if rd.Stop != nil {
 		b.stop = rd.Stop

@@ -142,6 +142,7 @@ type Machine struct {
 	sessions map[wire.SessionID]*session
 	links    uint64 // given out
 	stages   map[wire.ID]*stage
+	orphans  orphans
 }
 
 type logEntry struct {
@@ -160,7 +161,10 @@ type Ready struct {
 	Drop    []Drop // links whose peer broke the protocol
 	Commits int    // COMMITs put, by votes
 	Serving bool   // service has begun
-	Stop    *wire.Error
+	// ListOrphans, if not nil, is to be read from a participant; Orphans takes
+	// the answer.
+	ListOrphans *wire.Read
+	Stop        *wire.Error
 }
 
 // Send is a message for a member's link.
@@ -384,6 +388,7 @@ func (m *Machine) Tick(ms int64) {
 	}
 	m.expireRequests()
 	m.expireSessions()
+	m.releaseOrphans()
 	if m.w != m.toldW || m.w.Epoch == m.epoch.Number && m.state.ServiceTime-m.told >= serviceTimeStep {
 		m.toldW, m.told = m.w, m.state.ServiceTime
 		m.record(&Record{Kind: RecW, W: m.w, ServiceTime: m.state.ServiceTime, Time: m.state.Time})

@@ -99,7 +99,7 @@ func (s *fstate) apply(r *frec) {
 		s.fence, s.open = r.epoch, false
 		s.pos = wire.Position{Epoch: r.epoch.Number}
 	case fPrepare:
-		s.txs[r.tx] = wire.Testimony{Tx: r.tx, Prepared: r.pos, State: wire.TxPrepared, Op: r.p.Op, Outcome: &wire.Outcome{Tx: r.tx}}
+		s.txs[r.tx] = wire.Testimony{Tx: r.tx, Prepared: r.pos, State: wire.TxPrepared, Op: r.p.Op, Outcome: outcomeOf(r.p)}
 		s.names[r.tx] = namesOf(r.p)
 	case fNo:
 		s.txs[r.tx] = wire.Testimony{Tx: r.tx, Prepared: r.pos, State: wire.TxRefused, Op: r.p.Op, Err: r.err}
@@ -144,9 +144,24 @@ func (s *fstate) apply(r *frec) {
 func namesOf(p *wire.Prepare) []string {
 	var names []string
 	for _, m := range p.Mutations {
-		names = append(names, m.At.Path)
+		name := m.At.Path
+		if name == "" {
+			name = m.At.String()
+		}
+		names = append(names, name)
 	}
 	return names
+}
+
+// outcomeOf: a mutation with Hold leaves the inode Size without a name.
+func outcomeOf(p *wire.Prepare) *wire.Outcome {
+	o := &wire.Outcome{Tx: p.Tx}
+	for _, m := range p.Mutations {
+		if m.Hold {
+			o.Orphans = append(o.Orphans, wire.Ino(m.Size))
+		}
+	}
+	return o
 }
 
 func (f *fake) add(r frec) {
@@ -274,7 +289,7 @@ func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
 		return
 	}
 	f.add(frec{kind: fPrepare, tx: p.Tx, p: p, pos: pos, w: p.W, svc: p.ServiceTime})
-	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: &wire.Outcome{Tx: p.Tx}}})
+	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: outcomeOf(p)}})
 }
 
 // sync makes the journal durable and tells the coordinator.

@@ -53,6 +53,7 @@ func (m *Machine) recover() {
 		mem.known, mem.greeting = nil, wire.Greeting{}
 	}
 	m.rd.Serving = true
+	m.listOrphans(0)
 }
 
 // findings gathers the members' testimonies and the journal's decisions, in

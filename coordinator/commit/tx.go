@@ -54,6 +54,8 @@ type Request struct {
 	Payload  []byte
 	Token    any // the caller's own
 
+	reclaims wire.Ino // not 0: the machine's own, about that inode
+
 	tx       *tx // that it waits for; nil while queued
 	arrived  int64
 	deadline int64 // m.now at which it is answered all the same; 0: never
@@ -137,7 +139,10 @@ func (m *Machine) admit(r *Request) *wire.Error {
 	names := 0
 	for i := range t.Mutations {
 		mu := &t.Mutations[i]
-		names += len(mu.At.Path) + len(mu.To.Path) + len(mu.Target)
+		if mu.Kind == wire.MutReclaim {
+			return &wire.Error{Code: wire.CodePermission, Name: mu.At.String(), Mutation: i, Text: "only the coordinator reclaims"}
+		}
+		names += len(mu.At.Path) + len(mu.To.Path) + len(mu.Target) + len(mu.Name) + len(mu.Value)
 		for _, id := range mu.Stages() {
 			if !m.staged(id, t.Op.Session) {
 				return &wire.Error{Code: wire.CodeStageLost, Name: mu.At.String(), Mutation: i,
@@ -218,6 +223,7 @@ func (m *Machine) pump() {
 		}
 		m.putPrepare(r)
 	}
+	m.putReclaims()
 }
 
 // room: is there place for another prepare beyond W (P9)?
@@ -355,6 +361,7 @@ func (m *Machine) decide(t *tx) {
 		t.becomes(committed)
 		m.rd.Commits++
 		m.putCommit(t)
+		m.holds(t.op.Session, 0, t.outcome.Orphans...)
 		m.answer(t, t.outcome, nil)
 	case 0:
 		t.becomes(refused)
@@ -475,6 +482,10 @@ func (m *Machine) answer(t *tx, o *wire.Outcome, err *wire.Error) {
 }
 
 func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
+	if r.reclaims != 0 {
+		m.reclaimed(r, err)
+		return
+	}
 	rep := Reply{Request: r, Err: err}
 	if err == nil {
 		rep.Reply = wire.TransactReply{Outcome: *o, ServiceTime: m.state.ServiceTime}

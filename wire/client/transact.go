@@ -68,6 +68,8 @@ func describe(err error, muts []wire.Mutation) error {
 var kindNames = map[wire.MutationKind]string{
 	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
+	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
 }
 
 // named completes an error with what was being done and with the file.

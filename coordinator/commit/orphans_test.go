@@ -1,0 +1,142 @@
+package commit
+
+import (
+	"slices"
+	"testing"
+
+	"tpcfs/wire"
+)
+
+var bob = wire.SessionID{2}
+
+// hold submits a request of a session's that leaves an inode without a name.
+func (b *bench) hold(s wire.SessionID, link, seq uint64, ino int64) *Request {
+	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: s, Seq: seq}, Link: link,
+		Mutations: []wire.Mutation{{Kind: wire.MutDeleteFile, At: wire.At{Dir: wire.RootIno, Path: "x"}, Hold: true, Size: ino}}}}
+	b.m.Submit(r)
+	b.run()
+	return r
+}
+
+// wantReclaims: those inodes' reclaims were put since the last look, in this order.
+func (b *bench) wantReclaims(inos ...wire.Ino) {
+	b.t.Helper()
+	var got []wire.Ino
+	for _, e := range b.sent[0] {
+		if e.Kind == wire.EntryPrepare && e.Prepare.Mutations[0].Kind == wire.MutReclaim {
+			if op := e.Prepare.Op; op.Session != ownSession(b.m.epoch) || len(e.Prepare.Mutations) != 1 || e.Prepare.Lowest > op.Seq {
+				b.t.Errorf("a reclaim as %v, lowest %d, of %d mutations", op, e.Prepare.Lowest, len(e.Prepare.Mutations))
+			}
+			got = append(got, e.Prepare.Mutations[0].At.Dir)
+		}
+	}
+	b.sent[0] = nil
+	if !slices.Equal(got, inos) {
+		b.t.Errorf("reclaims of %v, want %v", got, inos)
+	}
+}
+
+func (b *bench) tick(ms int64) {
+	b.m.Tick(ms)
+	b.run()
+}
+
+// What a session has left without a name is reclaimed when it detaches or is
+// forgotten, not before, and not what another session holds by then.
+func TestOrphans(t *testing.T) {
+	b := newBench(t).serve()
+	r := b.hold(alice, b.link, 1, 7)
+	b.settle()
+	b.wantAnswer(r, "committed")
+	if got := b.reply(r).Reply.Outcome.Orphans; !slices.Equal(got, []wire.Ino{7}) {
+		t.Errorf("the outcome names %v", got)
+	}
+	b.hold(alice, b.link, 2, 9)
+	b.settle()
+	b.hold(alice, b.link, 3, 8)
+	b.settle()
+	link := b.m.Attach(bob).Link
+	b.hold(bob, link, 1, 9) // it had got a name, and lost that, too
+	b.settle()
+	b.wantReclaims()
+
+	b.m.Detach(alice)
+	b.settle()
+	b.wantReclaims(7, 8)
+	b.tick(b.m.o.SessionIdle - b.m.o.StageIdle) // bob has been silent for less
+	b.wantReclaims()
+	b.tick(b.m.o.SessionIdle)
+	b.wantReclaims(9)
+	b.settle()
+	b.tick(10 * reclaimPause)
+	b.settle()
+	b.wantReclaims()
+	b.wantEqual()
+	if o := &b.m.orphans; len(o.holder)+len(o.held)+len(o.due)+len(o.flying) != 0 {
+		t.Errorf("not forgotten: %+v", o)
+	}
+}
+
+// A reclaim that meets a conflict is tried again later; the inode's number is
+// what others may be at work on.
+func TestReclaimAgain(t *testing.T) {
+	b := newBench(t).serve()
+	b.hold(alice, b.link, 1, 7)
+	b.settle()
+	b.m.Detach(alice)
+	link := b.m.Attach(bob).Link
+	b.sent[0] = nil
+	b.m.Submit(&Request{Transact: wire.Transact{Op: wire.OpID{Session: bob, Seq: 1}, Link: link,
+		Mutations: []wire.Mutation{{Kind: wire.MutSetattr, At: wire.At{Dir: 7}}}}})
+	b.run()
+	b.handle("a", "b", "c") // it is prepared
+	b.tick(1)
+	b.all("a", "b", "c")
+	b.wantReclaims(7)
+	if len(b.m.orphans.due) != 1 {
+		t.Fatalf("after a conflict: %+v", b.m.orphans)
+	}
+	b.tick(reclaimPause - 1)
+	b.wantReclaims()
+	b.tick(1)
+	b.wantReclaims(7)
+	b.settle()
+	b.tick(reclaimPause)
+	b.wantReclaims()
+}
+
+// A new coordinator asks what there is, page by page; a session that comes
+// back in time keeps what it holds.
+func TestOrphansAfterRestart(t *testing.T) {
+	b := newBench(t).serve()
+	if len(b.lists) != 1 || b.lists[0].Kind != wire.ReadOrphans || b.lists[0].Offset != 0 {
+		t.Fatalf("it asks for %+v", b.lists)
+	}
+	entry := func(ino wire.Ino) wire.DirEntry { return wire.DirEntry{Attr: wire.Attr{Ino: ino}} }
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(5), entry(6)}, Holders: []wire.SessionID{alice, bob}, More: true})
+	b.run()
+	if len(b.lists) != 2 || b.lists[1].Offset != 6 {
+		t.Fatalf("it goes on with %+v", b.lists)
+	}
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(8)}, Holders: []wire.SessionID{bob}})
+	b.sent[0] = nil
+	for range 10 { // alice is there, bob does not come
+		b.tick(b.m.o.SessionIdle / 10)
+		b.m.touch(alice)
+	}
+	b.settle()
+	b.wantReclaims(6, 8)
+	b.m.Detach(alice)
+	b.tick(1)
+	b.wantReclaims(5)
+}
+
+// Clients reclaim nothing.
+func TestReclaimRefused(t *testing.T) {
+	b := newBench(t).serve()
+	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: alice, Seq: 1}, Link: b.link,
+		Mutations: []wire.Mutation{{Kind: wire.MutReclaim, At: wire.At{Dir: 7}}}}}
+	b.m.Submit(r)
+	b.run()
+	b.wantAnswer(r, "operation not permitted")
+}
