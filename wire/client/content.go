@@ -38,6 +38,9 @@ func (c readerAt) Open() (io.ReadCloser, error) {
 
 // contentError says that what should be written could not be read.
 func contentError(err error) error {
+	if e := (*wire.Error)(nil); errors.As(err, &e) {
+		return e
+	}
 	return wire.NewError(wire.CodeIO, "cannot read the contents to write: "+err.Error())
 }
 
@@ -72,30 +75,60 @@ func checkEnd(r io.Reader) error {
 // must be.
 type pieceSource struct {
 	r        io.Reader
-	size     int64
+	size     int64 // -1: until r ends
+	pack     bool  // it is a transaction's pack
 	at       int64
 	buf      []byte
 	sum      wire.ObjectSum
+	ended    bool
 	failed   error // of the content itself
 	progress func(at int64)
+	patient  bool              // who writes what r gives may take his time
+	waits    func(begins bool) // brackets reading r, if patient
 }
 
 // ReadPiece implements wire.PieceReader.
 func (s *pieceSource) ReadPiece() (wire.Piece, error) {
 	s.progress(s.at)
-	if s.at == s.size {
-		if s.failed = checkEnd(s.r); s.failed != nil {
-			return wire.Piece{}, s.failed
+	switch {
+	case s.at == s.size && s.failed == nil:
+		s.failed, s.ended = checkEnd(s.r), true
+	case !s.ended && s.failed == nil:
+		if p, ok := s.read(); ok {
+			return p, nil
 		}
-		return wire.Piece{}, io.EOF
 	}
-	data := s.buf[:min(int64(len(s.buf)), s.size-s.at)]
-	if _, err := io.ReadFull(s.r, data); err != nil {
-		s.failed = contentError(err)
+	if s.failed != nil {
 		return wire.Piece{}, s.failed
+	}
+	return wire.Piece{}, io.EOF
+}
+
+// read gives the next piece; false: there is none.
+func (s *pieceSource) read() (wire.Piece, bool) {
+	data := s.buf
+	if s.size >= 0 {
+		data = data[:min(int64(len(data)), s.size-s.at)]
+	}
+	if s.patient {
+		s.waits(true)
+	}
+	n, err := io.ReadFull(s.r, data)
+	if s.patient {
+		s.waits(false)
+	}
+	if s.size < 0 && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+		data, err, s.ended = data[:n], nil, true
+	}
+	switch {
+	case err != nil:
+		s.failed = contentError(err)
+		return wire.Piece{}, false
+	case len(data) == 0:
+		return wire.Piece{}, false
 	}
 	_, _ = s.sum.Write(data) // never fails
 	p := wire.Piece{Offset: s.at, Sum: wire.Sum(data), Data: data}
 	s.at += int64(len(data))
-	return p, nil
+	return p, true
 }

@@ -403,6 +403,8 @@ func (f *Fake) mutateLocked(m wire.Mutation, ino wire.Ino, tx wire.ID, payload *
 			return wire.Result{}, err
 		}
 		to.entries[toName] = n.attr.Ino
+	case wire.MutDeleteFile:
+		delete(f.nodes, n.attr.Ino)
 	}
 	delete(dir.entries, name)
 	return wire.Result{Ino: n.attr.Ino}, nil
@@ -514,6 +516,12 @@ func (f *Fake) look(req wire.Read) (wire.ReadReply, []byte, error) {
 		if link {
 			return reply, nil, &wire.Error{Code: wire.CodeSymlink, Prefix: req.At.Path, Target: n.target}
 		}
+	}
+	switch dir := n.entries != nil; {
+	case req.Kind == wire.ReadFile && dir:
+		return reply, nil, &wire.Error{Code: wire.CodeIsDir, Name: req.At.String()}
+	case req.Kind == wire.ReadList && !dir:
+		return reply, nil, &wire.Error{Code: wire.CodeNotDir, Name: req.At.String()}
 	}
 	if req.Kind == wire.ReadList {
 		names := slices.Sorted(maps.Keys(n.entries))

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,12 +29,22 @@ type WriteOptions struct {
 // WriteFile gives a file new contents, all of them at once: no reader ever
 // sees a part. Symbolic links are followed.
 func (c *Client) WriteFile(ctx context.Context, name string, content Content, o WriteOptions) (wire.Result, error) {
-	if o.Mode == 0 {
-		o.Mode = 0o644
+	outcome, err := c.writeFile(ctx, name, content, o)
+	if err != nil {
+		return wire.Result{}, err
 	}
-	m := wire.Mutation{Kind: wire.MutWriteFile, IfVersion: o.IfVersion, Create: o.Create, Mode: o.Mode, UID: o.UID, GID: o.GID}
+	return outcome.Results[0], nil
+}
+
+// mutation is what the options ask for, without a name.
+func (o *WriteOptions) mutation() wire.Mutation {
+	return wire.Mutation{Kind: wire.MutWriteFile, IfVersion: o.IfVersion, Create: o.Create, Mode: cmp.Or(o.Mode, 0o644), UID: o.UID, GID: o.GID}
+}
+
+func (c *Client) writeFile(ctx context.Context, name string, content Content, o WriteOptions) (wire.Outcome, error) {
+	m := o.mutation()
 	var t *transaction
-	var result wire.Result
+	var outcome wire.Outcome
 	err := c.follow(ctx, "writeFile", name, func(op *operation, path string) (err error) {
 		m.At = wire.At{Dir: wire.RootIno, Path: path}
 		if t == nil {
@@ -54,23 +65,21 @@ func (c *Client) WriteFile(ctx context.Context, name string, content Content, o 
 			}
 		}
 		t.o, t.muts[0].At = op, m.At
-		result, err = only(t.commit())
+		outcome, err = only(t.commit())
 		if e := asSymlink(err); e != nil && e.Rest == "" && o.Create == wire.MustNotExist {
 			return wire.NewError(wire.CodeExist, "there is a symbolic link of that name")
 		}
 		return err
 	})
-	return result, err
+	return outcome, err
 }
 
-func only(outcome wire.Outcome, err error) (wire.Result, error) {
-	switch {
-	case err != nil:
-		return wire.Result{}, err
-	case len(outcome.Results) != 1:
-		return wire.Result{}, wire.NewError(wire.CodeProtocol, fmt.Sprintf("it is done, but the answer has %d results", len(outcome.Results)))
+// only checks that an outcome has one result.
+func only(outcome wire.Outcome, err error) (wire.Outcome, error) {
+	if err == nil && len(outcome.Results) != 1 {
+		err = wire.NewError(wire.CodeProtocol, fmt.Sprintf("it is done, but the answer has %d results", len(outcome.Results)))
 	}
-	return outcome.Results[0], nil
+	return outcome, err
 }
 
 // mutate commits one mutation without contents, at the name.
@@ -186,24 +195,41 @@ func (c *Client) Readlink(ctx context.Context, name string) (string, error) {
 func (c *Client) List(ctx context.Context, name string) ([]wire.DirEntry, error) {
 	var entries []wire.DirEntry
 	err := c.follow(ctx, "list", name, func(o *operation, path string) error {
-		req := wire.Read{Kind: wire.ReadList, At: wire.At{Dir: wire.RootIno, Path: path}}
-		for entries = nil; ; {
-			reply, err := o.read(req, nil)
+		p := &listing{at: wire.At{Dir: wire.RootIno, Path: path}}
+		for entries = nil; !p.over; {
+			page, err := p.next(o)
 			if err != nil {
 				return err
 			}
-			entries = append(entries, reply.Entries...)
-			if !reply.More {
-				return nil
-			}
-			if len(reply.Entries) == 0 {
-				return wire.NewError(wire.CodeProtocol, "a listing goes on without entries")
-			}
-			// The rest of the same directory, whatever the name becomes.
-			req.At, req.After = wire.At{Dir: reply.Attr.Ino}, reply.Entries[len(reply.Entries)-1].Name
+			entries = append(entries, page...)
 		}
+		return nil
 	})
 	return entries, err
+}
+
+// listing reads a directory page by page.
+type listing struct {
+	at    wire.At
+	after string
+	over  bool
+}
+
+// next returns the next page, which may be empty if it is the last.
+func (p *listing) next(o *operation) ([]wire.DirEntry, error) {
+	reply, err := o.read(wire.Read{Kind: wire.ReadList, At: p.at, After: p.after}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if p.over = !reply.More; p.over {
+		return reply.Entries, nil
+	}
+	if len(reply.Entries) == 0 {
+		return nil, wire.NewError(wire.CodeProtocol, "a listing goes on without entries")
+	}
+	// The rest of the same directory, whatever the name becomes.
+	p.at, p.after = wire.At{Dir: reply.Attr.Ino}, reply.Entries[len(reply.Entries)-1].Name
+	return reply.Entries, nil
 }
 
 func (c *Client) readName(ctx context.Context, op, name string, req wire.Read) (wire.ReadReply, error) {

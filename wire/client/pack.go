@@ -42,19 +42,19 @@ func (t *transaction) wantsPack(all []int, inline int) bool {
 
 // inPack is how many of the mutations with contents, the smallest first, have
 // theirs in the pack.
-func (t *transaction) inPack(all []int) int {
+func (t *transaction) inPack(all []int) (int, error) {
 	head, err := wire.PackHeader(t.muts, 0)
 	if err != nil {
-		return 0 // stagePack tells
+		return 0, err // before anything is staged
 	}
 	room := int64(wire.MaxPack - len(head) - 64*len(all)) // what sizes and stages add
 	for n, i := range all {
 		size := t.contents[i].Size()
 		if room -= size; room < 0 || size > packContents {
-			return n
+			return n, nil
 		}
 	}
-	return len(all)
+	return len(all), nil
 }
 
 // stagePack brings the pack to the participants, when all stages that it names

@@ -152,7 +152,9 @@ func (t *transaction) plan() (inline []int, err error) {
 	}
 	if t.wantsPack(all, n) {
 		t.packed = &packed{name: t.muts[0].At.String()}
-		n = t.inPack(all)
+		if n, err = t.inPack(all); err != nil {
+			return nil, err
+		}
 	}
 	inline, t.staged = all[:n:n], all[n:]
 	slices.Sort(inline)
@@ -431,6 +433,9 @@ func (t *transaction) stage(l *link) error {
 
 // ofMutation says in an error which mutation it is about.
 func ofMutation(err error, i int) error {
+	if err == nil {
+		return nil
+	}
 	var e *wire.Error
 	if !errors.As(err, &e) {
 		return &wire.Error{Code: wire.CodeIO, Text: err.Error(), Mutation: i}
@@ -480,30 +485,41 @@ func (c *Client) stageOne(ctx context.Context, content Content, name string, rep
 
 // stageOn makes one attempt, which may take as long as it goes on.
 func (o *operation) stageOn(l *link, content Content, name string, report func(at int64)) (wire.StageReply, error) {
-	var reply wire.StageReply
 	r, err := content.Open()
 	if err != nil {
-		return reply, contentError(err)
+		return wire.StageReply{}, contentError(err)
 	}
 	defer r.Close() // only read
+	size := content.Size()
+	_, isPack := content.(*packContent)
+	source := &pieceSource{r: r, size: size, pack: isPack, buf: make([]byte, min(wire.PieceSize, max(size, 1)))}
+	return o.stageFrom(l, source, name, report)
+}
+
+// stageFrom stages what source gives.
+func (o *operation) stageFrom(l *link, source *pieceSource, name string, report func(at int64)) (wire.StageReply, error) {
 	ctx, cancel := context.WithCancel(o.ctx)
 	defer cancel()
-	stalled := func() { cancel() }
 	limit := o.c.o.Wait + stageGrace
-	timer := time.AfterFunc(limit, stalled)
+	timer := time.AfterFunc(limit, cancel)
 	defer timer.Stop()
-	source := &pieceSource{r: r, size: content.Size(), buf: make([]byte, min(wire.PieceSize, max(content.Size(), 1))), progress: func(at int64) {
+	source.progress = func(at int64) {
 		if o.c.o.Wait > 0 {
 			timer.Reset(limit)
 		}
 		report(at)
-	}}
+	}
 	if o.c.o.Wait == 0 {
 		timer.Stop()
 	}
+	source.waits = func(begins bool) {
+		timer.Stop()
+		if !begins && o.c.o.Wait > 0 {
+			timer.Reset(limit)
+		}
+	}
 	wait, _ := o.waitMS()
-	_, isPack := content.(*packContent)
-	reply, err = l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: content.Size(), Link: l.number, Wait: wait, Name: name, Pack: isPack}, source)
+	reply, err := l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: source.size, Link: l.number, Wait: wait, Name: name, Pack: source.pack}, source)
 	switch {
 	case source.failed != nil:
 		return reply, source.failed
@@ -513,7 +529,7 @@ func (o *operation) stageOn(l *link, content Content, name string, report func(a
 		return reply, o.gaveUp()
 	case err != nil:
 		return reply, err
-	case reply.Size != content.Size() || reply.Sum != source.sum.Sum():
+	case reply.Size != source.at || reply.Sum != source.sum.Sum():
 		return reply, wire.NewError(wire.CodeCorrupt, "the contents arrived garbled")
 	}
 	return reply, nil
