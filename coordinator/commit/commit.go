@@ -54,6 +54,10 @@ type Options struct {
 	MaxQueued      int
 	MaxQueuedBytes int64
 
+	// MaxSessions bounds the sessions remembered, default 16384: new ones take
+	// the place of those that need it least.
+	MaxSessions int
+
 	// In milliseconds: how long a session is remembered without a call,
 	// default 10 minutes; how long what it staged is, default 60 s; the time
 	// between heartbeats, default 500.
@@ -65,6 +69,7 @@ func (o *Options) validate() error {
 	setDefault(&o.MaxBytes, 64<<20)
 	setDefault(&o.MaxQueued, 16384)
 	setDefault(&o.MaxQueuedBytes, 64<<20)
+	setDefault(&o.MaxSessions, 16384)
 	setDefault(&o.SessionIdle, 10*60*1000)
 	setDefault(&o.StageIdle, 60*1000)
 	setDefault(&o.Heartbeat, 500)

@@ -1,6 +1,8 @@
 package commit
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -13,6 +15,7 @@ type session struct {
 	lowest uint64 // least sequence number without an answer
 	used   int64  // m.now at its last call
 	busy   int    // stages under way
+	stages int    // ... and those that no prepare has consumed
 }
 
 func (s *session) checkSeq(seq uint64) *wire.Error {
@@ -36,6 +39,9 @@ func (m *Machine) Attach(id wire.SessionID) wire.Attached {
 	m.links++
 	s := m.sessions[id]
 	if s == nil {
+		if len(m.sessions) >= m.o.MaxSessions {
+			m.forgetSessions()
+		}
 		s = &session{}
 		m.sessions[id] = s
 	}
@@ -67,10 +73,16 @@ func replaced() *wire.Error {
 func (m *Machine) dropStages(id wire.SessionID) {
 	for stageID, st := range m.stages {
 		if st.session == id && st.ready {
-			delete(m.stages, stageID)
-			m.unstage(stageID)
+			m.dropStage(stageID, st)
 		}
 	}
+}
+
+// dropStage has an object dropped that no prepare will name.
+func (m *Machine) dropStage(id wire.ID, st *stage) {
+	st.owner.stages--
+	delete(m.stages, id)
+	m.unstage(id)
 }
 
 // checkSession: does a call come by the session's link?
@@ -97,13 +109,17 @@ func (m *Machine) BeginStage(id wire.SessionID, link uint64) (wire.ID, *wire.Err
 	if !m.writable() {
 		return 0, &wire.Error{Code: wire.CodeUnavailable, Text: "contents go to all participants" + m.forWhom() + "; nothing changed"}
 	}
+	s := m.sessions[id]
+	if s.stages >= maxStaged {
+		return 0, &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("the session has %d contents staged that no change has named: name them, or detach", s.stages)}
+	}
 	stageID := m.takeIDs(1)
 	if stageID == 0 {
 		return 0, wire.NewError(wire.CodeUnavailable, "this epoch's transaction numbers are used up: restart the coordinator")
 	}
-	s := m.sessions[id]
 	m.stages[stageID] = &stage{session: id, owner: s}
 	s.busy++
+	s.stages++
 	return stageID, nil
 }
 
@@ -117,10 +133,13 @@ func (m *Machine) EndStage(stageID wire.ID, ok bool) {
 	st.owner.busy--
 	st.owner.used = m.now
 	if st.ready = ok && m.sessions[st.session] == st.owner; !st.ready {
-		delete(m.stages, stageID)
-		m.unstage(stageID)
+		m.dropStage(stageID, st)
 	}
 }
+
+// maxStaged bounds what a session has staged and not used: a transaction names
+// no more.
+const maxStaged = wire.MaxMutations
 
 // maxOwed bounds the staged objects that a member has still to drop. What is
 // beyond it is swept by the member when the next epoch opens.
@@ -165,18 +184,47 @@ func (m *Machine) Unstaged(i int, ids []wire.ID) {
 	mem.asked = asked
 }
 
-// expireSessions forgets sessions that have been silent for long.
+// expireSessions forgets sessions that have been silent for long, and sooner
+// what they have staged.
 func (m *Machine) expireSessions() {
+	for id, st := range m.stages {
+		if s := st.owner; st.ready && s.busy == 0 && m.now-s.used >= m.o.StageIdle {
+			m.dropStage(id, st)
+		}
+	}
 	for id, s := range m.sessions {
-		if s.busy > 0 {
-			continue
-		}
-		if m.now-s.used >= m.o.StageIdle {
-			m.dropStages(id)
-		}
-		if m.now-s.used >= m.o.SessionIdle && !m.waits(id) {
+		if s.busy == 0 && m.now-s.used >= m.o.SessionIdle && !m.waits(id) {
 			delete(m.sessions, id)
 		}
+	}
+}
+
+// forgetSessions makes room for new ones: a quarter goes, first of those that
+// have changed nothing yet, then of those that have been silent longest. Their
+// next call hears that they have to attach again. Who stages, waits for an
+// answer or holds an inode without a name stays: those are bounded elsewhere.
+func (m *Machine) forgetSessions() {
+	needed := map[wire.SessionID]bool{}
+	for _, r := range m.queue {
+		needed[r.Transact.Op.Session] = true
+	}
+	for _, t := range m.ops {
+		for _, r := range t.waiters {
+			needed[r.Transact.Op.Session] = true
+		}
+	}
+	var idle []wire.SessionID
+	for id, s := range m.sessions {
+		if s.stages == 0 && !needed[id] && m.orphans.held[id] == nil {
+			idle = append(idle, id)
+		}
+	}
+	slices.SortFunc(idle, func(a, b wire.SessionID) int {
+		x, y := m.sessions[a], m.sessions[b]
+		return cmp.Or(cmp.Compare(min(x.lowest, 1), min(y.lowest, 1)), cmp.Compare(x.used, y.used), bytes.Compare(a[:], b[:]))
+	})
+	for _, id := range idle[:min(len(idle), m.o.MaxSessions/4+1)] {
+		delete(m.sessions, id)
 	}
 }
 

@@ -289,7 +289,8 @@ func (m *Machine) putPrepare(r *Request) {
 // consume makes stages the transaction's.
 func (m *Machine) consume(t *tx, ids ...wire.ID) {
 	for _, id := range ids {
-		if m.stages[id] != nil {
+		if st := m.stages[id]; st != nil {
+			st.owner.stages--
 			delete(m.stages, id)
 			t.stages = append(t.stages, id)
 		}
@@ -464,7 +465,7 @@ func (m *Machine) reason(t *tx) *wire.Error {
 	e := *best
 	if rank(e.Code) <= 3 { // of that member alone
 		e.Who = m.members[who].name
-		if e.Text != "" && !strings.Contains(e.Text, e.Who) {
+		if e.Text != "" && !strings.Contains(e.Text, "participant "+e.Who) {
 			e.Text = "participant " + e.Who + ": " + e.Text
 		}
 	} else {
