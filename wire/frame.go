@@ -14,7 +14,9 @@ import (
 //
 // length counts the bytes after the CRC32C: header and body together, at most
 // MaxFrame; header len says how many of them are the header. The CRC32C is of
-// everything but itself: bytes 0-11, header, body. reserved is zero.
+// everything but itself: bytes 0-11, header, body. Not so a Piece's body, which
+// has a sum of its own in its header, made where the bytes come from and checked
+// where they are used; whoever passes it on need not look at it. reserved is zero.
 //
 // A message is one frame, or several of one kind of which all but the last
 // have FlagMore: their headers joined are the message's, and only the last has
@@ -101,7 +103,12 @@ func AppendFrame(dst []byte, f Frame) []byte {
 	return dst
 }
 
-func frameSum(prefix, rest []byte) uint32 { return SumUpdate(Sum(prefix), rest) }
+func frameSum(prefix, rest []byte) uint32 {
+	if FrameKind(prefix[4]) == FramePiece {
+		rest = rest[:binary.LittleEndian.Uint32(prefix[8:])]
+	}
+	return SumUpdate(Sum(prefix), rest)
+}
 
 // FrameLength checks a frame's first FramePrefix bytes and returns how many
 // bytes follow them, at most MaxFrame. The error is an *Error with CodeProtocol.

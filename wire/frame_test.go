@@ -44,7 +44,15 @@ func TestFrameRoundTrip(t *testing.T) {
 
 // Not one flipped bit gets through.
 func TestFrameGarbled(t *testing.T) {
-	b := AppendFrame(nil, Frame{Kind: FramePiece, Header: []byte("head"), Body: []byte("some contents")})
+	b := AppendFrame(nil, Frame{Kind: FrameDown, Header: []byte("head"), Body: []byte("some contents")})
+	piece := AppendFrame(nil, Frame{Kind: FramePiece, Header: []byte("head"), Body: []byte("some contents")})
+	for i := range (len(piece) - len("some contents")) * 8 { // its contents have their own sum
+		bad := bytes.Clone(piece)
+		bad[i/8] ^= 1 << (i % 8)
+		if _, _, err := decodeFrame(bad); err == nil {
+			t.Errorf("bit %d of a piece flipped, and nobody noticed", i)
+		}
+	}
 	for i := range len(b) * 8 {
 		bad := bytes.Clone(b)
 		bad[i/8] ^= 1 << (i % 8)

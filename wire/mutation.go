@@ -179,6 +179,17 @@ type Content struct {
 	Sum   uint32 `cbor:"3,keyasint,omitempty"` // CRC32C of the payload's bytes, made where they came from (G7); with Stage: of the object's block checksums as StageReply says
 }
 
+// Cost is about what the mutation takes in memory, in bytes; what it has beside
+// its fixed fields is not encoded in more.
+func (m *Mutation) Cost() int {
+	return mutationCost + len(m.At.Path) + len(m.To.Path) + len(m.Target) + len(m.Name) + len(m.Value) + extentCost*len(m.Extents)
+}
+
+const (
+	mutationCost = 256
+	extentCost   = 40
+)
+
 // Stages are the staged objects that the mutation names.
 func (m *Mutation) Stages() []ID {
 	var ids []ID

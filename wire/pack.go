@@ -34,7 +34,11 @@ func PackHeader(mutations []Mutation, contents int) ([]byte, error) {
 	}
 	b := make([]byte, packHeader, packHeader+128*len(mutations))
 	copy(b, packMagic)
+	extents := 0
 	for i := range mutations {
+		if extents += len(mutations[i].Extents); extents > MaxMutations {
+			return nil, NewError(CodeTooMany, fmt.Sprintf("more than %d extents in a transaction", MaxMutations))
+		}
 		m := Marshal(&mutations[i])
 		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(m))), m...)
 	}
@@ -60,6 +64,7 @@ func DecodePack(b []byte) (mutations []Mutation, payload []byte, err error) {
 	}
 	rest, payload = rest[:size], rest[size:]
 	mutations = make([]Mutation, count)
+	extents := 0
 	for i := range mutations {
 		if len(rest) < 4 || uint64(binary.LittleEndian.Uint32(rest)) > uint64(len(rest)-4) {
 			return nil, nil, protocolError("a pack ends in the middle of mutation %d", i)
@@ -67,6 +72,9 @@ func DecodePack(b []byte) (mutations []Mutation, payload []byte, err error) {
 		end := 4 + int(binary.LittleEndian.Uint32(rest))
 		if err := Unmarshal(rest[4:end], &mutations[i]); err != nil {
 			return nil, nil, err
+		}
+		if extents += len(mutations[i].Extents); extents > MaxMutations { // in memory they are many times as long
+			return nil, nil, protocolError("a pack of more than %d extents", MaxMutations)
 		}
 		rest = rest[end:]
 	}

@@ -17,9 +17,6 @@ import (
 // cancel: shorter calls are not worth a goroutine.
 const watchDelay = 5 * time.Millisecond
 
-// mutationBytes is about what a decoded mutation takes in memory.
-const mutationBytes = 256
-
 // call is one call of a peer, on the server's side.
 type call struct {
 	p       *peer
@@ -215,9 +212,13 @@ func (c *call) transact(m message) bool {
 		return c.answer(nil, err, m.end)
 	}
 	payload := append([]byte(nil), m.body...)
+	cost := len(m.header) + len(payload)
+	for i := range req.Mutations {
+		cost += req.Mutations[i].Cost()
+	}
 	c.watch()
 	defer c.unwatch() // only when hold or the handler fails badly
-	if err := c.hold(int64(len(m.header) + len(payload) + mutationBytes*len(req.Mutations))); err != nil {
+	if err := c.hold(int64(cost)); err != nil {
 		return c.answer(nil, wire.NewError(wire.CodeCanceled, "the caller gave up"), m.end)
 	}
 	reply, err := c.p.s.o.Service.Transact(c.ctx, req, payload)

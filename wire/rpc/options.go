@@ -51,11 +51,12 @@ type ServerOptions struct {
 	// Versions spoken. Default wire.Versions.
 	Versions wire.VersionRange
 
-	MaxLinks       int   // peers at a time. Default 1024
-	MaxHalfOpen    int   // connections before their link is complete; the oldest makes room. Default 256
-	ControlStreams int   // calls at a time on a link's control connection. Default 512
-	BulkStreams    int   // ... on its bulk connection. Default 64 with a Service, else 256
-	MaxPending     int64 // bytes of requests that a link may have in memory. Default 64 MiB
+	MaxLinks       int           // peers at a time. Default 1024
+	LinkIdle       time.Duration // after which a link without calls makes room for a new one beyond MaxLinks. Default 10 s
+	MaxHalfOpen    int           // connections before their link is complete; the oldest makes room. Default 256
+	ControlStreams int           // calls at a time on a link's control connection. Default 512
+	BulkStreams    int           // ... on its bulk connection. Default 64 with a Service, else 256
+	MaxPending     int64         // bytes of requests that a link may have in memory. Default 64 MiB
 	Timeouts       Timeouts
 	// CloseTimeout is how long Close lets calls in flight go on. Default 2 s.
 	CloseTimeout time.Duration
@@ -73,6 +74,7 @@ func (o *ServerOptions) validate() {
 		o.Cluster = func() wire.UUID { return wire.UUID{} }
 	}
 	fill(&o.MaxLinks, 1024)
+	fill(&o.LinkIdle, 10*time.Second)
 	fill(&o.MaxHalfOpen, 256)
 	fill(&o.ControlStreams, 512)
 	if o.Service != nil {

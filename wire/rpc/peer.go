@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/yamux"
 	"golang.org/x/sync/semaphore"
@@ -40,13 +41,16 @@ type peer struct {
 	streams  [wire.ChannelBulk + 1]int
 	moves    map[uint64]*move
 	lastMove uint64
+	calling  int       // calls in flight
+	called   bool      // there was one
+	used     time.Time // when the last one ended; at first when the link began
 }
 
 func newPeer(s *Server, c net.Conn, half *list.Element, theirs wire.Preface) *peer {
 	p := &peer{
 		s: s, role: theirs.Role, id: theirs.Peer, nonce: theirs.Nonce, half: half,
 		log:    s.o.Logger.With("peer", c.RemoteAddr().String(), "role", theirs.Role.String()),
-		paired: make(chan struct{}), pending: semaphore.NewWeighted(s.o.MaxPending), moves: map[uint64]*move{},
+		paired: make(chan struct{}), pending: semaphore.NewWeighted(s.o.MaxPending), moves: map[uint64]*move{}, used: time.Now(),
 	}
 	p.ctx, p.cancel = context.WithCancel(s.ctx)
 	p.txCtx, p.endTx = context.WithCancel(p.ctx)
@@ -161,6 +165,22 @@ func (p *peer) exit(channel wire.Channel) {
 	p.calls.Done()
 }
 
+// count counts a call in or out.
+func (p *peer) count(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calling += n
+	p.called, p.used = true, time.Now()
+}
+
+// idle tells since when the link has no call in flight, and whether it ever
+// had one; false: it has one.
+func (p *peer) idle() (since time.Time, called, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.used, p.called, p.calling == 0
+}
+
 // serveStream answers the calls of one stream, one after the other.
 func (p *peer) serveStream(st *stream, channel wire.Channel) {
 	defer st.close()
@@ -178,7 +198,9 @@ func (p *peer) serveStream(st *stream, channel wire.Channel) {
 		if !p.s.begin() {
 			return
 		}
+		p.count(1)
 		again := p.call(st, m, channel)
+		p.count(-1)
 		p.s.finish()
 		if !again {
 			return

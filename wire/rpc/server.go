@@ -235,7 +235,9 @@ func (s *Server) leave(p *peer, channel wire.Channel) {
 	p.calls.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.links, p.nonce)
+	if s.links[p.nonce] == p {
+		delete(s.links, p.nonce)
+	}
 }
 
 func (s *Server) preface(theirs wire.Preface, refusal error) wire.Preface {
@@ -278,7 +280,7 @@ func (s *Server) admit(c net.Conn, e *list.Element, theirs wire.Preface) (*peer,
 		if p != nil {
 			return nil, wire.NewError(wire.CodeProtocol, "this link has its control connection already")
 		}
-		if len(s.links) >= s.o.MaxLinks {
+		if len(s.links) >= s.o.MaxLinks && !s.makeRoomLocked() {
 			return nil, wire.NewError(wire.CodeTooMany, fmt.Sprintf("%d peers are connected, no more are allowed: try again later", s.o.MaxLinks))
 		}
 		p = newPeer(s, c, e, theirs)
@@ -295,4 +297,28 @@ func (s *Server) admit(c net.Conn, e *list.Element, theirs wire.Preface) (*peer,
 	default:
 		return nil, wire.NewError(wire.CodeProtocol, "neither a control nor a bulk connection")
 	}
+}
+
+// makeRoomLocked ends the link that needs its place least: nothing was asked by
+// it for LinkIdle, or longest, or ever. Its peer, if it is a good one, connects
+// again when it has something to ask. false: all are at work.
+func (s *Server) makeRoomLocked() bool {
+	var least *peer
+	var leastSince time.Time
+	leastCalled := true
+	for _, p := range s.links {
+		since, called, ok := p.idle()
+		if !ok || time.Since(since) < s.o.LinkIdle {
+			continue
+		}
+		if least == nil || leastCalled && !called || leastCalled == called && since.Before(leastSince) {
+			least, leastSince, leastCalled = p, since, called
+		}
+	}
+	if least == nil {
+		return false
+	}
+	delete(s.links, least.nonce)
+	s.wg.Go(func() { least.end(fmt.Errorf("%d peers are connected, and this one asks for nothing", s.o.MaxLinks)) })
+	return true
 }
