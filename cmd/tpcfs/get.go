@@ -19,7 +19,8 @@ import (
 
 type getFlags struct {
 	clientFlags
-	offset, length int64
+	offset, length   int64
+	recursive, force bool
 }
 
 func (a *app) getCommand() *cobra.Command {
@@ -30,9 +31,16 @@ func (a *app) getCommand() *cobra.Command {
 		Long: `Reads the file NAME into the local file LOCAL, or to standard output (- or
 nothing). All of it is of one version. LOCAL appears under its name only when it
 is whole; a directory gets a file with NAME's last part. A file that changes
-while it goes to standard output, after bytes have left, is exit code 5.`,
+while it goes to standard output, after bytes have left, is exit code 5.
+
+With -r NAME is a directory, and LOCAL, which must be new or empty, becomes a copy
+of it: files, symbolic links, hard links, pipes, permissions and times. Each file is
+of one version and appears when it is whole; the directory as a whole is not of
+one moment. When it is interrupted it says how far it came. --force writes over
+what is in LOCAL.`,
 		Example: `  tpcfs get docs/notes
   tpcfs get archive/2026/report.pdf report.pdf
+  tpcfs get -r archive/2026 ./archive-2026
   tpcfs get --offset 1048576 --length 4096 disk.img - | xxd`,
 		Args: takes(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,12 +48,20 @@ while it goes to standard output, after bytes have left, is exit code 5.`,
 			if len(args) == 2 {
 				local = args[1]
 			}
-			return a.get(cmd.Context(), f, args[0], local)
+			if !f.recursive {
+				return a.get(cmd.Context(), f, args[0], local)
+			}
+			if local == "-" || f.offset != 0 || f.length != 0 {
+				return usage("get", "-r needs a local directory, and takes neither --offset nor --length")
+			}
+			return a.getTree(cmd.Context(), f, args[0], local)
 		},
 	}
 	f.add(cmd, defaultWait)
 	cmd.Flags().Int64Var(&f.offset, "offset", 0, "where to begin, in bytes")
 	cmd.Flags().Int64Var(&f.length, "length", 0, "how many bytes; 0 is to the end")
+	cmd.Flags().BoolVarP(&f.recursive, "recursive", "r", false, "copy a directory and all that is in it")
+	cmd.Flags().BoolVar(&f.force, "force", false, "with -r: write over what is in LOCAL")
 	return cmd
 }
 
