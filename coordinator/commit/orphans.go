@@ -93,6 +93,10 @@ func (m *Machine) Orphans(reply wire.ReadReply) {
 	}
 }
 
+// Unnamed is the number of inodes without a name that the machine knows of.
+// Some may have got one.
+func (m *Machine) Unnamed() int { return len(m.orphans.holder) }
+
 // kept: is the session there, or may it come yet?
 func (m *Machine) kept(s wire.SessionID) bool {
 	h := m.orphans.held[s]

@@ -55,6 +55,9 @@ func (m *Machine) Detach(id wire.SessionID) {
 	m.dropQueued(id)
 	m.dropStages(id)
 	delete(m.sessions, id)
+	if h := m.orphans.held[id]; h != nil {
+		h.until = 0 // it does not come back
+	}
 }
 
 func (m *Machine) dropQueued(id wire.SessionID) {

@@ -76,6 +76,7 @@ func (w *world) decided(p *member, r *vote.Ready) {
 	}
 	if w.effects[tx.Op] != tx.ID {
 		w.committed(tx)
+		w.unnamed(tx)
 	}
 	w.effects[tx.Op] = tx.ID
 	p.cuts(tx)
@@ -136,6 +137,7 @@ func (w *world) voted(e *wire.Entry, r *vote.Ready) {
 	if e.Kind != wire.EntryPrepare {
 		return
 	}
+	w.reclaimVoted(e.Prepare, len(r.SendAfterSync) > 0)
 	if o := w.byID[e.Prepare.Op]; o != nil && len(r.SendAfterSync) > 0 {
 		o.prepared = true
 	}
@@ -147,6 +149,9 @@ func (w *world) voted(e *wire.Entry, r *vote.Ready) {
 // conflictHasReason: another op on the same file was under way, and got a YES
 // before this one was refused: first wins, never nobody (G4).
 func (w *world) conflictHasReason(o *op) {
+	if w.linked { // names of one file need not meet
+		return
+	}
 	for _, other := range w.ops {
 		if other != o && other.prepared && mayHold(other, o.begun) && overlaps(o, other) {
 			return
@@ -194,7 +199,7 @@ func namesMeet(m, n *wire.Mutation) bool {
 }
 
 func namesOf(m *wire.Mutation) []wire.At {
-	if m.Kind == wire.MutRename {
+	if m.Kind == wire.MutRename || m.Kind == wire.MutLink {
 		return []wire.At{m.At, m.To}
 	}
 	return []wire.At{m.At}
@@ -243,7 +248,7 @@ func (w *world) history() []porcupine.Operation {
 		}
 		h = append(h, porcupine.Operation{ClientId: o.cl.n, Input: s, Output: s, Call: o.begun, Return: end})
 	}
-	return h
+	return append(h, w.reclaimHistory()...)
 }
 
 func asErrorOrNil(e *wire.Error) error {
@@ -283,14 +288,14 @@ func (w *world) files() porcupine.Model {
 			if tx == 0 { // it has left no trace of its number
 				tx = 1 << 62
 			}
-			next, results, code, mut := t.apply(tx, s.o.muts, s.o.payload, w.contents)
+			next, done, code, mut := t.apply(tx, s.o.muts, s.o.payload, w.contents)
 			switch {
 			case s.tx == 0:
 				return code == s.code && mut == s.mut, t
 			case code != 0:
 				return false, t
 			}
-			return !s.checks || slices.Equal(results, s.o.outcome.Results), next
+			return !s.checks || slices.Equal(done.Results, s.o.outcome.Results) && slices.Equal(done.Orphans, slices.Sorted(slices.Values(s.o.outcome.Orphans))), next
 		},
 		Equal: func(a, b any) bool { return a.(tree).equal(b.(tree)) },
 	}
@@ -339,6 +344,7 @@ func (w *world) checkEnd() {
 			w.violate("G2", "op %d was acknowledged as %v, and no replica has it", o.num, o.outcome.Tx)
 		}
 	}
+	w.checkUnnamed()
 	for _, p := range w.members[1:] {
 		if !w.same(w.members[0], p) {
 			w.violate("G1", "P%d and P0 differ:\n%s\nP0:\n%s", p.i, w.dump(p), w.dump(w.members[0]))
@@ -377,12 +383,14 @@ func (w *world) dump(p *member) string {
 	var b strings.Builder
 	w.walk(p, wire.RootIno, "", func(name string, a *wire.Attr, data []byte, target string) {
 		fmt.Fprintf(&b, "%s %o %d %s", name, a.Mode, a.Size, a.Version)
+		w.dumpMeta(&b, p, a)
 		if target == unreadable {
 			fmt.Fprintf(&b, "%s\n", unreadable)
 			return
 		}
 		fmt.Fprintf(&b, " %08x %s\n", wire.Sum(data), target)
 	})
+	w.dumpUnnamed(&b, p)
 	return b.String()
 }
 
@@ -406,8 +414,9 @@ func (w *world) walk(p *member, dir wire.Ino, prefix string, fn func(string, *wi
 			continue
 		case wire.ModeSymlink:
 			got.reply, err = p.store.Read(wire.Read{Kind: wire.ReadLink, At: at}, nil)
-		default:
+		case wire.ModeRegular:
 			got.reply, err = p.store.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, (*pieces)(&got))
+		default:
 		}
 		switch {
 		case wire.CodeOf(err) == wire.CodeCorrupt && (p.bad[e.Attr.Ino] || p.rotten || p.lossy):

@@ -23,6 +23,7 @@ type client struct {
 	serviceTime int64
 	versions    map[string]wire.ID // of files, as last heard
 	dirs        []wire.Ino         // directories that it has met
+	unnamed     []wire.Ino         // files that it has left without a name
 }
 
 // op is what a client wants done: a transaction or a read.
@@ -201,13 +202,14 @@ func (cl *client) vanish() {
 	for _, o := range slices.Clone(cl.ops) {
 		cl.done(o, unknown, nil)
 	}
+	cl.leave()
 	cl.begin()
 }
 
 func (cl *client) begin() {
 	cl.lives++
 	cl.session = wire.SessionID{byte(cl.n + 1), byte(cl.lives)}
-	cl.seq, cl.versions, cl.dirs = 0, map[string]wire.ID{}, []wire.Ino{wire.RootIno}
+	cl.seq, cl.versions, cl.dirs, cl.unnamed = 0, map[string]wire.ID{}, []wire.Ino{wire.RootIno}, nil
 }
 
 // giveUp cancels a request: its caller has had enough.
@@ -220,6 +222,7 @@ func (cl *client) giveUp(o *op) {
 
 // learn keeps what an outcome tells, for later requests.
 func (cl *client) learn(o *op) {
+	cl.unnamed = append(cl.unnamed, o.outcome.Orphans...)
 	for i, m := range o.muts {
 		if i >= len(o.outcome.Results) {
 			break

@@ -77,6 +77,8 @@ const (
 	reachMulti                                    // a transaction of several mutations has committed
 	reachRename                                   // a rename has committed
 	reachList                                     // a listing was answered
+	reachReclaim                                  // a file without a name was reclaimed
+	reachNamedAgain                               // ... has got a name before its reclaim
 	reachCheckpointEnd                            // a checkpoint was finished
 	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
 	reachFull           = reachSync + places      // a write has found no space: likewise
@@ -118,7 +120,7 @@ var ReachNames = [reaches]string{
 	"refusals to start on flipped bits", "ends because of flipped bits",
 	"corrupt answers", "settled around flipped bits", "rotten blocks cut",
 	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
-	"retries on new links", "transactions of several mutations", "renames", "listings", "checkpoints",
+	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
 	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages",

@@ -22,6 +22,9 @@ func (cl *client) newOp(rng *rand.Rand) *op {
 		if o.kind == wire.ReadList && rng.IntN(2) == 0 {
 			o.at = wire.At{Dir: wire.RootIno}
 		}
+		if w.metaShare > 0 {
+			cl.metaRead(rng, o)
+		}
 		w.tracef("client %d begins op %d: %s", cl.n, o.num, o.words())
 		return o
 	}
@@ -62,6 +65,9 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 		if m.Kind = []wire.MutationKind{wire.MutMkdir, wire.MutRmdir, wire.MutRename, wire.MutRename}[rng.IntN(4)]; m.Kind == wire.MutRename {
 			m.To = cl.entry(rng)
 		}
+		return m
+	}
+	if cl.w.metaShare > 0 && rng.IntN(100) < cl.w.metaShare && cl.meta(rng, &m) {
 		return m
 	}
 	switch n := rng.IntN(100); {

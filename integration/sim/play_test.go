@@ -312,7 +312,7 @@ func (p *play) read(client, member int, name string) *op {
 	if cl.c == nil {
 		cl.attach(p.cur)
 	}
-	o := &op{cl: cl, num: len(p.ops), begun: p.clock(), read: read{wire.ReadStat, wire.At{Dir: wire.RootIno, Path: name}}}
+	o := &op{cl: cl, num: len(p.ops), begun: p.clock(), read: read{kind: wire.ReadStat, at: wire.At{Dir: wire.RootIno, Path: name}}}
 	p.ops = append(p.ops, o)
 	cl.ops = append(cl.ops, o)
 	k := p.cur.conns[member]

@@ -32,6 +32,10 @@ type reign struct {
 	closing bool
 	over    bool // the process has ended
 
+	// listing is what it wants to read of files without a name; listed has come.
+	listing *wire.Read
+	listed  *wire.ReadReply
+
 	gathered bool // a turn has begun and is not over
 	ticked   bool // ... with a tick in it
 
@@ -156,6 +160,9 @@ func (c *reign) carryOut(rd commit.Ready) {
 			}
 		}
 	}
+	if rd.ListOrphans != nil {
+		c.listing = rd.ListOrphans
+	}
 	if rd.Serving {
 		c.w.tracef("C%d serves", c.epoch.Number)
 		c.w.serves(c)
@@ -236,6 +243,7 @@ func (c *reign) synced() {
 func (c *reign) tick(ms int64) {
 	c.turn(func() {
 		c.m.Tick(ms)
+		c.listUnnamed()
 		c.ticked = true
 	})
 }

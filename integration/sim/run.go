@@ -427,7 +427,7 @@ func (w *world) settle() {
 	if w.old != nil && w.chance(2) {
 		w.old.end(nil)
 	}
-	if !w.quiesce() {
+	if !w.quiesce() || !w.endSessions() {
 		return
 	}
 	w.checkEnd()
@@ -511,6 +511,9 @@ func (w *world) unrest() string {
 	st := c.m.Status()
 	if !st.Serving || len(st.InDoubt) > 0 || st.Queued > 0 || st.W != st.Last {
 		return fmt.Sprintf("the coordinator: serving %v, in doubt %d, queued %d, W %v of %v, waits for %v", st.Serving, len(st.InDoubt), st.Queued, st.W, st.Last, st.WaitsFor)
+	}
+	if w.closing && c.m.Unnamed() > 0 {
+		return fmt.Sprintf("%d files without a name are left", c.m.Unnamed())
 	}
 	for i, p := range w.members {
 		switch {

@@ -104,7 +104,7 @@ func (p *play) settled() {
 // readFile asks a member for a file's contents.
 func (p *play) readFile(client, member int, name string) *op {
 	p.Helper()
-	o := &op{cl: p.clients[client], num: len(p.ops), begun: p.clock(), read: read{wire.ReadFile, wire.At{Dir: wire.RootIno, Path: name}}}
+	o := &op{cl: p.clients[client], num: len(p.ops), begun: p.clock(), read: read{kind: wire.ReadFile, at: wire.At{Dir: wire.RootIno, Path: name}}}
 	p.ops, o.cl.ops = append(p.ops, o), append(o.cl.ops, o)
 	k := p.cur.conns[member]
 	o.call = &readCall{o: o, c: p.cur, k: k, index: p.cur.readPoint}

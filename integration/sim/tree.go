@@ -21,6 +21,11 @@ type file struct {
 	version wire.ID
 	parent  wire.Ino // of a directory
 	entries map[string]wire.Ino
+	links   int // names, of what is no directory
+	rdev    uint32
+	xattrs  map[string]string
+	// linkable: made without a name, and never had one.
+	linkable bool
 }
 
 func newTree() tree {
@@ -31,7 +36,8 @@ func (f *file) is(kind uint32) bool { return f != nil && f.mode&wire.ModeType ==
 
 func (f *file) equal(g *file) bool {
 	return f == g || f.mode == g.mode && f.version == g.version && f.parent == g.parent && f.target == g.target &&
-		f.content == g.content && maps.Equal(f.entries, g.entries)
+		f.content == g.content && maps.Equal(f.entries, g.entries) &&
+		f.links == g.links && f.rdev == g.rdev && f.linkable == g.linkable && maps.Equal(f.xattrs, g.xattrs)
 }
 
 func (t tree) equal(u tree) bool {
@@ -99,21 +105,22 @@ type change struct {
 	payload []byte
 	staged  map[wire.ID][]byte
 	wrote   map[wire.Ino]bool // contents are a stage's
+	orphans map[wire.Ino]bool // have lost their last name and were held
 }
 
 // apply does a transaction's mutations; the code and index of the first that
 // cannot be done, or what they did.
-func (t tree) apply(tx wire.ID, muts []wire.Mutation, payload []byte, staged map[wire.ID][]byte) (tree, []wire.Result, wire.Code, int) {
-	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, wrote: map[wire.Ino]bool{}}
+func (t tree) apply(tx wire.ID, muts []wire.Mutation, payload []byte, staged map[wire.ID][]byte) (tree, wire.Outcome, wire.Code, int) {
+	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, wrote: map[wire.Ino]bool{}, orphans: map[wire.Ino]bool{}}
 	var results []wire.Result
 	for i := range muts {
 		r, code := c.mutation(&muts[i], wire.Ino(tx)+wire.Ino(i))
 		if code != 0 {
-			return t, nil, code, i
+			return t, wire.Outcome{}, code, i
 		}
 		results = append(results, r)
 	}
-	return c.t, results, 0, 0
+	return c.t, wire.Outcome{Results: results, Orphans: c.left()}, 0, 0
 }
 
 // edit gives a copy of a file that may be changed.
@@ -145,7 +152,7 @@ func (c *change) mutation(m *wire.Mutation, newIno wire.Ino) (wire.Result, wire.
 		switch m.Kind {
 		case wire.MutDeleteFile, wire.MutRmdir, wire.MutRename:
 			return wire.Result{}, wire.CodeInvalid
-		case wire.MutMkdir, wire.MutSymlink:
+		case wire.MutMkdir, wire.MutSymlink, wire.MutMknod:
 			return wire.Result{}, wire.CodeExist
 		default:
 		}
@@ -157,14 +164,16 @@ func (c *change) mutation(m *wire.Mutation, newIno wire.Ino) (wire.Result, wire.
 	switch m.Kind {
 	case wire.MutWriteFile:
 		return c.write(m, p, f, newIno)
-	case wire.MutMkdir, wire.MutSymlink:
+	case wire.MutMkdir, wire.MutSymlink, wire.MutMknod:
 		return c.create(m, p, f, newIno)
 	case wire.MutRename:
 		return wire.Result{Ino: p.ino}, c.rename(m, p, f)
 	case wire.MutSetattr:
 		return wire.Result{Ino: p.ino}, c.setattr(m, p, f)
-	default:
+	case wire.MutDeleteFile, wire.MutRmdir:
 		return wire.Result{Ino: p.ino}, c.remove(m, p, f)
+	default:
+		return c.meta(m, p, f, newIno)
 	}
 }
 
@@ -180,13 +189,15 @@ func (c *change) write(m *wire.Mutation, p place, f *file, newIno wire.Ino) (wir
 		return wire.Result{}, wire.CodeSymlink
 	case f.is(wire.ModeDir):
 		return wire.Result{}, wire.CodeIsDir
+	case f != nil && !f.is(wire.ModeRegular):
+		return wire.Result{}, wire.CodeInvalid
 	case f != nil && !version(m, f):
 		return wire.Result{}, wire.CodeVersion
 	}
 	r := wire.Result{Ino: p.ino, Created: f == nil}
 	if f == nil {
 		r.Ino = newIno
-		c.t[newIno] = &file{mode: wire.ModeRegular | m.Mode}
+		c.t[newIno] = &file{mode: wire.ModeRegular | m.Mode, links: 1}
 		c.enter(p, newIno)
 	}
 	g := c.edit(r.Ino)
@@ -207,9 +218,13 @@ func (c *change) create(m *wire.Mutation, p place, f *file, newIno wire.Ino) (wi
 	case m.IfVersion != 0:
 		return wire.Result{}, wire.CodeVersion
 	}
-	g := &file{mode: wire.ModeSymlink | 0o777, target: m.Target, version: c.tx}
-	if m.Kind == wire.MutMkdir {
+	g := &file{mode: wire.ModeSymlink | 0o777, target: m.Target, version: c.tx, links: 1}
+	switch m.Kind {
+	case wire.MutMkdir:
 		g = &file{mode: wire.ModeDir | m.Mode, parent: p.dir, version: c.tx}
+	case wire.MutMknod:
+		g = &file{mode: m.Mode, rdev: m.Rdev, version: c.tx, links: 1}
+	default:
 	}
 	c.t[newIno] = g
 	c.enter(p, newIno)
@@ -231,7 +246,7 @@ func (c *change) remove(m *wire.Mutation, p place, f *file) wire.Code {
 		return wire.CodeNotEmpty
 	}
 	c.leave(p)
-	delete(c.t, p.ino)
+	c.lose(p.ino, m.Hold)
 	return 0
 }
 
@@ -249,6 +264,12 @@ func (c *change) rename(m *wire.Mutation, p place, f *file) wire.Code {
 	if code != 0 {
 		return code
 	}
+	switch {
+	case m.Rename == wire.RenameNoReplace && to.ino != 0:
+		return wire.CodeExist
+	case m.Rename == wire.RenameExchange:
+		return c.exchange(p, to)
+	}
 	if f.is(wire.ModeDir) && c.below(to.dir, p.ino) {
 		return wire.CodeInvalid
 	}
@@ -264,7 +285,7 @@ func (c *change) rename(m *wire.Mutation, p place, f *file) wire.Code {
 		case len(g.entries) > 0:
 			return wire.CodeNotEmpty
 		}
-		delete(c.t, to.ino)
+		c.lose(to.ino, m.Hold)
 	}
 	c.leave(p)
 	c.enter(to, p.ino)
@@ -317,9 +338,12 @@ func (c *change) setattr(m *wire.Mutation, p place, f *file) wire.Code {
 type read struct {
 	kind wire.ReadKind
 	at   wire.At
+	name string // of an extended attribute
 }
 
-func (r read) request() wire.Read { return wire.Read{Kind: r.kind, At: r.at, Length: -1} }
+func (r read) request() wire.Read {
+	return wire.Read{Kind: r.kind, At: r.at, Length: -1, Name: r.name}
+}
 
 // readOf tells whether a read of this tree gives that code, and that answer.
 func (t tree) readOf(r read, code wire.Code, got *readAnswer) bool {
@@ -335,6 +359,12 @@ func (t tree) readOf(r read, code wire.Code, got *readAnswer) bool {
 		want = wire.CodeSymlink
 	case r.kind == wire.ReadList && !f.is(wire.ModeDir):
 		want = wire.CodeNotDir
+	case r.kind == wire.ReadFile && !f.is(wire.ModeRegular):
+		want = wire.CodeInvalid
+	case r.kind == wire.ReadGetxattr:
+		if _, has := f.xattrs[r.name]; !has {
+			want = wire.CodeNoAttr
+		}
 	}
 	if code != 0 || want != 0 {
 		return code == want
@@ -347,6 +377,10 @@ func (t tree) readOf(r read, code wire.Code, got *readAnswer) bool {
 		return string(got.data) == f.content
 	case wire.ReadList:
 		return t.listIs(f, got.reply.Entries)
+	case wire.ReadGetxattr:
+		return string(got.reply.Value) == f.xattrs[r.name]
+	case wire.ReadListxattr:
+		return slices.Equal(got.reply.Names, slices.Sorted(maps.Keys(f.xattrs)))
 	default:
 		return true
 	}
@@ -367,9 +401,9 @@ func (t tree) listIs(f *file, entries []wire.DirEntry) bool {
 }
 
 func (t tree) attrIs(ino wire.Ino, f *file, a *wire.Attr) bool {
-	size, links, parent := int64(len(f.content)+len(f.target)), 1, wire.Ino(0)
+	size, links, parent := int64(len(f.content)+len(f.target)), f.links, wire.Ino(0)
 	if f.is(wire.ModeDir) {
 		size, links, parent = int64(len(f.entries)), 2+t.subdirs(f), f.parent
 	}
-	return a.Ino == ino && a.Mode == f.mode && a.Size == size && a.Nlink == uint32(links) && a.Parent == parent && a.Version == f.version
+	return a.Ino == ino && a.Mode == f.mode && a.Size == size && a.Nlink == uint32(links) && a.Parent == parent && a.Version == f.version && a.Rdev == f.rdev
 }

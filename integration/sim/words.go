@@ -18,13 +18,17 @@ func (w *world) tracef(format string, args ...any) {
 var mutWords = map[wire.MutationKind]string{
 	wire.MutWriteFile: "write", wire.MutDeleteFile: "delete", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
+	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
+	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
 }
 
 func mutationWords(m *wire.Mutation) string {
 	s := mutWords[m.Kind] + " " + m.At.String()
 	switch m.Kind {
-	case wire.MutRename:
-		s += " to " + m.To.String()
+	case wire.MutRename, wire.MutLink:
+		s += [...]string{"", " without replacing", " in exchange"}[m.Rename] + " to " + m.To.String()
+	case wire.MutSetxattr, wire.MutRemovexattr:
+		s += fmt.Sprintf(" %s=%q%s", m.Name, m.Value, [...]string{"", ", create", ", replace"}[m.Xattr])
 	case wire.MutWriteFile:
 		s += fmt.Sprintf(" (%d bytes", m.Content.Size)
 		if m.Content.Stage != 0 {
@@ -40,6 +44,9 @@ func mutationWords(m *wire.Mutation) string {
 		}
 	default:
 	}
+	if m.Hold {
+		s += ", hold"
+	}
 	if m.IfVersion != 0 {
 		s += fmt.Sprintf(" if version %v", m.IfVersion)
 	}
@@ -48,7 +55,8 @@ func mutationWords(m *wire.Mutation) string {
 
 func (o *op) words() string {
 	if o.id.Seq == 0 {
-		return map[wire.ReadKind]string{wire.ReadFile: "read", wire.ReadList: "list", wire.ReadStat: "stat"}[o.kind] + " " + o.at.String()
+		return map[wire.ReadKind]string{wire.ReadFile: "read", wire.ReadList: "list", wire.ReadStat: "stat",
+			wire.ReadGetxattr: "getxattr " + o.name, wire.ReadListxattr: "listxattr"}[o.kind] + " " + o.at.String()
 	}
 	var parts []string
 	for i := range o.muts {

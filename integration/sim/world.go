@@ -105,6 +105,12 @@ type world struct {
 	verdicts  map[wire.ID]verdict
 	effects   map[wire.OpID]wire.ID // what operations were committed as
 	handledBy map[wire.ID]int       // the participants that have carried out a decision, as bits
+	// unnamed.go
+	linked    bool                        // files may be met by several names, or by none
+	reclaims  map[wire.ID]*reclaim        // that were put
+	holders   map[wire.Ino]wire.SessionID // of what has no name
+	left      []wire.SessionID            // sessions that have ended
+	closing   bool                        // no session is left
 	violation *Violation
 	unchecked bool
 	report    Report
@@ -126,6 +132,7 @@ type profile struct {
 	readShare   int   // percent of ops
 	stageShare  int   // percent of contents
 	inodeShare  int   // percent of names that begin at an inode
+	metaShare   int   // percent of mutations that are about names, nodes and extended attributes
 	moveShare   int   // percent of mutations that make, move or remove directories, beside the ordinary mix
 	maxOps      int
 	paths       []string
@@ -140,10 +147,12 @@ func newWorld(seed uint64, o *Options) *world {
 		seed: seed, trace: o.Trace, broken: o.broken, script: o.Script,
 		byID: map[wire.OpID]*op{}, contents: map[wire.ID][]byte{}, verdicts: map[wire.ID]verdict{},
 		effects: map[wire.OpID]wire.ID{}, handledBy: map[wire.ID]int{},
+		reclaims: map[wire.ID]*reclaim{}, holders: map[wire.Ino]wire.SessionID{},
 	}
 	rng := rand.New(rand.NewPCG(seed, 0))
 	w.rng = rng
 	w.profile = newProfile(rng)
+	w.metaShare = []int{0, 0, 0, 25, 60}[rand.New(rand.NewPCG(seed, 7)).IntN(5)]
 	if o.tune != nil {
 		o.tune(&w.profile)
 	}
