@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"tpcfs/wire"
 )
 
@@ -41,6 +43,9 @@ type fileInfo struct {
 	Accessed  time.Time `json:"accessed"`
 	Version   string    `json:"version"`
 	Target    string    `json:"target,omitempty"` // of a symbolic link
+	Device    string    `json:"device,omitempty"` // "major:minor"
+	// Xattrs are the extended attributes, with stat alone; values in base64.
+	Xattrs map[string][]byte `json:"xattrs,omitempty"`
 }
 
 func newFileInfo(name string, at wire.Attr) fileInfo {
@@ -49,6 +54,9 @@ func newFileInfo(name string, at wire.Attr) fileInfo {
 		Links: at.Nlink, UID: at.UID, GID: at.GID, Size: at.Size, Blocks: at.Blocks,
 		Modified: time.Unix(0, at.Mtime), Changed: time.Unix(0, at.Ctime), Accessed: time.Unix(0, at.Atime),
 		Version: at.Version.String(),
+	}
+	if t := at.Mode & wire.ModeType; t == wire.ModeChar || t == wire.ModeBlock {
+		info.Device = fmt.Sprintf("%d:%d", unix.Major(uint64(at.Rdev)), unix.Minor(uint64(at.Rdev)))
 	}
 	if !utf8.ValidString(name) {
 		info.NameBytes = []byte(name)
@@ -64,6 +72,14 @@ func typeName(mode uint32) string {
 		return "file"
 	case wire.ModeSymlink:
 		return "symlink"
+	case wire.ModeFifo:
+		return "fifo"
+	case wire.ModeSocket:
+		return "socket"
+	case wire.ModeChar:
+		return "character device"
+	case wire.ModeBlock:
+		return "block device"
 	default:
 		return "other"
 	}
@@ -77,6 +93,14 @@ func fileMode(mode uint32) fs.FileMode {
 		m |= fs.ModeDir
 	case wire.ModeSymlink:
 		m |= fs.ModeSymlink
+	case wire.ModeFifo:
+		m |= fs.ModeNamedPipe
+	case wire.ModeSocket:
+		m |= fs.ModeSocket
+	case wire.ModeChar:
+		m |= fs.ModeDevice | fs.ModeCharDevice
+	case wire.ModeBlock:
+		m |= fs.ModeDevice
 	}
 	for bit, is := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
 		if mode&bit != 0 {

@@ -84,7 +84,7 @@ TPCFS_SOME_FLAG.`,
 	p.StringVar(&a.logLevel, "log-level", "warn", "what is logged on standard error: debug, info, warn or error")
 	root.AddCommand(
 		a.upCommand(), a.coordinatorCommand(), a.participantCommand(), a.mountCommand(), a.umountCommand(),
-		a.putCommand(), a.getCommand(), a.rmCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(),
+		a.putCommand(), a.getCommand(), a.rmCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(), a.lnCommand(),
 		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.exportCommand(), a.journalCommand(),
 	)
 	nameVariables(root)

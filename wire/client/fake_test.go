@@ -64,6 +64,7 @@ type fakeNode struct {
 	data    []byte
 	target  string
 	entries map[string]wire.Ino
+	xattrs  map[string][]byte
 }
 
 // NewFake makes an empty one.
@@ -397,12 +398,35 @@ func (f *Fake) mutateLocked(m wire.Mutation, ino wire.Ino, tx wire.ID, payload *
 	case wire.MutSetattr:
 		n.attr.Mode = n.attr.Mode&wire.ModeType | m.Mode
 		return wire.Result{Ino: n.attr.Ino}, nil
-	case wire.MutRename:
-		to, toName, _, err := f.walkLocked(m.To)
+	case wire.MutRename, wire.MutLink:
+		to, toName, old, err := f.walkLocked(m.To)
 		if err != nil {
 			return wire.Result{}, err
 		}
+		if old != nil && m.Rename == wire.RenameNoReplace || old != nil && m.Kind == wire.MutLink {
+			return wire.Result{}, &wire.Error{Code: wire.CodeExist, Name: m.To.String()}
+		}
 		to.entries[toName] = n.attr.Ino
+		if m.Kind == wire.MutLink {
+			return wire.Result{Ino: n.attr.Ino}, nil
+		}
+		if m.Rename == wire.RenameExchange {
+			dir.entries[name] = old.attr.Ino
+			return wire.Result{Ino: n.attr.Ino}, nil
+		}
+	case wire.MutMknod:
+		return add(m.Mode), nil
+	case wire.MutCreateUnlinked:
+		f.nodes[ino] = &fakeNode{attr: wire.Attr{Ino: ino, Mode: wire.ModeRegular | m.Mode, UID: m.UID, GID: m.GID, Version: tx}}
+		return wire.Result{Ino: ino, Created: true}, nil
+	case wire.MutSetxattr, wire.MutRemovexattr:
+		if n.xattrs == nil {
+			n.xattrs = map[string][]byte{}
+		}
+		if delete(n.xattrs, m.Name); m.Kind == wire.MutSetxattr {
+			n.xattrs[m.Name] = m.Value
+		}
+		return wire.Result{Ino: n.attr.Ino}, nil
 	case wire.MutDeleteFile:
 		delete(f.nodes, n.attr.Ino)
 	}
@@ -507,6 +531,12 @@ func (f *Fake) look(req wire.Read) (wire.ReadReply, []byte, error) {
 	reply.Attr = n.attr
 	link := n.attr.Mode&wire.ModeType == wire.ModeSymlink
 	switch req.Kind {
+	case wire.ReadGetxattr:
+		if reply.Value = n.xattrs[req.Name]; reply.Value == nil {
+			return reply, nil, wire.NewError(wire.CodeNoAttr, "")
+		}
+	case wire.ReadListxattr:
+		reply.Names = slices.Sorted(maps.Keys(n.xattrs))
 	case wire.ReadLink:
 		reply.Target = n.target
 		if !link {

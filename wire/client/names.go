@@ -132,21 +132,44 @@ func (c *Client) SetAttr(ctx context.Context, name string, m wire.Mutation) erro
 // Rename moves a file or a directory; what to names is replaced, a directory
 // only if it is empty.
 func (c *Client) Rename(ctx context.Context, from, to string) error {
+	return c.twoNames(ctx, "rename", from, to, wire.Mutation{Kind: wire.MutRename})
+}
+
+// RenameNoReplace is Rename, refused with CodeExist if to names something.
+func (c *Client) RenameNoReplace(ctx context.Context, from, to string) error {
+	return c.twoNames(ctx, "rename", from, to, wire.Mutation{Kind: wire.MutRename, Rename: wire.RenameNoReplace})
+}
+
+// Exchange lets two names change places in one step; both must exist, of
+// whatever type.
+func (c *Client) Exchange(ctx context.Context, a, b string) error {
+	return c.twoNames(ctx, "rename", a, b, wire.Mutation{Kind: wire.MutRename, Rename: wire.RenameExchange})
+}
+
+// Link gives the file target one more name (link(2)). A symbolic link is not
+// followed; a directory has one name only.
+func (c *Client) Link(ctx context.Context, target, name string) error {
+	return c.twoNames(ctx, "link", target, name, wire.Mutation{Kind: wire.MutLink})
+}
+
+// twoNames commits a mutation of two names; symbolic links on the way to
+// either are followed.
+func (c *Client) twoNames(ctx context.Context, op, from, to string, m wire.Mutation) error {
 	toPath, bad := parse(to)
 	if bad != nil {
-		return named(bad, "rename", to)
+		return named(bad, op, to)
 	}
 	links := 0
-	return c.follow(ctx, "rename", from, func(o *operation, path string) error {
+	return c.follow(ctx, op, from, func(o *operation, path string) error {
 		for {
-			m := wire.Mutation{Kind: wire.MutRename, At: wire.At{Dir: wire.RootIno, Path: path}, To: wire.At{Dir: wire.RootIno, Path: toPath}}
+			m.At, m.To = wire.At{Dir: wire.RootIno, Path: path}, wire.At{Dir: wire.RootIno, Path: toPath}
 			err := o.mutate(m)
 			e := asSymlink(err)
 			if e == nil || joinPath(e.Prefix, e.Rest) != toPath || toPath == path {
 				return renameError(err, path, from, toPath, to)
 			}
 			if toPath, err = o.resolve(e, &links); err != nil {
-				return named(err, "rename", to)
+				return named(err, op, to)
 			}
 		}
 	})
