@@ -8,18 +8,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"tpcfs/integration/harness"
-	"tpcfs/wire/client"
 )
 
 const (
@@ -60,13 +53,34 @@ func (r row) String() string {
 	return fmt.Sprintf("%-66s %6.2f %s   floor %s %g, aim %g: %s   (%s)", r.what, r.value, r.unit, sign, r.floor, r.aim, verdict, r.detail)
 }
 
+// options are how much is measured.
+type options struct {
+	only  string
+	large int64 // bytes
+	files int
+}
+
 func main() {
 	bin := flag.String("tpcfs", "./bin/tpcfs", "the binary")
 	dir := flag.String("dir", "", "where the data lie while measuring (default: the directory for temporary files)")
+	var o options
+	flag.StringVar(&o.only, "only", "", "measure only this: one, processes, contents, files or restart")
+	large := flag.Int64("large", 10, "GiB of the file whose way is watched for memory")
+	flag.IntVar(&o.files, "files", 1_000_000, "how many files are made")
+	hop := flag.String("hop", "", "be a hop of the bare relay on this socket (for bench itself)")
+	next := flag.String("next", "", "... that passes on to this one")
 	flag.Parse()
+	o.large = *large * gib
+	if *hop != "" {
+		if err := serveHop(*hop, *next); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	ok, err := measure(ctx, *bin, *dir)
+	ok, err := measure(ctx, *bin, *dir, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
@@ -75,7 +89,7 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, bin, dir string) (ok bool, err error) {
+func measure(ctx context.Context, bin, dir string, o options) (ok bool, err error) {
 	bin, err = filepath.Abs(bin)
 	if err != nil {
 		return false, err
@@ -91,8 +105,14 @@ func measure(ctx context.Context, bin, dir string) (ok bool, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	ok = true
-	for _, part := range []func(ctx context.Context, bin, dir string) ([]row, error){inOneProcess, inProcesses, restart} {
-		rows, err := part(ctx, bin, work)
+	for _, part := range []struct {
+		name string
+		run  func(ctx context.Context, bin, dir string, o options) ([]row, error)
+	}{{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents}, {"files", manyFiles}, {"restart", restart}} {
+		if o.only != "" && o.only != part.name {
+			continue
+		}
+		rows, err := part.run(ctx, bin, work, o)
 		if err != nil {
 			return false, err
 		}
@@ -102,270 +122,4 @@ func measure(ctx context.Context, bin, dir string) (ok bool, err error) {
 		}
 	}
 	return ok, nil
-}
-
-// bare is three files that three threads write and sync at once: what three
-// participants on one disk cannot beat.
-type bare struct{ files [3]*os.File }
-
-const bareSize = 16 << 20
-
-func newBare(dir string) (*bare, error) {
-	b := &bare{}
-	zeros := make([]byte, bareSize)
-	for i := range b.files {
-		f, err := os.Create(filepath.Join(dir, fmt.Sprintf("bare%d", i)))
-		if err != nil {
-			return nil, err
-		}
-		if _, err := f.Write(zeros); err != nil {
-			return nil, err
-		}
-		if err := f.Sync(); err != nil {
-			return nil, err
-		}
-		b.files[i] = f
-	}
-	return b, nil
-}
-
-// turn is how long each of n rounds took: all three have written and synced.
-func (b *bare) turn(at *int64, n int) ([]time.Duration, error) {
-	times := make([]time.Duration, n)
-	data := make([]byte, block)
-	var errs [3]error
-	for i := range times {
-		start := time.Now()
-		var wg sync.WaitGroup
-		for k, f := range b.files {
-			wg.Go(func() {
-				if _, errs[k] = f.WriteAt(data, *at%bareSize); errs[k] == nil {
-					errs[k] = unix.Fdatasync(int(f.Fd()))
-				}
-			})
-		}
-		wg.Wait()
-		times[i] = time.Since(start)
-		*at += block
-	}
-	return times, errors.Join(errs[:]...)
-}
-
-func (b *bare) close() error {
-	return errors.Join(b.files[0].Close(), b.files[1].Close(), b.files[2].Close())
-}
-
-func median(times []time.Duration) time.Duration {
-	slices.Sort(times)
-	return times[len(times)/2]
-}
-
-// commits is how long each of n writes of 4 KiB by one client took.
-func commits(ctx context.Context, c *client.Client, n int) ([]time.Duration, error) {
-	times := make([]time.Duration, n)
-	data := make([]byte, block)
-	for i := range times {
-		start := time.Now()
-		if _, err := c.WriteFile(ctx, "bench", client.Bytes(data), client.WriteOptions{Mode: 0o644}); err != nil {
-			return nil, err
-		}
-		times[i] = time.Since(start)
-	}
-	return times, nil
-}
-
-// latency measures one client against the bare disk, in turns.
-func latency(ctx context.Context, dir string, open func(context.Context) (*client.Client, error)) (commit, disk time.Duration, err error) {
-	b, err := newBare(dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	c, err := open(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	var at int64
-	var commitTimes, diskTimes []time.Duration
-	for i := range rounds + 1 {
-		d, err := b.turn(&at, perTurn)
-		if err != nil {
-			return 0, 0, err
-		}
-		t, err := commits(ctx, c, perTurn)
-		if err != nil {
-			return 0, 0, err
-		}
-		if i > 0 { // the first turn warms up
-			diskTimes, commitTimes = append(diskTimes, d...), append(commitTimes, t...)
-		}
-	}
-	return median(commitTimes), median(diskTimes), nil
-}
-
-// throughput is commits a second of one client and of many, each on files of
-// its own, measured in turns.
-func throughput(ctx context.Context, open func(context.Context) (*client.Client, error)) (one, many float64, err error) {
-	const turns = 3
-	all := make([]*client.Client, clients)
-	for i := range all {
-		c, err := open(ctx)
-		if err != nil {
-			return 0, 0, err
-		}
-		defer func() { _ = c.Close() }() // measured already
-		all[i] = c
-	}
-	for range turns {
-		a, err := rate(ctx, all[:1])
-		if err != nil {
-			return 0, 0, err
-		}
-		b, err := rate(ctx, all)
-		if err != nil {
-			return 0, 0, err
-		}
-		one, many = one+a/turns, many+b/turns
-	}
-	return one, many, nil
-}
-
-// rate is how many commits a second some clients do.
-func rate(ctx context.Context, some []*client.Client) (float64, error) {
-	const duration = 1500 * time.Millisecond
-	counts, errs := make([]int, len(some)), make([]error, len(some))
-	data := make([]byte, block)
-	var wg sync.WaitGroup
-	start := time.Now()
-	for i, c := range some {
-		wg.Go(func() {
-			name := fmt.Sprintf("client%d", i)
-			for time.Since(start) < duration && errs[i] == nil {
-				if _, errs[i] = c.WriteFile(ctx, name, client.Bytes(data), client.WriteOptions{Mode: 0o644}); errs[i] == nil {
-					counts[i]++
-				}
-			}
-		})
-	}
-	wg.Wait()
-	took := time.Since(start)
-	total := 0
-	for _, n := range counts {
-		total += n
-	}
-	return float64(total) / took.Seconds(), errors.Join(errs...)
-}
-
-// figures are the latency and throughput rows of one way to run tpcfs.
-func figures(ctx context.Context, dir, where string, floor, aim float64, open func(context.Context) (*client.Client, error)) ([]row, error) {
-	commit, disk, err := latency(ctx, dir, open)
-	if err != nil {
-		return nil, err
-	}
-	one, many, err := throughput(ctx, open)
-	if err != nil {
-		return nil, err
-	}
-	return []row{
-		{"commit of 4 KiB, one client, " + where + ", to three parallel syncs", float64(commit) / float64(disk), "x", floor, aim, true,
-			fmt.Sprintf("%s to %s", commit.Round(time.Microsecond), disk.Round(time.Microsecond))},
-		{fmt.Sprintf("commits/s of %d clients, %s, to one client", clients, where), many / one, "x", 4, 10, false,
-			fmt.Sprintf("%.0f to %.0f a second", many, one)},
-	}, nil
-}
-
-func inOneProcess(ctx context.Context, _, dir string) (rows []row, err error) {
-	dir = filepath.Join(dir, "one")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	p, err := harness.OpenInProcess(ctx, dir, 3, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	return figures(ctx, dir, "all in one process", 2, 1.4, p.Client)
-}
-
-func inProcesses(ctx context.Context, bin, dir string) (rows []row, err error) {
-	c, err := harness.NewCluster(bin, 3)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := c.Start(ctx, c.All()...); err != nil {
-		return nil, err
-	}
-	open := func(ctx context.Context) (*client.Client, error) { return c.Client(ctx, 0) }
-	return figures(ctx, c.Dir, "each in its own process", 3, 2, open)
-}
-
-// restart fills the journals to where a checkpoint is about to start, kills
-// `tpcfs up` and measures how long the next one takes until it serves.
-func restart(ctx context.Context, bin, dir string) (rows []row, err error) {
-	sock := "unix:" + filepath.Join(dir, "s")
-	start := func() (*harness.Proc, time.Duration, error) {
-		began := time.Now()
-		p, err := harness.Start("up", nil, bin, "up", "--dir", filepath.Join(dir, "up"), "--listen", sock)
-		if err != nil {
-			return nil, 0, err
-		}
-		_, err = p.WaitLine(ctx, "ready")
-		return p, time.Since(began), err
-	}
-	p, _, err := start()
-	if err != nil {
-		return nil, err
-	}
-	if err := fillJournals(ctx, sock); err != nil {
-		return nil, errors.Join(err, p.Kill())
-	}
-	if err := p.Kill(); err != nil {
-		return nil, err
-	}
-	p, took, err := start()
-	if err != nil {
-		return nil, err
-	}
-	return []row{{"restart after kill -9 with full journals, to serving", took.Seconds(), "s", 2, 0.5, true, "three participants in one process"}}, p.Kill()
-}
-
-// fillJournals writes 14 MB of contents that live in the metadata and 44 MB
-// that live in objects: just less than what starts a checkpoint.
-func fillJournals(ctx context.Context, addr string) error {
-	const workers = 32
-	errs := make([]error, workers)
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() { errs[w] = fillPart(ctx, addr, w) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
-}
-
-func fillPart(ctx context.Context, addr string, worker int) error {
-	c, err := client.Dial(ctx, addr, client.Options{})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = c.Close() }() // all is answered
-	for i := range 130 {
-		size := block
-		if i%6 == 0 {
-			size = 60_000
-		}
-		name := fmt.Sprintf("fill-%d-%d", worker, i)
-		if _, err := c.WriteFile(ctx, name, client.Bytes(random(size, int64(worker*1000+i))), client.WriteOptions{Mode: 0o644}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// random is n bytes that do not compress.
-func random(n int, seed int64) []byte {
-	b := make([]byte, n)
-	rand.New(rand.NewSource(seed)).Read(b)
-	return b
 }
