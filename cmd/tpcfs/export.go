@@ -19,9 +19,10 @@ func (a *app) exportCommand() *cobra.Command {
 OUT, which must be missing or empty. Nothing else of tpcfs need run, and the
 participant itself must not. For ` + "`tpcfs up`" + ` that is one of the directories
 participant-a, participant-b, ... below its --dir.`,
-		Example: "  tpcfs export tpcfs-data/participant-a /backup/today",
-		Args:    takes(2, 2),
-		RunE:    func(_ *cobra.Command, args []string) error { return a.export(args[0], args[1]) },
+		Example: `  tpcfs export tpcfs-data/participant-a /backup/today
+  tpcfs export -o json /srv/tpcfs-a ./copy`,
+		Args: takes(2, 2),
+		RunE: func(_ *cobra.Command, args []string) error { return a.export(args[0], args[1]) },
 	}
 }
 

@@ -35,7 +35,7 @@ its data directory, or the journal's own. Nothing is changed.`,
 		Long: `Reads every block of the journal in DIR, checks its checksum and decompresses
 it. A torn end, which a crash leaves and the next start cuts, is no damage. Exit
 code 1: damaged, with the file and the offset.`,
-		Example: "  tpcfs journal verify tpcfs-data/participant-a",
+		Example: "  tpcfs journal verify tpcfs-data/participant-a\n  tpcfs journal verify -o json tpcfs-data/coordinator",
 		Args:    takes(1, 1),
 		RunE:    func(_ *cobra.Command, args []string) error { return a.journalVerify(args[0]) },
 	}, &cobra.Command{

@@ -84,8 +84,19 @@ func TestHelp(t *testing.T) {
 		for _, sub := range c.Commands() {
 			visit(sub)
 		}
-		if c.HasSubCommands() || c.Name() == "help" || c.Name() == "completion" {
+		if c.HasSubCommands() || c.Name() == "help" {
 			return
+		}
+		if !strings.Contains(c.Long, "Exit codes: 0 ") && !strings.Contains(c.Long, "Exit codes: that") {
+			t.Errorf("%s: its exit codes are not told", c.CommandPath())
+		}
+		if examples := strings.Split(c.Example, "\n"); len(examples) < 2 {
+			t.Errorf("%s: %d examples, want 2 or more", c.CommandPath(), len(examples))
+		}
+		for _, line := range strings.Split(c.Long+"\n"+c.Example, "\n") {
+			if len(line) > 110 {
+				t.Errorf("%s: a line of %d columns: %s", c.CommandPath(), len(line), line)
+			}
 		}
 		if c.Example == "" || c.Long == "" || c.Short == "" {
 			t.Errorf("%s: no example or no description", c.CommandPath())

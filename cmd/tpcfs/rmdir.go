@@ -12,7 +12,7 @@ func (a *app) rmdirCommand() *cobra.Command {
 		Use:     "rmdir NAME",
 		Short:   "Delete an empty directory",
 		Long:    "Deletes the directory NAME, which must be empty.",
-		Example: "  tpcfs rmdir archive/2025",
+		Example: "  tpcfs rmdir archive/2025\n  tpcfs rm old/a old/b && tpcfs rmdir old",
 		Args:    takes(1, 1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.rmdir(cmd.Context(), f, args[0]) },
 	}

@@ -14,7 +14,7 @@ func (a *app) umountCommand() *cobra.Command {
 		Long: `Takes the mount on MOUNTPOINT away. While it is in use, it disappears from its
 directory at once, and those who have files open keep them until they close
 them. A mount that a killed process has left is taken away too.`,
-		Example: "  tpcfs umount /tmp/files",
+		Example: "  tpcfs umount /tmp/files\n  tpcfs umount ./mnt    # of a tpcfs mount or tpcfs up, also one that was killed",
 		Args:    takes(1, 1),
 		RunE:    func(_ *cobra.Command, args []string) error { return a.umount(args[0]) },
 	}
