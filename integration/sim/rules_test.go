@@ -18,7 +18,7 @@ var (
 // tunes make schedules in which a rule that is rarely needed is needed often.
 var tunes = map[string]func(*profile){
 	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
-	"moving": moving, "overwriting": overwriting, "outages": outages, "retrying": retrying,
+	"moving": moving, "overwriting": overwriting, "outages": outages, "ageing": ageingRetries, "retrying": retrying,
 }
 
 // TestHunt looks for a schedule that fails, where a rule was left out of the
@@ -125,6 +125,14 @@ func overwriting(p *profile) {
 func outages(p *profile) {
 	p.paths, p.stageShare, p.readShare, p.inodeShare, p.maxOps, p.warm, p.wait = paths[:3], 0, 0, 0, 40, true, 0
 	p.faultShare, p.may, p.speed = 120, [faults]int{faultLong: 20, faultBreak: 4, faultClientBreak: 12, faultPower: 1, faultCheckpoint: 1}, [3]int{16, 16, 16}
+}
+
+// ageingRetries makes schedules of few names and answers that are lost, in which
+// requests and outcomes get old.
+func ageingRetries(p *profile) {
+	outages(p)
+	ageing(p)
+	p.may, p.faultShare = [faults]int{faultClientBreak: 12, faultBreak: 1, faultPower: 1, faultCheckpoint: 1}, 60
 }
 
 // retrying makes schedules of requests whose links break, and of refusals.

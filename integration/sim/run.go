@@ -219,7 +219,11 @@ func (w *world) reignStep(what what, slot, b int) {
 	case stepReignSynced:
 		c.synced()
 	case stepTick:
-		ms := []int64{5, 20, 20, 20, 100, 600}[w.upTo(5)]
+		ticks := usualTicks
+		if w.profile.ticks != nil {
+			ticks = w.profile.ticks
+		}
+		ms := ticks[w.upTo(len(ticks)-1)]
 		w.pass(slot, ms)
 		c.tick(ms)
 	case stepSubmit:

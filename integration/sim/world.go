@@ -124,16 +124,17 @@ type profile struct {
 	inlineMax   int
 	tableBytes  int64
 	maxAhead    uint64
-	wait        int64 // of requests, ms; 0: forever
-	warm        bool  // it begins with a cluster in service
-	encode      bool  // messages are encoded on the way
-	gathers     bool  // a coordinator's turn may take in several things
-	joins       bool  // messages up are joined while they wait
-	readShare   int   // percent of ops
-	stageShare  int   // percent of contents
-	inodeShare  int   // percent of names that begin at an inode
-	metaShare   int   // percent of mutations that are about names, nodes and extended attributes
-	moveShare   int   // percent of mutations that make, move or remove directories, beside the ordinary mix
+	wait        int64   // of requests, ms; 0: forever
+	ticks       []int64 // ms that pass at a coordinator's tick; nil: usualTicks
+	warm        bool    // it begins with a cluster in service
+	encode      bool    // messages are encoded on the way
+	gathers     bool    // a coordinator's turn may take in several things
+	joins       bool    // messages up are joined while they wait
+	readShare   int     // percent of ops
+	stageShare  int     // percent of contents
+	inodeShare  int     // percent of names that begin at an inode
+	metaShare   int     // percent of mutations that are about names, nodes and extended attributes
+	moveShare   int     // percent of mutations that make, move or remove directories, beside the ordinary mix
 	maxOps      int
 	paths       []string
 	speed       [3]int // of members
@@ -153,6 +154,9 @@ func newWorld(seed uint64, o *Options) *world {
 	w.rng = rng
 	w.profile = newProfile(rng)
 	w.metaShare = []int{0, 0, 0, 25, 60}[rand.New(rand.NewPCG(seed, 7)).IntN(5)]
+	if seed%16 == 3 && o.tune == nil {
+		ageing(&w.profile)
+	}
 	if o.tune != nil {
 		o.tune(&w.profile)
 	}
@@ -200,6 +204,15 @@ func newProfile(rng *rand.Rand) profile {
 		p.may[faultBackup], p.may[faultPower], p.startWeight = 500, 20, 1
 	}
 	return p
+}
+
+var usualTicks = []int64{5, 20, 20, 20, 100, 600}
+
+// ageing makes time pass quickly: requests and outcomes get too old (S1a),
+// sessions and stages are forgotten, in the middle of everything.
+func ageing(p *profile) {
+	p.ticks, p.wait = []int64{20, 20, 600, 61_000, 150_000, 330_000}, 0
+	p.may[faultClientBreak] = max(p.may[faultClientBreak], 20)
 }
 
 // clock numbers the steps, for the history.

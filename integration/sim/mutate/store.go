@@ -44,7 +44,18 @@ var storeMutants = []mutant{
 				"const opsKeptMS = wire.ServiceTimeHold / 2",
 			},
 		},
-		seeds: 4000, tune: "outages", trace: "TestTraceOutcomesAreKept",
+		seeds: 8000, tune: "ageing", trace: "TestTraceOutcomesAreKept",
+	},
+	{
+		rule: "S1a", leaves: "the row goes with the hold, not twice that",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"const opsKeptMS = 2 * wire.ServiceTimeHold",
+				"const opsKeptMS = wire.ServiceTimeHold",
+			},
+		},
+		trace: "TestTraceOutcomesOutliveTheHold", test: "./participant/store TestReadOp",
 	},
 	{
 		rule: "W5", leaves: "an unanswered operation's outcome is forgotten",

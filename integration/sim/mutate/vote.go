@@ -355,6 +355,17 @@ var voteMutants = []mutant{
 		seeds: 4000, tune: "outages", trace: "TestTraceRetryAfterExpiry",
 	},
 	{
+		rule: "S1a", leaves: "a request is too old a moment early",
+		edits: []edit{
+			{
+				"participant/vote/machine.go",
+				`	if p.ServiceTime-p.Sent > wire.ServiceTimeHold {`,
+				`	if p.ServiceTime-p.Sent >= wire.ServiceTimeHold {`,
+			},
+		},
+		trace: "TestTraceAgeOfARequest",
+	},
+	{
 		rule: "P2, S3", leaves: "a stage of another epoch is taken",
 		edits: []edit{
 			{
