@@ -423,6 +423,11 @@ func TestCloseIsGraceful(t *testing.T) {
 		}
 		addr, s := serve(t, ServerOptions{Service: fakeService{f}, CloseTimeout: closeTimeout})
 		c := dialService(t, addr, DialOptions{})
+		eventually(t, func() bool { // the server, too, has both connections
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.half.Len() == 0
+		})
 		type result struct {
 			reply wire.TransactReply
 			err   error

@@ -196,7 +196,7 @@ func (l *link) add(kind wire.Channel, c net.Conn) error {
 		if err == nil {
 			err = errors.New("the peer opened a stream")
 		}
-		l.fail(err)
+		l.finish(err, func() { l.drain(mux) })
 	})
 	if ended { // the control connection, since
 		_ = mux.Close() // always nil
@@ -205,8 +205,34 @@ func (l *link) add(kind wire.Channel, c net.Conn) error {
 	return nil
 }
 
+// drainWait is how long one connection's end waits for the other's.
+const drainWait = 100 * time.Millisecond
+
+// drain waits, after the peer has ended one connection, until it has ended the
+// other: answers may be on their way there still.
+func (l *link) drain(ended *yamux.Session) {
+	l.mu.Lock()
+	channels := []*channel{l.control, l.bulk}
+	l.mu.Unlock()
+	timer := time.NewTimer(drainWait)
+	defer timer.Stop()
+	for _, ch := range channels {
+		if ch == nil || ch.mux == ended {
+			continue
+		}
+		select {
+		case <-ch.mux.CloseChan():
+		case <-timer.C:
+			return
+		}
+	}
+}
+
 // fail ends the link; the first cause is kept.
-func (l *link) fail(cause error) {
+func (l *link) fail(cause error) { l.finish(cause, func() {}) }
+
+// finish lets no more calls begin and, after wait, ends those that there are.
+func (l *link) finish(cause error, wait func()) {
 	l.mu.Lock()
 	if l.end {
 		l.mu.Unlock()
@@ -215,6 +241,8 @@ func (l *link) fail(cause error) {
 	l.end, l.why = true, cause
 	channels := []*channel{l.control, l.bulk}
 	l.mu.Unlock()
+	close(l.done)
+	wait()
 	for _, ch := range channels {
 		if ch == nil {
 			continue
@@ -222,7 +250,6 @@ func (l *link) fail(cause error) {
 		_ = ch.conn.Close() // unblocks yamux first, which may wait for a write
 		_ = ch.mux.Close()  // always nil
 	}
-	close(l.done)
 }
 
 // close ends the link and waits for its goroutines.
