@@ -65,6 +65,18 @@ func plan() []planned {
 	decide(wire.EntryAbort, 120)
 	prepare(130, wire.VoteYes, "", deleteOf("f1"), deleteOf("f2"))
 	decide(wire.EntryCommit, 130)
+	prepare(140, wire.VoteYes, "held", wire.Mutation{Kind: wire.MutLink, At: at("d/m"), To: at("l")},
+		wire.Mutation{Kind: wire.MutSetxattr, At: at("l"), Name: "user.a", Value: []byte("v")},
+		wire.Mutation{Kind: wire.MutMknod, At: at("p"), Mode: wire.ModeFifo | 0o600},
+		wire.Mutation{Kind: wire.MutCreateUnlinked, At: at("")}, writeOf("f3", "held"),
+		wire.Mutation{Kind: wire.MutDeleteFile, At: at("f3"), Hold: true})
+	prepare(150, wire.VoteNo, "", deleteOf("l"))
+	decide(wire.EntryCommit, 140)
+	prepare(160, wire.VoteYes, "", wire.Mutation{Kind: wire.MutRename, At: at("l"), To: at("d"), Rename: wire.RenameExchange},
+		wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: wire.Ino(wire.MakeID(1, 143))}})
+	decide(wire.EntryCommit, 160)
+	prepare(170, wire.VoteYes, "", wire.Mutation{Kind: wire.MutRemovexattr, At: at("d"), Name: "user.a"})
+	decide(wire.EntryAbort, 170)
 	for i := range list {
 		list[i].entry.Index = uint64(i + 1)
 	}

@@ -17,6 +17,7 @@ type fakeView struct {
 	xattrs   map[wire.Ino]map[string]string
 	holders  map[wire.Ino]wire.SessionID // of inodes without a name
 	reserved map[wire.ID]int64
+	rows     int // of the last reservation
 	full     bool
 	broken   error // of every look
 }
@@ -90,7 +91,7 @@ func (v *fakeView) Reserve(id wire.ID, rows int, bytes int64, deletes bool) erro
 	if v.full && !deletes {
 		return &wire.Error{Code: wire.CodeNoSpace, Text: "full"}
 	}
-	v.reserved[id] = bytes
+	v.reserved[id], v.rows = bytes, rows
 	return nil
 }
 

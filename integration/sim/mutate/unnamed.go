@@ -1,0 +1,193 @@
+package main
+
+// unnamedMutants leave out what keeps names, attributes and files without a
+// name right.
+var unnamedMutants = []mutant{
+	{
+		rule: "F7", leaves: "a held file goes with its last name",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				`n.attr.Nlink <= 1 && !d.Hold {`,
+				`n.attr.Nlink <= 1 {`,
+			},
+		},
+		seeds: 2000, tune: "names",
+	},
+	{
+		rule: "F7", leaves: "a reclaim does not look whether the file has got a name",
+		edits: []edit{
+			{
+				"participant/vote/names.go",
+				`bd := Bound{Kind: m.Kind, Ino: f.ino, Orphan: f.node.Attr.Nlink == 0}`,
+				`bd := Bound{Kind: m.Kind, Ino: f.ino, Orphan: true}`,
+			},
+		},
+		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+	},
+	{
+		rule: "F7", leaves: "a file that gets its first name stays an orphan",
+		edits: []edit{
+			{
+				"participant/store/names.go",
+				`	if d.Orphan {
+		b.del(orphanKey(d.Ino))
+	}
+`,
+				"",
+			},
+		},
+		seeds: 4000, tune: "names",
+	},
+	{
+		rule: "F7", leaves: "a file without a name is reclaimed while its session is there",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`	return m.sessions[s] != nil || h != nil`,
+				`	return h != nil`,
+			},
+		},
+		seeds: 2000, tune: "names",
+	},
+	{
+		rule: "F7", leaves: "after a restart no session has time to come back",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`m.now+m.o.SessionIdle, e.Attr.Ino`,
+				`0, e.Attr.Ino`,
+			},
+		},
+		seeds: 4000, tune: "names",
+	},
+	{
+		rule: "F7", leaves: "a new coordinator does not ask what has no name",
+		edits: []edit{
+			{
+				"coordinator/commit/recover.go",
+				`	m.listOrphans(0)
+`,
+				"",
+			},
+		},
+		seeds: 4000, tune: "names",
+	},
+	{
+		rule: "F7", leaves: "only the first page of what has no name is read",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`	if reply.More && n > 0 {`,
+				`	if reply.More && n > 0 && false {`,
+			},
+		},
+		seeds: 8000, tune: "names", test: "./coordinator/commit TestOrphansAfterRestart",
+	},
+	{
+		rule: "F7", leaves: "a reclaim that was refused is not tried again",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`		o.due = append(o.due, dueOrphan{r.reclaims, m.now + reclaimPause})
+`,
+				"",
+			},
+		},
+		seeds: 8000, tune: "names", test: "./coordinator/commit TestReclaimAgain",
+	},
+	{
+		rule: "F7", leaves: "what another session holds by now is reclaimed all the same",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`s, ok := o.holder[ino]; !ok || m.kept(s) {`,
+				`s, ok := o.holder[ino]; !ok || m.kept(s) && false {`,
+			},
+		},
+		test: "./coordinator/commit TestOrphans",
+	},
+	{
+		rule: "P1", leaves: "an exchange locks one of its two names",
+		edits: []edit{
+			{
+				"participant/vote/locks.go",
+				`		s.add(entryKey(b.ToDir, b.ToName), true)
+`,
+				`		if !b.Exchange {
+			s.add(entryKey(b.ToDir, b.ToName), true)
+		}
+`,
+			},
+		},
+		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+	},
+	{
+		rule: "P1", leaves: "an exchange moves the second directory into itself",
+		edits: []edit{
+			{
+				"participant/vote/names.go",
+				`	if toDir {
+		if err := b.moveDir`,
+				`	if toDir && !fromDir {
+		if err := b.moveDir`,
+			},
+		},
+		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+	},
+	{
+		rule: "P1", leaves: "link does not lock the file",
+		edits: []edit{
+			{
+				"participant/vote/names.go",
+				`	if err := b.need(inodeKey(f.ino), true, m.At); err != nil {
+		return err
+	}
+	if err := version(m, f.node); err != nil {
+		return err
+	}
+	if m.To.Path == "" {`,
+				`	if err := version(m, f.node); err != nil {
+		return err
+	}
+	if m.To.Path == "" {`,
+			},
+		},
+		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+	},
+	{
+		rule: "S1", leaves: "extended attributes outlive their file",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				`	if d.Xattrs > 0 {`,
+				`	if d.Xattrs > 0 && false {`,
+			},
+		},
+		test: "./participant/store TestRandomHistories",
+	},
+	{
+		rule: "S1", leaves: "digests leave extended attributes out",
+		edits: []edit{
+			{
+				"participant/store/digest.go",
+				`bucketSum, bucketXattr, bucketOrphan}`,
+				`bucketSum, bucketOrphan}`,
+			},
+		},
+		test: "./participant/store TestDigestCoversAll",
+	},
+	{
+		rule: "S3", leaves: "a transaction's space does not count the attributes that go",
+		edits: []edit{
+			{
+				"participant/vote/machine.go",
+				`		rows += 6 + b.Xattrs
+`,
+				`		rows += 6
+`,
+			},
+		},
+		test: "./participant/vote TestReservedRows",
+	},
+}

@@ -1,0 +1,40 @@
+package vote
+
+import (
+	"testing"
+
+	"tpcfs/wire"
+)
+
+// A YES counts the rows of the attributes that go with a file: a table has room
+// for them (S3).
+func TestReservedRows(t *testing.T) {
+	s := newScripted(t)
+	s.run("begin 1 r")
+	s.run("do 1.2 write a; setx a user.x value=1; setx a user.y value=2; setx a user.z value=3; write b")
+	s.run("prepare 1.10 delete a")
+	with := s.view.rows
+	s.run("prepare 1.11 delete b")
+	if with != s.view.rows+3 {
+		t.Errorf("%d rows for a file with three attributes, %d for one without", with, s.view.rows)
+	}
+}
+
+// An outcome names what it leaves without a name, once, and not what has got one.
+func TestOutcomeNamesOrphans(t *testing.T) {
+	s := newScripted(t)
+	s.run("begin 1 r")
+	s.run("do 1.2 write a; write b; write c; link b b2")
+	s.run("do 1.10 delete a hold; mv c b hold; unlinked root:; unlinked root:; link 1.13: named; delete named hold; unlinked root:; link 1.16: stays")
+	id := func(n uint64) wire.Ino { return wire.Ino(wire.MakeID(1, n)) }
+	got := s.view.ops[wire.OpID{Session: wire.SessionID{1}, Seq: 1002}].Orphans
+	want := []wire.Ino{id(2), id(12), id(13)}
+	if len(got) != len(want) {
+		t.Fatalf("orphans %v, want %v", got, want)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("orphans %v, want %v", got, want)
+		}
+	}
+}
