@@ -28,6 +28,10 @@
 // the bits, at the latest when the faults end, and then all must settle. What
 // is not flipped, and what is not promised of a disk that lies, stands there.
 //
+// Some schedules are about names, nodes, extended attributes and files without
+// a name (unnamed.go): at their end all sessions leave, and what they held has
+// to be gone everywhere.
+//
 // What a shell does on another goroutine (a flush of the journal, a checkpoint,
 // a sweep, a stage) is a task here: a coroutine that stops before each operation
 // that changes the disk, so that anything may happen in between, a crash too.
