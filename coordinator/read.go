@@ -210,7 +210,7 @@ func (r *reading) judge(ctx context.Context, l *link, err error) (done bool, ans
 
 var readNames = map[wire.ReadKind]string{
 	wire.ReadFile: "readFile", wire.ReadStat: "stat", wire.ReadList: "list", wire.ReadLink: "readlink",
-	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr", wire.ReadOrphans: "orphans",
+	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr", wire.ReadData: "readData", wire.ReadOrphans: "orphans",
 }
 
 func (r *reading) named(err error) *wire.Error {

@@ -49,7 +49,7 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 	if err != nil {
 		return wire.StageReply{}, err
 	}
-	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name}, links, pieces)
+	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Skew: req.Skew}, links, pieces)
 	known := make(chan struct{})
 	if c.post(func() { c.m.EndStage(id, err == nil); close(known) }) {
 		select {

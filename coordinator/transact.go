@@ -102,20 +102,21 @@ func checkPayload(req *wire.Transact, payload []byte) *wire.Error {
 	rest := payload
 	for i := range req.Mutations {
 		mu := &req.Mutations[i]
-		if mu.Kind != wire.MutWriteFile || mu.Content.Stage != 0 {
+		if mu.Kind != wire.MutWriteFile {
 			continue
 		}
-		size := mu.Content.Size
-		bad := func(code wire.Code, text string) *wire.Error {
-			return named(req, &wire.Error{Code: code, Mutation: i, Text: text})
+		if mu.Content.Stage == 0 {
+			if err := take(req, i, mu.Content.Size, mu.Content.Sum, &rest); err != nil {
+				return err
+			}
 		}
-		if size < 0 || size > int64(len(rest)) {
-			return bad(wire.CodeInvalid, fmt.Sprintf("contents of %d bytes, of which %d came", size, len(rest)))
+		for k := range mu.Extents {
+			if e := &mu.Extents[k]; e.Stage == 0 {
+				if err := take(req, i, e.Size, e.Sum, &rest); err != nil {
+					return err
+				}
+			}
 		}
-		if size > 0 && wire.Sum(rest[:size]) != mu.Content.Sum {
-			return bad(wire.CodeCorrupt, "the contents changed on their way to the coordinator: their checksum does not match; try again")
-		}
-		rest = rest[size:]
 	}
 	if len(rest) > 0 {
 		return named(req, &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("%d bytes of contents that no mutation names", len(rest))})
@@ -123,10 +124,26 @@ func checkPayload(req *wire.Transact, payload []byte) *wire.Error {
 	return nil
 }
 
+// take checks the next bytes of a payload.
+func take(req *wire.Transact, i int, size int64, sum uint32, rest *[]byte) *wire.Error {
+	bad := func(code wire.Code, text string) *wire.Error {
+		return named(req, &wire.Error{Code: code, Mutation: i, Text: text})
+	}
+	if size < 0 || size > int64(len(*rest)) {
+		return bad(wire.CodeInvalid, fmt.Sprintf("contents of %d bytes, of which %d came", size, len(*rest)))
+	}
+	if size > 0 && wire.Sum((*rest)[:size]) != sum {
+		return bad(wire.CodeCorrupt, "the contents changed on their way to the coordinator: their checksum does not match; try again")
+	}
+	*rest = (*rest)[size:]
+	return nil
+}
+
 var opNames = map[wire.MutationKind]string{
 	wire.MutWriteFile: "writeFile", wire.MutDeleteFile: "deleteFile", wire.MutMkdir: "mkdir", wire.MutRmdir: "rmdir",
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
 	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
+	wire.MutAllocate: "allocate", wire.MutPunchHole: "punchHole", wire.MutZeroRange: "zeroRange",
 	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
 }
 

@@ -235,11 +235,11 @@ type view struct {
 }
 
 // Reserve implements vote.View: without the journal's reserve only deletes go (S6).
-func (v *view) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
+func (v *view) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error {
 	if !deletes && v.room != nil && !v.room() {
 		return &wire.Error{Code: wire.CodeNoSpace, Text: "the disk is full: the journal has no reserve; files can be deleted"}
 	}
-	return v.Store.Reserve(id, rows, bytes, deletes)
+	return v.Store.Reserve(id, rows, bytes, room, deletes)
 }
 
 var _ vote.View = (*view)(nil)

@@ -206,7 +206,7 @@ func (s *staging) with(fn func() error) error {
 
 func (s *staging) run(pieces wire.PieceReader) (wire.StageReply, error) {
 	err := s.with(func() error {
-		st, err := s.p.store.NewStage(s.req.ID)
+		st, err := s.p.store.NewStage(s.req.ID, s.req.Skew)
 		if err == nil {
 			s.stage = st
 		}

@@ -245,6 +245,7 @@ type stageJob struct {
 	mut     int
 	id      wire.ID
 	data    []byte
+	skew    int64
 	parts   []*stagePart
 	pending int
 	err     *wire.Error
@@ -263,7 +264,7 @@ type stagePart struct {
 // beginStage takes an id and asks all members.
 func (cl *client) beginStage(o *op, mut int) {
 	c := cl.c
-	s := &stageJob{w: cl.w, c: c, o: o, mut: mut, data: o.staged[mut]}
+	s := &stageJob{w: cl.w, c: c, o: o, mut: mut, data: o.staged[mut], skew: o.skew(mut)}
 	var err *wire.Error
 	c.turn(func() { s.id, err = c.m.BeginStage(cl.session, cl.link) })
 	if err != nil {
@@ -375,7 +376,7 @@ func (part *stagePart) holds() error {
 
 func (part *stagePart) write() {
 	s, p := part.job, part.p
-	st, err := p.store.NewStage(s.id)
+	st, err := p.store.NewStage(s.id, s.skew)
 	for at := 0; err == nil && at < len(s.data); at += wire.PieceSize {
 		data := s.data[at:min(at+wire.PieceSize, len(s.data))]
 		if err = part.holds(); err == nil {
@@ -414,7 +415,13 @@ func (c *reign) staged(s *stageJob) {
 	if s.err != nil {
 		return // it tries again
 	}
-	o.muts[s.mut].Content = wire.Content{Size: int64(len(s.data)), Stage: s.id, Sum: s.parts[0].reply.Sum}
+	if m, sum := &o.muts[s.mut], s.parts[0].reply.Sum; m.Write == wire.WriteWhole {
+		m.Content = wire.Content{Size: int64(len(s.data)), Stage: s.id, Sum: sum}
+	} else {
+		m.Extents = slices.Clone(m.Extents)
+		e := &m.Extents[len(m.Extents)-1]
+		e.Stage, e.Sum = s.id, sum
+	}
 	o.staged[s.mut] = nil
 }
 

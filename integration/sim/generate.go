@@ -74,7 +74,11 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	case n < 50:
 		m.Kind = wire.MutWriteFile
 		m.Create = []wire.CreateMode{wire.MustExist, wire.MustNotExist, 3: wire.MayExist, 9: wire.MayExist}[rng.IntN(10)]
-		cl.content(rng, o, &m, i)
+		if rng.IntN(100) < cl.w.partShare {
+			cl.parts(rng, o, &m, i)
+		} else {
+			cl.content(rng, o, &m, i)
+		}
 	case n < 60:
 		m.Kind = wire.MutDeleteFile
 	case n < 74:
@@ -88,6 +92,9 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 		m.Kind, m.To = wire.MutRename, cl.at(rng)
 	case n < 91:
 		m.Kind, m.Target = wire.MutSymlink, "d/a"
+	case n < 91+cl.w.partShare/20:
+		m.Kind = []wire.MutationKind{wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange}[rng.IntN(3)]
+		m.Offset, m.Length, m.KeepSize = cl.offset(rng), 1+int64(rng.IntN(300)), rng.IntN(3) == 0
 	default:
 		m.Kind, m.Set = wire.MutSetattr, wire.SetMode
 		if rng.IntN(2) == 0 {
@@ -113,4 +120,54 @@ func (cl *client) content(rng *rand.Rand, o *op, m *wire.Mutation, i int) {
 	}
 	m.Content = wire.Content{Size: int64(size), Sum: wire.Sum(data)}
 	o.payload = append(slices.Clip(o.payload), data...)
+}
+
+// offset is where in a file something may begin: now and then about the end of
+// a block.
+func (cl *client) offset(rng *rand.Rand) int64 {
+	if rng.IntN(12) == 0 {
+		return wire.BlockSize - 100 + int64(rng.IntN(150))
+	}
+	return int64(rng.IntN(300))
+}
+
+// parts makes up extents, or an append; one of them may be staged.
+func (cl *client) parts(rng *rand.Rand, o *op, m *wire.Mutation, i int) {
+	m.Write = wire.WriteExtents
+	at := cl.offset(rng)
+	switch rng.IntN(5) {
+	case 0:
+		m.Set, m.Size = wire.SetSize, cl.offset(rng)
+	case 1, 2:
+		m.Write, at = wire.WriteAppend, 0
+	}
+	last := rng.IntN(3)
+	for k := 0; k <= last; k++ {
+		data := make([]byte, 1+rng.IntN(100))
+		for j := range data {
+			data[j] = byte(o.num*29 + i*5 + k + j*(o.num+1))
+		}
+		e := wire.Extent{Offset: at, Size: int64(len(data)), Sum: wire.Sum(data)}
+		if k == last && rng.IntN(100) < cl.w.stageShare {
+			o.staged[i] = data
+		} else {
+			o.payload = append(slices.Clip(o.payload), data...)
+		}
+		m.Extents = append(m.Extents, e)
+		at += e.Size + int64(rng.IntN(2)*rng.IntN(50))
+	}
+}
+
+// skew is where in a block a mutation's staged bytes will begin; of an append
+// it is a guess.
+func (o *op) skew(mut int) int64 {
+	m := &o.muts[mut]
+	switch m.Write {
+	case wire.WriteExtents:
+		return m.Extents[len(m.Extents)-1].Offset % wire.BlockSize
+	case wire.WriteAppend:
+		return int64(o.num*7) % 64
+	default:
+		return 0
+	}
 }

@@ -57,7 +57,7 @@ type view struct {
 	room func() bool // nil: a redo
 }
 
-func (v *view) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
+func (v *view) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error {
 	if v.room != nil && v.p.refuses > 0 {
 		v.p.refuses--
 		return wire.NewError(wire.CodeNoSpace, "no space for this one")
@@ -65,7 +65,7 @@ func (v *view) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
 	if !deletes && v.room != nil && !v.room() {
 		return wire.NewError(wire.CodeNoSpace, "the journal has no reserve")
 	}
-	return v.Store.Reserve(id, rows, bytes, deletes)
+	return v.Store.Reserve(id, rows, bytes, room, deletes)
 }
 
 func (p *member) recover() error {

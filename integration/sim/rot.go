@@ -211,11 +211,12 @@ func corrupt(format string, args ...any) *wire.Error {
 	return wire.NewError(wire.CodeCorrupt, fmt.Sprintf(format, args...))
 }
 
-// cuts notes the files of which a committed transaction cuts a rotten block.
+// cuts notes the files of which a committed transaction cuts a rotten block, or
+// writes a part of it.
 func (p *member) cuts(tx *vote.Tx) {
 	for i := range tx.Bounds {
 		d := &tx.Bounds[i]
-		if d.Tail == nil || !d.Tail.Bad {
+		if (d.Tail == nil || !d.Tail.Bad) && !slices.ContainsFunc(d.Sums, func(s vote.BlockSum) bool { return s.Bad }) {
 			continue
 		}
 		if p.bad == nil {

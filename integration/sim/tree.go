@@ -104,14 +104,13 @@ type change struct {
 	tx      wire.ID
 	payload []byte
 	staged  map[wire.ID][]byte
-	wrote   map[wire.Ino]bool // contents are a stage's
 	orphans map[wire.Ino]bool // have lost their last name and were held
 }
 
 // apply does a transaction's mutations; the code and index of the first that
 // cannot be done, or what they did.
 func (t tree) apply(tx wire.ID, muts []wire.Mutation, payload []byte, staged map[wire.ID][]byte) (tree, wire.Outcome, wire.Code, int) {
-	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, wrote: map[wire.Ino]bool{}, orphans: map[wire.Ino]bool{}}
+	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, orphans: map[wire.Ino]bool{}}
 	var results []wire.Result
 	for i := range muts {
 		r, code := c.mutation(&muts[i], wire.Ino(tx)+wire.Ino(i))
@@ -170,6 +169,8 @@ func (c *change) mutation(m *wire.Mutation, newIno wire.Ino) (wire.Result, wire.
 		return wire.Result{Ino: p.ino}, c.rename(m, p, f)
 	case wire.MutSetattr:
 		return wire.Result{Ino: p.ino}, c.setattr(m, p, f)
+	case wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
+		return wire.Result{Ino: p.ino}, c.changeRange(m, p, f)
 	case wire.MutDeleteFile, wire.MutRmdir:
 		return wire.Result{Ino: p.ino}, c.remove(m, p, f)
 	default:
@@ -202,13 +203,76 @@ func (c *change) write(m *wire.Mutation, p place, f *file, newIno wire.Ino) (wir
 	}
 	g := c.edit(r.Ino)
 	g.version = c.tx
+	if m.Write != wire.WriteWhole {
+		r.Offset = c.writeParts(m, g)
+		return r, 0
+	}
 	if m.Content.Stage != 0 {
 		g.content = string(c.staged[m.Content.Stage])
 	} else {
 		g.content, c.payload = string(c.payload[:m.Content.Size]), c.payload[m.Content.Size:]
 	}
-	c.wrote[r.Ino] = m.Content.Stage != 0
 	return r, 0
+}
+
+// writeParts puts a writeFile's extents, or what it appends, into a file.
+func (c *change) writeParts(m *wire.Mutation, g *file) (offset int64) {
+	if m.Set&wire.SetSize != 0 {
+		g.resize(m.Size)
+	}
+	if m.Write == wire.WriteAppend {
+		offset = int64(len(g.content))
+	}
+	for i := range m.Extents {
+		e := &m.Extents[i]
+		data := string(c.staged[e.Stage])
+		if e.Stage == 0 {
+			data, c.payload = string(c.payload[:e.Size]), c.payload[e.Size:]
+		}
+		g.put(offset+e.Offset, data)
+	}
+	return offset
+}
+
+func (f *file) resize(size int64) {
+	if n := int(size); n <= len(f.content) {
+		f.content = f.content[:n]
+	} else {
+		f.content += strings.Repeat("\x00", n-len(f.content))
+	}
+}
+
+func (f *file) put(at int64, data string) {
+	if end := at + int64(len(data)); end > int64(len(f.content)) {
+		f.resize(end)
+	}
+	f.content = f.content[:at] + data + f.content[at+int64(len(data)):]
+}
+
+// changeRange does allocate, punchHole and zeroRange: all but where holes are.
+func (c *change) changeRange(m *wire.Mutation, p place, f *file) wire.Code {
+	switch {
+	case f == nil:
+		return wire.CodeNotExist
+	case f.is(wire.ModeDir):
+		return wire.CodeIsDir
+	case !f.is(wire.ModeRegular):
+		return wire.CodeInvalid
+	case !version(m, f):
+		return wire.CodeVersion
+	}
+	g := c.edit(p.ino)
+	g.version = c.tx
+	end := m.Offset + m.Length
+	if size := int64(len(g.content)); m.Kind == wire.MutPunchHole || m.KeepSize {
+		end = min(end, size)
+	} else if end > size {
+		g.resize(end)
+	}
+	if m.Kind != wire.MutAllocate && m.Offset < end {
+		g.put(m.Offset, strings.Repeat("\x00", int(end-m.Offset)))
+	}
+	return 0
 }
 
 func (c *change) create(m *wire.Mutation, p place, f *file, newIno wire.Ino) (wire.Result, wire.Code) {
@@ -316,8 +380,6 @@ func (c *change) setattr(m *wire.Mutation, p place, f *file) wire.Code {
 		return wire.CodeIsDir
 	case m.Set&wire.SetSize != 0 && !f.is(wire.ModeRegular):
 		return wire.CodeInvalid
-	case m.Set&wire.SetSize != 0 && c.wrote[p.ino]:
-		return wire.CodeUnsupported
 	}
 	g := c.edit(p.ino)
 	if m.Set&wire.SetMode != 0 {
@@ -325,11 +387,7 @@ func (c *change) setattr(m *wire.Mutation, p place, f *file) wire.Code {
 	}
 	if m.Set&wire.SetSize != 0 {
 		g.version = c.tx
-		if n := int(m.Size); n <= len(g.content) {
-			g.content = g.content[:n]
-		} else {
-			g.content += strings.Repeat("\x00", n-len(g.content))
-		}
+		g.resize(m.Size)
 	}
 	return 0
 }

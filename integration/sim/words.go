@@ -20,6 +20,7 @@ var mutWords = map[wire.MutationKind]string{
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
 	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
 	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
+	wire.MutAllocate: "allocate", wire.MutPunchHole: "punch", wire.MutZeroRange: "zero",
 }
 
 func mutationWords(m *wire.Mutation) string {
@@ -30,11 +31,16 @@ func mutationWords(m *wire.Mutation) string {
 	case wire.MutSetxattr, wire.MutRemovexattr:
 		s += fmt.Sprintf(" %s=%q%s", m.Name, m.Value, [...]string{"", ", create", ", replace"}[m.Xattr])
 	case wire.MutWriteFile:
-		s += fmt.Sprintf(" (%d bytes", m.Content.Size)
+		s += " (" + partWords(m)
 		if m.Content.Stage != 0 {
 			s += fmt.Sprintf(", stage %v", m.Content.Stage)
 		}
 		s += [...]string{"", ", must exist", ", must not exist"}[m.Create] + ")"
+	case wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
+		s += fmt.Sprintf(" %d bytes at %d", m.Length, m.Offset)
+		if m.KeepSize {
+			s += ", keep size"
+		}
 	case wire.MutSetattr:
 		if m.Set&wire.SetSize != 0 {
 			s += fmt.Sprintf(" size %d", m.Size)
@@ -49,6 +55,23 @@ func mutationWords(m *wire.Mutation) string {
 	}
 	if m.IfVersion != 0 {
 		s += fmt.Sprintf(" if version %v", m.IfVersion)
+	}
+	return s
+}
+
+func partWords(m *wire.Mutation) string {
+	s := fmt.Sprintf("%d bytes", m.Content.Size)
+	if m.Write != wire.WriteWhole {
+		s = [...]string{wire.WriteExtents: "parts", wire.WriteAppend: "append"}[m.Write]
+	}
+	if m.Write != wire.WriteWhole && m.Set&wire.SetSize != 0 {
+		s += fmt.Sprintf(" after a size of %d", m.Size)
+	}
+	for _, e := range m.Extents {
+		s += fmt.Sprintf(", %d at %d", e.Size, e.Offset)
+		if e.Stage != 0 {
+			s += fmt.Sprintf(" of stage %v", e.Stage)
+		}
 	}
 	return s
 }

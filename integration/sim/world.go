@@ -122,6 +122,7 @@ type profile struct {
 	segmentSize int64
 	segments    int // CheckpointSegments
 	inlineMax   int
+	partShare   int // per cent of writes that are extents or appends
 	tableBytes  int64
 	maxAhead    uint64
 	wait        int64   // of requests, ms; 0: forever
@@ -176,7 +177,7 @@ func newWorld(seed uint64, o *Options) *world {
 func newProfile(rng *rand.Rand) profile {
 	p := profile{
 		segmentSize: []int64{8, 16, 16, 32, 64}[rng.IntN(5)] << 10,
-		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
+		segments:    2 + rng.IntN(3), inlineMax: 16 + rng.IntN(48), partShare: []int{0, 20, 60}[rng.IntN(3)], tableBytes: []int64{24, 64, 256}[rng.IntN(3)] << 10,
 		maxAhead: []uint64{3, 16, 0}[rng.IntN(3)], wait: []int64{0, 0, 1000, 5000}[rng.IntN(4)], warm: rng.IntN(8) > 0,
 		encode: rng.IntN(4) == 0, joins: rng.IntN(2) == 0, gathers: rng.IntN(2) == 0,
 		readShare: []int{10, 30, 60}[rng.IntN(3)], stageShare: []int{0, 10, 30}[rng.IntN(3)], inodeShare: []int{5, 10, 50}[rng.IntN(3)],

@@ -59,6 +59,9 @@ type File interface {
 	// Allocate reserves the blocks of [0, size) and sets the length to size
 	// if it was shorter.
 	Allocate(size int64) error
+	// AllocateRange reserves the blocks of [offset, offset+length) if the file
+	// system can; the length stays.
+	AllocateRange(offset, length int64) error
 	// DropCache drops the file's clean pages, so that the next reads come
 	// from the disk.
 	DropCache() error

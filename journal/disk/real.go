@@ -206,6 +206,16 @@ func (f *osFile) Allocate(size int64) error {
 	return err
 }
 
+func (f *osFile) AllocateRange(offset, length int64) error {
+	err := f.control("fallocate", func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, offset, length)
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
 func (f *osFile) DropCache() error {
 	return f.control("fadvise", func(fd int) error {
 		return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)

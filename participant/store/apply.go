@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 
 	"tpcfs/participant/vote"
 	"tpcfs/wire"
@@ -56,7 +57,17 @@ func (s *Store) Apply(tx *vote.Tx, pos wire.Position) error {
 	if err != nil {
 		return err
 	}
-	s.install(b)
+	held, err := s.holdWritten(b)
+	if err == nil {
+		err = s.writeOut(b)
+	}
+	if err == nil {
+		s.install(b)
+	}
+	s.endWrites(held)
+	if err != nil {
+		return err
+	}
 	s.endPack(tx.Pack)
 	s.Release(tx.ID)
 	return nil
@@ -69,6 +80,12 @@ func (s *Store) install(b *batch) {
 		s.active.set(key, b.cells[key])
 		if key[0] == bucketChange {
 			s.active.changes++
+		}
+	}
+	for _, c := range b.ranges {
+		s.active.changeRange(c, true)
+		if s.frozen != nil {
+			s.frozen.changeRange(c, false)
 		}
 	}
 	s.counts.Files += b.files
@@ -89,40 +106,74 @@ func (s *Store) install(b *batch) {
 }
 
 // takeContents writes the contents that become objects, and finds those that
-// are staged: all I/O of an apply, before any row changes.
+// are staged, before any row changes.
 func (s *Store) takeContents(tx *vote.Tx) ([]*content, error) {
 	contents := make([]*content, len(tx.Bounds))
 	payload := tx.Payload
+	take := func(size int64) ([]byte, error) {
+		if size < 0 || size > int64(len(payload)) {
+			return nil, s.damage(fmt.Sprintf("transaction %s: contents of %d bytes, and %d are left of its payload", tx.ID, size, len(payload)))
+		}
+		var data []byte
+		data, payload = payload[:size:size], payload[size:]
+		return data, nil
+	}
 	for i := range tx.Bounds {
 		d := &tx.Bounds[i]
 		if d.Kind != wire.MutWriteFile {
 			continue
 		}
-		size := d.Content.Size
-		if d.Content.Stage != 0 {
-			c, err := s.takeStage(&d.Content)
-			if err != nil {
-				return nil, err
+		var err error
+		switch {
+		case d.Write != wire.WriteWhole:
+			contents[i], err = s.takeParts(d, take)
+		case d.Content.Stage != 0:
+			contents[i], err = s.takeStage(&d.Content)
+		default:
+			var data []byte
+			if data, err = take(d.Content.Size); err == nil {
+				contents[i], err = s.takeInline(tx.ID+wire.ID(i), data)
 			}
-			contents[i] = c
-			continue
 		}
-		if size < 0 || size > int64(len(payload)) {
-			return nil, s.damage(fmt.Sprintf("transaction %s: contents of %d bytes, and %d are left of its payload", tx.ID, size, len(payload)))
-		}
-		c, err := s.takeInline(tx.ID+wire.ID(i), payload[:size])
 		if err != nil {
 			return nil, err
 		}
-		contents[i], payload = c, payload[size:]
 	}
 	return contents, nil
 }
 
+func (s *Store) takeParts(d *vote.Bound, take func(size int64) ([]byte, error)) (*content, error) {
+	c := &content{}
+	for i := range d.Extents {
+		x := &d.Extents[i]
+		p := part{from: x.Offset, to: x.Offset + x.Size, stage: x.Stage}
+		var err error
+		if x.Stage == 0 {
+			p.data, err = take(x.Size)
+		} else {
+			p.staged, err = s.consumed(x.Stage, x.Size, x.Sum)
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.parts = append(c.parts, p)
+	}
+	return c, nil
+}
+
+// consumed finds a staged object that a prepared transaction names.
+func (s *Store) consumed(id wire.ID, size int64, sum uint32) (*staged, error) {
+	st, ok, err := s.stagedObject(id)
+	if err != nil || !ok || st.size != size || st.sum != sum {
+		return nil, s.damage(fmt.Sprintf("%s: the staged contents that a prepared transaction names are not there (found %t, error %v)", s.objectPath(id), ok, err))
+	}
+	return st, nil
+}
+
 func (s *Store) takeStage(c *wire.Content) (*content, error) {
-	st, ok, err := s.stagedObject(c.Stage)
-	if err != nil || !ok || st.size != c.Size || st.sum != c.Sum {
-		return nil, s.damage(fmt.Sprintf("%s: the staged contents that a prepared transaction names are not there (found %t, error %v)", s.objectPath(c.Stage), ok, err))
+	st, err := s.consumed(c.Stage, c.Size, c.Sum)
+	if err != nil {
+		return nil, err
 	}
 	if st.size == 0 {
 		return &content{object: c.Stage}, nil
@@ -143,7 +194,15 @@ func (s *Store) takeInline(id wire.ID, data []byte) (*content, error) {
 		return nil, err
 	}
 	s.active.dirty[id] = f
-	return &content{kind: contentObject, object: id, size: size, sums: []uint32{padSum(data)}}, nil
+	return &content{kind: contentObject, object: id, size: size, sums: blockSums(data)}, nil
+}
+
+func blockSums(data []byte) []uint32 {
+	var sums []uint32
+	for block := range slices.Chunk(data, wire.BlockSize) {
+		sums = append(sums, padSum(block))
+	}
+	return sums
 }
 
 // mutation enters one mutation, after those before it (bound.go).
@@ -151,7 +210,9 @@ func (b *batch) mutation(tx *vote.Tx, i int, c *content) error {
 	d := &tx.Bounds[i]
 	switch d.Kind {
 	case wire.MutWriteFile:
-		return b.writeFile(tx, d, c)
+		return b.writeFile(tx, i, c)
+	case wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
+		return b.changeRange(tx, i)
 	case wire.MutDeleteFile, wire.MutRmdir:
 		n, err := b.inode(d.Ino)
 		if err != nil {
@@ -207,7 +268,8 @@ func newInode(tx *vote.Tx, d *vote.Bound, kind uint32) inode {
 	}}
 }
 
-func (b *batch) writeFile(tx *vote.Tx, d *vote.Bound, c *content) error {
+func (b *batch) writeFile(tx *vote.Tx, i int, c *content) error {
+	d := &tx.Bounds[i]
 	var n inode
 	if d.Created {
 		n = newInode(tx, d, wire.ModeRegular)
@@ -219,6 +281,15 @@ func (b *batch) writeFile(tx *vote.Tx, d *vote.Bound, c *content) error {
 		if n, err = b.inode(d.Ino); err != nil {
 			return err
 		}
+	}
+	if d.Write != wire.WriteWhole {
+		if err := b.extents(tx, i, &n, c); err != nil {
+			return err
+		}
+		b.putInode(&n, d.Created)
+		return nil
+	}
+	if !d.Created {
 		if err := b.dropContent(&n); err != nil {
 			return err
 		}
@@ -280,7 +351,11 @@ func (b *batch) setattr(tx *vote.Tx, d *vote.Bound) error {
 		a.GID = d.GID
 	}
 	if d.Set&wire.SetSize != 0 {
-		if err := b.truncate(&n, d.Size, d.Tail); err != nil {
+		var sums []vote.BlockSum
+		if t := d.Tail; t != nil {
+			sums = []vote.BlockSum{{Block: d.Size / wire.BlockSize, Sum: t.Sum, Bad: t.Bad}}
+		}
+		if err := b.truncate(&n, d.Size, sums); err != nil {
 			return err
 		}
 		a.Version = tx.ID

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"tpcfs/participant/vote"
@@ -19,6 +20,11 @@ type batch struct {
 	named []wire.ID // objects that rows name from now on
 	files int64     // change of the number of inodes
 	bytes int64     // change of the sum of sizes
+	// Objects that stay are changed in place (S2):
+	writes  []fileWrite                // in order
+	ranges  []rangeChange              // in order
+	touched map[wire.ID]bool           // objects with new ranges
+	pages   map[wire.ID]map[int64]bool // of checksums, that the batch has put
 	// opsFrom is the store's from now on.
 	opsFrom string
 }
@@ -28,7 +34,9 @@ type deadObject struct {
 	size int64
 }
 
-func (s *Store) newBatch() *batch { return &batch{cells: map[string]cell{}, opsFrom: s.opsFrom} }
+func (s *Store) newBatch() *batch {
+	return &batch{cells: map[string]cell{}, opsFrom: s.opsFrom, touched: map[wire.ID]bool{}, pages: map[wire.ID]map[int64]bool{}}
+}
 
 func (b *batch) get(key string) ([]byte, bool, error) {
 	if c, ok := b.cells[key]; ok {
@@ -160,12 +168,17 @@ func (b *batch) dropContent(n *inode) error {
 	case contentInline:
 		b.del(inlineKey(n.attr.Ino))
 	case contentObject:
-		for page := range pagesOf(blocksOf(n.valid)) {
+		pages, err := b.pagesFrom(n.object, 0)
+		if err != nil {
+			return err
+		}
+		for _, page := range pages {
 			b.del(sumKey(n.object, page))
 		}
+		b.ranges = append(b.ranges, rangeChange{n.object, stagedRange{to: math.MaxInt64}})
 		b.dead = append(b.dead, deadObject{n.object, n.valid})
 	}
-	n.content, n.object, n.valid = contentNone, 0, 0
+	n.content, n.object, n.valid, n.blocks = contentNone, 0, 0, 0
 	return nil
 }
 
@@ -176,10 +189,11 @@ type content struct {
 	object wire.ID
 	size   int64
 	sums   []uint32
+	parts  []part // of extents; all else is zero then
 }
 
 func (b *batch) setContent(n *inode, c *content, created bool) {
-	n.content, n.object, n.valid = c.kind, 0, c.size
+	n.content, n.object, n.valid, n.blocks = c.kind, 0, c.size, 0
 	switch c.kind {
 	case contentNone:
 		if c.object != 0 { // an empty stage
@@ -188,7 +202,7 @@ func (b *batch) setContent(n *inode, c *content, created bool) {
 	case contentInline:
 		b.put(inlineKey(n.attr.Ino), append(make([]byte, 0, len(c.inline)+crcLen), c.inline...), created)
 	case contentObject:
-		n.object = c.object
+		n.object, n.blocks = c.object, int64(len(c.sums))
 		b.named = append(b.named, c.object)
 		page := int64(0)
 		for sums := range slices.Chunk(c.sums, sumsPerPage) {
@@ -197,69 +211,11 @@ func (b *batch) setContent(n *inode, c *content, created bool) {
 				checks[i] = blockCheck{blockSum, sum}
 			}
 			b.put(sumKey(c.object, page), encodeSums(checks), true)
+			b.notePage(c.object, page)
 			page++
 		}
 	}
 	b.resize(n, c.size)
-}
-
-// truncate sets a file's size. Of what is cut off only metadata tells: bytes
-// past valid are zeros, whatever the object holds.
-func (b *batch) truncate(n *inode, size int64, tail *vote.Tail) error {
-	b.resize(n, size)
-	if size >= n.valid {
-		return nil
-	}
-	if size == 0 {
-		return b.dropContent(n)
-	}
-	was := n.valid
-	n.valid = size
-	if n.content == contentInline {
-		key := inlineKey(n.attr.Ino)
-		val, ok, err := b.get(key)
-		if err != nil {
-			return err
-		}
-		if !ok || int64(len(val)) < size {
-			return b.m.s.damage(fmt.Sprintf("contents of inode %d are missing", n.attr.Ino))
-		}
-		b.put(key, append(make([]byte, 0, size+crcLen), val[:size]...), false)
-		return nil
-	}
-	last := pagesOf(blocksOf(size)) - 1
-	for page := last + 1; page < pagesOf(blocksOf(was)); page++ {
-		b.del(sumKey(n.object, page))
-	}
-	return b.cutPage(n, last, blocksOf(size)-last*sumsPerPage, size%wire.BlockSize != 0, tail)
-}
-
-// cutPage leaves keep blocks in a page; cut: the last of them ends early.
-func (b *batch) cutPage(n *inode, page, keep int64, cut bool, tail *vote.Tail) error {
-	key := sumKey(n.object, page)
-	val, ok, err := b.get(key)
-	if err != nil {
-		return err
-	}
-	var checks []blockCheck
-	if ok {
-		if checks, err = decodeSums(val); err != nil {
-			return b.m.s.damage(rowName(key) + ": " + err.Error())
-		}
-	}
-	checks = checks[:min(int64(len(checks)), keep)]
-	if cut && int64(len(checks)) == keep && checks[keep-1].state != blockZero {
-		switch {
-		case tail == nil:
-			return b.m.s.damage(fmt.Sprintf("a prepared transaction cuts inode %d and has no checksum for its end", n.attr.Ino))
-		case tail.Bad:
-			checks[keep-1] = blockCheck{state: blockBad}
-		default:
-			checks[keep-1] = blockCheck{blockSum, tail.Sum}
-		}
-	}
-	b.put(key, encodeSums(checks), false)
-	return nil
 }
 
 // finish enters the operation's outcome and the changed keys, and forgets

@@ -55,6 +55,9 @@ func (c *Checkpoint) Run(syncJournal func() error) error {
 		return c.s.fail("sync", "journal", err)
 	}
 	failpoint.At("store.checkpoint-objects")
+	if err := c.copyStaged(); err != nil {
+		return err
+	}
 	if err := c.syncObjects(); err != nil {
 		return err
 	}
@@ -66,6 +69,9 @@ func (c *Checkpoint) Run(syncJournal func() error) error {
 	for _, id := range c.table.dead {
 		c.s.unlink(id)
 		c.s.objects.become(id, 0, 0, nil)
+	}
+	if err := c.s.dropAside(); err != nil {
+		return err
 	}
 	c.s.rebuildBallast()
 	return nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -72,11 +73,11 @@ func (w *world) do(r record) error {
 	}
 }
 
-func (w *world) stage(id wire.ID, data []byte) (wire.StageReply, bool) {
+func (w *world) stage(id wire.ID, skew int64, data []byte) (wire.StageReply, bool) {
 	if w.fault != nil {
 		return wire.StageReply{}, false
 	}
-	st, err := w.s.NewStage(id)
+	st, err := w.s.NewStage(id, skew)
 	if err != nil {
 		w.fault = err
 		return wire.StageReply{}, false
@@ -105,7 +106,7 @@ func (w *world) step() error {
 	case 1:
 		return w.checkpoint(1 + rng.IntN(3))
 	case 2: // staged, prepared, aborted
-		reply, ok := w.stage(w.maker.id(1), w.maker.bytes(rng.IntN(100_000)))
+		reply, ok := w.stage(w.maker.id(1), 0, w.maker.bytes(rng.IntN(100_000)))
 		if !ok {
 			return w.fault
 		}
@@ -113,7 +114,7 @@ func (w *world) step() error {
 		w.log = append(w.log, record{tx: tx, abort: true})
 		return w.do(w.log[len(w.log)-1])
 	case 3:
-		if reply, ok := w.stage(w.maker.id(1), w.maker.bytes(rng.IntN(100_000))); ok && rng.IntN(2) == 0 {
+		if reply, ok := w.stage(w.maker.id(1), 0, w.maker.bytes(rng.IntN(100_000))); ok && rng.IntN(2) == 0 {
 			w.s.Unstage([]wire.ID{reply.ID})
 		}
 		return w.fault
@@ -137,6 +138,10 @@ func (w *world) transact() error {
 			return err
 		}
 	}
+	if err := preserve(w.s, tx); err != nil {
+		w.maker.tree = before
+		return err
+	}
 	w.log = append(w.log, record{tx: tx, contents: contents})
 	return w.do(w.log[len(w.log)-1])
 }
@@ -148,7 +153,7 @@ func (w *world) pack(tx *vote.Tx) {
 		w.fault = err
 		return
 	}
-	reply, ok := w.stage(w.maker.id(1), b)
+	reply, ok := w.stage(w.maker.id(1), 0, b)
 	if !ok {
 		return
 	}
@@ -158,17 +163,41 @@ func (w *world) pack(tx *vote.Tx) {
 	tx.Pack = &wire.Pack{Stage: reply.ID, Size: reply.Size, Sum: reply.Sum, Count: len(tx.Bounds)}
 }
 
+// preserve does what a prepare does before a write in place.
+func preserve(s *Store, tx *vote.Tx) error {
+	for _, d := range tx.Bounds {
+		end := d.Offset + d.Length
+		for _, x := range d.Extents {
+			end = max(end, x.Offset+x.Size)
+		}
+		if end == 0 {
+			continue
+		}
+		if d.Ino < wire.Ino(tx.ID) {
+			if err := s.Preserve(d.Ino, 0, end); err != nil {
+				return err
+			}
+		}
+		for _, id := range tx.Stages() {
+			if err := s.Preserve(0, id, end); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // checkTail compares the store's checksum of a cut block with the model's.
 func (w *world) checkTail(before *memTree, tx *vote.Tx) error {
 	if len(tx.Bounds) != 1 || tx.Bounds[0].Kind != wire.MutSetattr || tx.Bounds[0].Set&wire.SetSize == 0 {
 		return nil
 	}
 	d := &tx.Bounds[0]
-	got, err := w.s.Tail(d.Ino, d.Size)
+	got, err := tailOf(w.s, d.Ino, d.Size)
 	if w.fs.Crashed() {
 		return nil
 	}
-	if err != nil || got != nil && (d.Tail == nil || *got != *d.Tail) {
+	if err != nil || got != nil && d.Tail != nil && *got != *d.Tail {
 		return fmt.Errorf("tail of %d at %d: %v %v, want %v", d.Ino, d.Size, got, err, d.Tail)
 	}
 	return nil
@@ -198,9 +227,10 @@ func (w *world) checkpoint(between int) error {
 }
 
 func (t *memTree) clone() *memTree {
-	c := &memTree{files: map[wire.Ino]*memFile{}, ops: map[wire.OpID]memOp{}}
+	c := &memTree{files: map[wire.Ino]*memFile{}, ops: map[wire.OpID]memOp{}, skews: t.skews}
 	for ino, f := range t.files {
 		g := *f
+		g.blocks = maps.Clone(f.blocks)
 		if f.names != nil {
 			g.names = map[string]wire.Ino{}
 			for name, child := range f.names {
@@ -218,6 +248,7 @@ func (t *memTree) clone() *memTree {
 // at is the tree after the first n records.
 func (w *world) at(n int) *memTree {
 	tree := newMemTree(testRoot)
+	tree.skews = w.maker.tree.skews
 	for _, r := range w.log[:n] {
 		if r.tx != nil && !r.abort {
 			tree.apply(r.tx, r.contents)
@@ -249,7 +280,16 @@ func (w *world) recover(rng *rand.Rand) error {
 	if have == 0 {
 		return w.redoRest(have)
 	}
-	if err := w.at(have).compare(w.s); err != nil {
+	tree := w.at(have)
+	tree.doubtful = map[wire.Ino]bool{}
+	for _, r := range w.log[have:] {
+		if r.tx != nil {
+			for _, d := range r.tx.Bounds {
+				tree.doubtful[d.Ino], tree.doubtful[d.Replaced] = true, true
+			}
+		}
+	}
+	if err := tree.compare(w.s); err != nil {
 		return fmt.Errorf("after a redo of %d to %d: %w", applied, have, err)
 	}
 	undecided := map[wire.ID]bool{}
@@ -438,8 +478,20 @@ func TestDigestIgnoresCheckpoints(t *testing.T) {
 		for i, r := range a.log {
 			if r.tx != nil {
 				for j, d := range r.tx.Bounds {
+					if r.abort {
+						break
+					}
+					rest := r.contents[j]
+					for _, x := range d.Extents {
+						if x.Stage != 0 {
+							if _, ok := b.stage(x.Stage, a.maker.tree.skews[x.Stage], rest[:x.Size]); !ok {
+								t.Fatal(b.fault)
+							}
+						}
+						rest = rest[x.Size:]
+					}
 					if d.Content.Stage != 0 && !r.abort {
-						if _, ok := b.stage(d.Content.Stage, r.contents[j]); !ok {
+						if _, ok := b.stage(d.Content.Stage, 0, r.contents[j]); !ok {
 							t.Fatal(b.fault)
 						}
 					}

@@ -33,7 +33,7 @@ func TestRottenObject(t *testing.T) {
 		t.Fatal("a rotten object made the store damaged")
 	}
 	// A truncation there never blesses it (S5).
-	tail, err := f.Tail(ino, 2*wire.BlockSize+50)
+	tail, err := tailOf(f.Store, ino, 2*wire.BlockSize+50)
 	if err != nil || tail == nil || !tail.Bad {
 		t.Fatalf("tail %v, error %v", tail, err)
 	}
@@ -61,7 +61,7 @@ func TestRottenObject(t *testing.T) {
 
 func mustTail(f *fixture, ino wire.Ino, size int64) *vote.Tail {
 	f.t.Helper()
-	tail, err := f.Tail(ino, size)
+	tail, err := tailOf(f.Store, ino, size)
 	if err != nil {
 		f.t.Fatal(err)
 	}

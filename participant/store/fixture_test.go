@@ -125,7 +125,12 @@ func (f *fixture) overwrite(ino wire.Ino, data []byte) {
 
 func (f *fixture) stage(data []byte) wire.StageReply {
 	f.t.Helper()
-	st, err := f.NewStage(wire.MakeID(1, f.next))
+	return f.stageAt(0, data)
+}
+
+func (f *fixture) stageAt(skew int64, data []byte) wire.StageReply {
+	f.t.Helper()
+	st, err := f.NewStage(wire.MakeID(1, f.next), skew)
 	f.next++
 	if err != nil {
 		f.t.Fatal(err)
@@ -188,4 +193,17 @@ func (f *fixture) objectFile(ino wire.Ino) string {
 		f.t.Fatalf("inode %d: content %d, error %v", ino, n.content, err)
 	}
 	return f.objectPath(n.object)
+}
+
+// tailOf is the checksum of the block that a cut to size cuts, as a prepare
+// makes it; nil: there are no bytes in it.
+func tailOf(s *Store, ino wire.Ino, size int64) (*vote.Tail, error) {
+	data, bad, err := s.Block(ino, size/wire.BlockSize)
+	switch {
+	case err != nil || len(data) == 0 && !bad || size%wire.BlockSize == 0:
+		return nil, err
+	case bad:
+		return &vote.Tail{Bad: true}, nil
+	}
+	return &vote.Tail{Sum: padSum(data[:min(int64(len(data)), size%wire.BlockSize)])}, nil
 }

@@ -17,6 +17,8 @@ type memFile struct {
 	attr   wire.Attr
 	data   []byte // of a regular file
 	valid  int64  // as in the store: for Blocks
+	object bool
+	blocks map[int64]bool // of an object, that hold data
 	target string
 	names  map[string]wire.Ino // of a directory
 	xattrs map[string]string
@@ -34,11 +36,17 @@ type memOp struct {
 type memTree struct {
 	files map[wire.Ino]*memFile
 	ops   map[wire.OpID]memOp
+	skews map[wire.ID]int64 // of stages; shared by copies
+	// doubtful files' bytes are ahead of their rows: transactions in doubt,
+	// which are committed elsewhere, have written them before a crash, or have
+	// kept a checkpoint from copying what they drop.
+	doubtful map[wire.Ino]bool
 }
 
 func newMemTree(root wire.Root) *memTree {
 	return &memTree{
-		ops: map[wire.OpID]memOp{},
+		ops:   map[wire.OpID]memOp{},
+		skews: map[wire.ID]int64{},
 		files: map[wire.Ino]*memFile{wire.RootIno: {
 			attr: wire.Attr{Ino: 1, Mode: wire.ModeDir | root.Mode, Nlink: 2, UID: root.UID, GID: root.GID,
 				Atime: root.Time, Mtime: root.Time, Ctime: root.Time, Parent: 1},
@@ -84,9 +92,96 @@ func (t *memTree) create(tx *vote.Tx, d *vote.Bound, mode uint32) *memFile {
 	return f
 }
 
-func (t *memTree) write(f *memFile, data []byte) {
+func (t *memTree) write(f *memFile, data []byte, staged bool) {
 	f.data, f.valid = bytes.Clone(data), int64(len(data))
 	f.attr.Size = int64(len(data))
+	f.object, f.blocks = len(data) > 0 && (staged || len(data) > 8192), map[int64]bool{}
+	f.fill(0, f.valid)
+}
+
+// fill makes data of an object's blocks that [from, to) touches.
+func (f *memFile) fill(from, to int64) {
+	if f.blocks = maps.Clone(f.blocks); f.blocks == nil {
+		f.blocks = map[int64]bool{}
+	}
+	for b := from / wire.BlockSize; f.object && b*wire.BlockSize < to; b++ {
+		f.blocks[b] = true
+	}
+}
+
+func (f *memFile) resize(size int64) {
+	data := make([]byte, size)
+	copy(data, f.data)
+	f.data, f.attr.Size = data, size
+	f.valid = min(f.valid, size)
+	f.object = f.object && size > 0
+	f.blocks = maps.Clone(f.blocks)
+	maps.DeleteFunc(f.blocks, func(b int64, _ bool) bool { return b >= blocksOf(size) })
+}
+
+// reach is what a change in place up to end makes of the file's form.
+func (f *memFile) reach(end int64, object bool) {
+	if !f.object && (object || max(f.valid, end) > 8192) {
+		f.object = true
+		f.fill(0, f.valid)
+	}
+	f.valid = max(f.valid, end)
+}
+
+func (t *memTree) extents(f *memFile, d *vote.Bound, data []byte) {
+	if d.Set&wire.SetSize != 0 {
+		f.resize(d.Size)
+	}
+	if len(d.Extents) == 0 {
+		return
+	}
+	x, staged, end := &d.Extents[0], false, int64(0)
+	for i := range d.Extents {
+		staged = staged || d.Extents[i].Stage != 0
+		end = d.Extents[i].Offset + d.Extents[i].Size
+	}
+	if end > f.attr.Size {
+		valid := f.valid
+		f.resize(end)
+		f.valid = valid
+	}
+	if len(d.Extents) == 1 && staged && x.Offset == 0 && end >= f.valid && t.skews[x.Stage] == 0 {
+		f.object, f.blocks, f.valid = true, nil, end
+	} else {
+		f.reach(end, staged)
+	}
+	f.data = bytes.Clone(f.data)
+	for _, x := range d.Extents {
+		f.fill(x.Offset, x.Offset+x.Size)
+		copy(f.data[x.Offset:x.Offset+x.Size], data)
+		data = data[x.Size:]
+	}
+}
+
+func (t *memTree) changeRange(f *memFile, d *vote.Bound) {
+	if d.Size > f.attr.Size {
+		valid := f.valid
+		f.resize(d.Size)
+		f.valid = valid
+	}
+	from, to := d.Offset, d.Offset+d.Length
+	if d.Length == 0 {
+		return
+	}
+	if d.Kind != wire.MutAllocate {
+		f.data = bytes.Clone(f.data)
+		clear(f.data[from:to])
+	}
+	if d.Kind != wire.MutPunchHole {
+		f.reach(to, false)
+		f.fill(from, to)
+		return
+	}
+	f.blocks = maps.Clone(f.blocks)
+	to = min(to, f.valid)
+	maps.DeleteFunc(f.blocks, func(b int64, _ bool) bool {
+		return from < to && from <= b*wire.BlockSize && (to >= (b+1)*wire.BlockSize || to >= f.attr.Size) && b*wire.BlockSize < to
+	})
 }
 
 func (t *memTree) apply(tx *vote.Tx, contents [][]byte) {
@@ -170,7 +265,11 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 			f = t.create(tx, d, wire.ModeRegular|d.Mode)
 			t.enter(d.Dir, d.Name, d.Ino, tx.Time)
 		}
-		t.write(f, data)
+		if d.Write == wire.WriteWhole {
+			t.write(f, data, d.Content.Stage != 0)
+		} else {
+			t.extents(f, d, data)
+		}
 		f.attr.Version = tx.ID
 		t.touch(f, tx.Time, true)
 	case wire.MutDeleteFile, wire.MutRmdir:
@@ -199,6 +298,11 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 		t.touch(f, tx.Time, false)
 	case wire.MutSetattr:
 		t.setattr(tx, d)
+	case wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
+		f := t.files[d.Ino]
+		t.changeRange(f, d)
+		f.attr.Version = tx.ID
+		t.touch(f, tx.Time, true)
 	default:
 		t.meta(tx, d)
 	}
@@ -216,10 +320,8 @@ func (t *memTree) setattr(tx *vote.Tx, d *vote.Bound) {
 		f.attr.GID = d.GID
 	}
 	if d.Set&wire.SetSize != 0 {
-		data := make([]byte, d.Size)
-		copy(data, f.data)
-		f.data, f.attr.Size, f.attr.Version = data, d.Size, tx.ID
-		f.valid = min(f.valid, d.Size)
+		f.resize(d.Size)
+		f.attr.Version = tx.ID
 	}
 	t.touch(f, tx.Time, d.Set&wire.SetSize != 0)
 	if d.Set&wire.SetAtimeNow != 0 {
@@ -234,6 +336,9 @@ func (t *memTree) setattr(tx *vote.Tx, d *vote.Bound) {
 func (f *memFile) attrOf() wire.Attr {
 	a := f.attr
 	a.Blocks = (f.valid + 511) / 512
+	if f.object {
+		a.Blocks = min(a.Blocks, int64(len(f.blocks))*wire.BlockSize/512)
+	}
 	return a
 }
 
@@ -441,12 +546,50 @@ func (t *memTree) compareFile(s *Store, at wire.At, f *memFile) error {
 		return err
 	}
 	var w pieces
+	if t.doubtful[f.attr.Ino] {
+		return f.compareRanges(s, at)
+	}
 	reply, err := s.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, &w)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(w.data, f.data) || reply.Attr != f.attrOf() {
 		return fmt.Errorf("%s (%+v): contents of %d bytes differ from %d (%+v)", at, reply.Attr, len(w.data), len(f.data), f.attrOf())
+	}
+	return f.compareRanges(s, at)
+}
+
+// compareRanges compares where a file holds data.
+func (f *memFile) compareRanges(s *Store, at wire.At) error {
+	var got, want []wire.Range
+	req := wire.Read{Kind: wire.ReadData, At: at, Limit: 1}
+	for {
+		reply, err := s.Read(req, nil)
+		if err != nil {
+			return err
+		}
+		got = append(got, reply.Ranges...)
+		if !reply.More {
+			break
+		}
+		last := got[len(got)-1]
+		req.Offset = last.Offset + last.Length
+	}
+	if !f.object && f.valid > 0 {
+		want = []wire.Range{{Length: f.valid}}
+	}
+	for b := int64(0); f.object && b*wire.BlockSize < f.valid; b++ {
+		r := wire.Range{Offset: b * wire.BlockSize, Length: min(wire.BlockSize, f.valid-b*wire.BlockSize)}
+		if n := len(want); !f.blocks[b] {
+			continue
+		} else if n > 0 && want[n-1].Offset+want[n-1].Length == r.Offset {
+			want[n-1].Length += r.Length
+		} else {
+			want = append(want, r)
+		}
+	}
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("%s holds data in %v, want %v", at, got, want)
 	}
 	return nil
 }
@@ -515,9 +658,11 @@ func (k *txMaker) name(free bool) (dir wire.Ino, name string, ino wire.Ino, ok b
 	return 0, "", 0, false
 }
 
+type stageFunc func(id wire.ID, skew int64, data []byte) (wire.StageReply, bool)
+
 // make returns a transaction of up to n mutations, already entered in the tree.
 // stage brings contents to the store, and returns 0 if it cannot.
-func (k *txMaker) make(n int, stage func(id wire.ID, data []byte) (wire.StageReply, bool)) (*vote.Tx, [][]byte) {
+func (k *txMaker) make(n int, stage stageFunc) (*vote.Tx, [][]byte) {
 	n = 1 + k.rng.IntN(n)
 	tx := &vote.Tx{ID: k.id(n), Time: k.now + int64(k.rng.IntN(5)) - 2, ServiceTime: k.svc}
 	k.now += int64(k.rng.IntN(3))
@@ -528,14 +673,14 @@ func (k *txMaker) make(n int, stage func(id wire.ID, data []byte) (wire.StageRep
 	tx.Lowest = tx.Op.Seq - min(tx.Op.Seq, uint64(k.rng.IntN(3)))
 	tx.Outcome = wire.Outcome{Tx: tx.ID}
 	var contents [][]byte
-	staged := map[wire.Ino]bool{}
 	for len(tx.Bounds) < n {
-		d, data, ok := k.mutation(tx, staged, stage)
+		d, data, ok := k.mutation(tx, stage)
 		if !ok {
 			break
 		}
-		tx.Bounds, contents = append(tx.Bounds, d), append(contents, data)
 		k.tree.bound(tx, &d, data)
+		d.Sums = k.sums(&d)
+		tx.Bounds, contents = append(tx.Bounds, d), append(contents, data)
 	}
 	saved := tx.Bounds
 	tx.Bounds = nil
@@ -546,21 +691,25 @@ func (k *txMaker) make(n int, stage func(id wire.ID, data []byte) (wire.StageRep
 
 var sizes = []int{0, 1, 100, 8192, 8193, 20_000, 65_536, 65_537, 131_072, 200_000}
 
-func (k *txMaker) mutation(tx *vote.Tx, staged map[wire.Ino]bool, stage func(wire.ID, []byte) (wire.StageReply, bool)) (d vote.Bound, data []byte, ok bool) {
+func (k *txMaker) mutation(tx *vote.Tx, stage stageFunc) (d vote.Bound, data []byte, ok bool) {
 	d = vote.Bound{Ino: wire.Ino(tx.ID) + wire.Ino(len(tx.Bounds)), Mode: uint32(k.rng.IntN(0o1000)), UID: uint32(k.rng.IntN(3)), GID: 4}
-	switch k.rng.IntN(12) {
+	switch k.rng.IntN(18) {
 	case 9, 10, 11:
 		ok = k.meta(&d)
+	case 12, 13, 14, 15:
+		data, ok = k.parts(tx, &d, stage)
+	case 16, 17:
+		ok = k.rangeOf(&d)
 	case 0, 1, 2:
 		d.Kind, d.Created = wire.MutWriteFile, true
 		d.Dir, d.Name, _, ok = k.name(true)
 		if ok {
-			data, ok = k.content(tx, &d, staged, stage)
+			data, ok = k.content(tx, &d, stage)
 		}
 	case 3:
 		d.Kind = wire.MutWriteFile
 		if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); ok {
-			data, ok = k.content(tx, &d, staged, stage)
+			data, ok = k.content(tx, &d, stage)
 		}
 	case 4:
 		d.Dir, d.Name, d.Ino, ok = k.name(false)
@@ -580,7 +729,7 @@ func (k *txMaker) mutation(tx *vote.Tx, staged map[wire.Ino]bool, stage func(wir
 	case 7:
 		ok = k.rename(&d)
 	case 8:
-		ok = k.setattr(&d, staged)
+		ok = k.setattr(&d)
 	}
 	return d, data, ok
 }
@@ -632,7 +781,7 @@ func (k *txMaker) meta(d *vote.Bound) (ok bool) {
 	return ok
 }
 
-func (k *txMaker) content(tx *vote.Tx, d *vote.Bound, staged map[wire.Ino]bool, stage func(wire.ID, []byte) (wire.StageReply, bool)) ([]byte, bool) {
+func (k *txMaker) content(tx *vote.Tx, d *vote.Bound, stage stageFunc) ([]byte, bool) {
 	size, _ := pick(k.rng, sizes)
 	data := k.bytes(size)
 	if len(tx.Payload)+size <= wire.MaxInline && k.rng.IntN(4) > 0 {
@@ -640,12 +789,11 @@ func (k *txMaker) content(tx *vote.Tx, d *vote.Bound, staged map[wire.Ino]bool, 
 		d.Content = wire.Content{Size: int64(size), Sum: wire.Sum(data)}
 		return data, true
 	}
-	reply, ok := stage(k.id(1), data)
+	reply, ok := stage(k.id(1), 0, data)
 	if !ok {
 		return nil, false
 	}
 	d.Content = wire.Content{Size: reply.Size, Stage: reply.ID, Sum: reply.Sum}
-	staged[d.Ino] = true
 	return data, true
 }
 
@@ -691,7 +839,7 @@ func (k *txMaker) exchange(d *vote.Bound) bool {
 	return ok
 }
 
-func (k *txMaker) setattr(d *vote.Bound, staged map[wire.Ino]bool) bool {
+func (k *txMaker) setattr(d *vote.Bound) bool {
 	d.Kind = wire.MutSetattr
 	var ok bool
 	if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); !ok {
@@ -700,9 +848,6 @@ func (k *txMaker) setattr(d *vote.Bound, staged map[wire.Ino]bool) bool {
 	d.Set = wire.SetMask(k.rng.IntN(1<<8)) &^ wire.SetAtime
 	d.Mtime = int64(k.rng.IntN(2000))
 	d.Set &^= wire.SetMtimeNow
-	if staged[d.Ino] {
-		d.Set &^= wire.SetSize
-	}
 	if d.Set&wire.SetSize == 0 {
 		return true
 	}
@@ -716,4 +861,104 @@ func (k *txMaker) setattr(d *vote.Bound, staged map[wire.Ino]bool) bool {
 		d.Tail = &vote.Tail{Sum: padSum(f.data[size/wire.BlockSize*wire.BlockSize : size])}
 	}
 	return true
+}
+
+// edges are offsets at which something may go wrong.
+var edges = []int{0, 1, 4096, 8191, 8192, 65_535, 65_536, 65_537, 100_000, 131_072, 196_608}
+
+func (k *txMaker) edge() int64 {
+	at, _ := pick(k.rng, edges)
+	if k.rng.IntN(2) == 0 {
+		at = k.rng.IntN(200_000)
+	}
+	return int64(at)
+}
+
+// parts makes up a writeFile of extents, or an append, of a file old or new.
+func (k *txMaker) parts(tx *vote.Tx, d *vote.Bound, stage stageFunc) (data []byte, ok bool) {
+	d.Kind, d.Write = wire.MutWriteFile, wire.WriteExtents
+	size := int64(0)
+	if k.rng.IntN(4) == 0 {
+		d.Created = true
+		if d.Dir, d.Name, _, ok = k.name(true); !ok {
+			return nil, false
+		}
+	} else {
+		if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); !ok {
+			return nil, false
+		}
+		size = k.tree.files[d.Ino].attr.Size
+	}
+	if k.rng.IntN(4) == 0 {
+		d.Set, d.Size = wire.SetSize, k.edge()
+	}
+	at := k.edge()
+	if k.rng.IntN(3) == 0 {
+		d.Write, d.Set, d.Size, at = wire.WriteAppend, 0, 0, size
+	}
+	for n := k.rng.IntN(3); n >= 0; n-- {
+		length, _ := pick(k.rng, []int{1, 10, 5000, 8192, 30_000, 65_536, 70_000, 140_000})
+		part := k.bytes(length)
+		x := wire.Extent{Offset: at, Size: int64(length), Sum: wire.Sum(part)}
+		if len(tx.Payload)+length <= wire.MaxInline && k.rng.IntN(3) > 0 {
+			tx.Payload = append(tx.Payload, part...)
+		} else {
+			skew := at % wire.BlockSize
+			if k.rng.IntN(3) == 0 {
+				skew = k.edge() % wire.BlockSize
+			}
+			reply, ok := stage(k.id(1), skew, part)
+			if !ok {
+				return nil, false
+			}
+			x.Stage, x.Sum = reply.ID, reply.Sum
+			k.tree.skews[reply.ID] = skew
+		}
+		d.Extents, data = append(d.Extents, x), append(data, part...)
+		at += x.Size + []int64{0, 1, 4096, 65_536}[k.rng.IntN(4)]
+	}
+	return data, true
+}
+
+func (k *txMaker) rangeOf(d *vote.Bound) (ok bool) {
+	d.Kind = []wire.MutationKind{wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange}[k.rng.IntN(3)]
+	if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); !ok {
+		return false
+	}
+	d.Size = k.tree.files[d.Ino].attr.Size
+	d.Offset = k.edge()
+	end := d.Offset + 1 + k.edge()
+	if d.Kind == wire.MutPunchHole || k.rng.IntN(2) == 0 {
+		end = min(end, d.Size)
+	}
+	d.Offset = min(d.Offset, end)
+	d.Length, d.Size = end-d.Offset, max(d.Size, end)
+	return true
+}
+
+// sums is what a PREPARE would say of blocks that are written in part.
+func (k *txMaker) sums(d *vote.Bound) (list []vote.BlockSum) {
+	f := k.tree.files[d.Ino]
+	blocks := map[int64]bool{}
+	note := func(from, to int64, all bool) {
+		for b := from / wire.BlockSize; b*wire.BlockSize < to; b++ {
+			if all || !vote.WholeBlock(b, from, to, f.attr.Size) {
+				blocks[b] = true
+			}
+		}
+	}
+	for _, x := range d.Extents {
+		note(x.Offset, x.Offset+x.Size, x.Stage != 0 && k.tree.skews[x.Stage] != x.Offset%wire.BlockSize)
+	}
+	if d.Kind == wire.MutWriteFile && d.Set&wire.SetSize != 0 && d.Size < f.attr.Size+1 {
+		blocks[d.Size/wire.BlockSize] = true
+	}
+	if d.Length > 0 && d.Kind != wire.MutAllocate {
+		note(d.Offset, d.Offset+d.Length, false)
+	}
+	for _, b := range slices.Sorted(maps.Keys(blocks)) {
+		part := f.data[min(f.attr.Size, b*wire.BlockSize):min(f.attr.Size, (b+1)*wire.BlockSize)]
+		list = append(list, vote.BlockSum{Block: b, Sum: padSum(part)})
+	}
+	return list
 }

@@ -9,12 +9,11 @@ import (
 	"syscall"
 
 	"tpcfs/journal/disk"
-	"tpcfs/participant/vote"
 	"tpcfs/wire"
 )
 
-// An object is a file in objects/ that is written once and never renamed. A
-// staged one ends in its blocks' checksums, so that a redo, or a prepare after
+// An object is a file in objects/ that is never renamed; extents are written in
+// place. A staged one ends in its blocks' checksums, so that a redo, or a prepare after
 // a restart, finds them:
 //
 //	0          size    multiple of 4096         + 4*blocks
@@ -30,11 +29,21 @@ import (
 //	|       |     |      | sums   | 0 to 28  |
 //	+-------+-----+------+--------+----------+
 //
+// The trailer of an object that begins within a block (StageRequest.Skew):
+//
+//	0       8     16     24     32       36         40
+//	+-------+-----+------+------+--------+----------+
+//	| magic | id  | size | skew | sum of | CRC32C of|
+//	|       |     |      |      | sums   | 0 to 36  |
+//	+-------+-----+------+------+--------+----------+
+//
 // Numbers are little-endian. The sum of sums is StageReply.Sum. What lies past
 // an inode's valid bytes is never read as contents.
 const (
 	trailerMagic = "tpcfsobj"
 	trailerLen   = 32
+	skewedMagic  = "tpcfsobs"
+	skewedLen    = 40
 	tailAlign    = 4096
 )
 
@@ -51,6 +60,7 @@ const (
 // staged is a complete staged object.
 type staged struct {
 	size int64
+	skew int64 // where in a block of its file it begins
 	sum  uint32
 	sums []uint32 // of its blocks
 	// durable: synced by this process, name and all. Owner only, once it is known.
@@ -71,17 +81,26 @@ type objects struct {
 	mu    sync.Mutex // guards the fields below
 	known map[wire.ID]*objectInfo
 	pins  map[wire.ID]*pin
-	dead  int64 // bytes of objects in stateDead
+	aside map[wire.ID]bool // objects whose checksums are in a file of their own as well
+	dead  int64            // bytes of objects in stateDead
 }
 
-// pin counts an object's readers; the last one unlinks it if it is time to.
+// pin counts an object's readers and who writes it in place; the last one
+// unlinks it if it is time to.
 type pin struct {
-	readers int
-	unlink  bool
+	users  int // guarded by objects.mu, as what follows
+	unlink bool
+	// writing: an apply is between its writes and its rows.
+	writing bool
+	readers map[*reader]bool
+
+	// mu is held while the object's file is written, and shared while a piece
+	// is read. It guards what readers keep of it.
+	mu sync.RWMutex
 }
 
 func (o *objects) init() {
-	o.known, o.pins = map[wire.ID]*objectInfo{}, map[wire.ID]*pin{}
+	o.known, o.pins, o.aside = map[wire.ID]*objectInfo{}, map[wire.ID]*pin{}, map[wire.ID]bool{}
 }
 
 // become moves an object from one state to another (0: from or to "simply
@@ -167,13 +186,27 @@ func (o *objects) deadBytes() int64 {
 
 // pin keeps an object's file. It is called within the moment in which a row
 // was seen to name it.
-func (o *objects) pin(id wire.ID) {
+func (o *objects) pin(id wire.ID) *pin {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.pins[id] == nil {
-		o.pins[id] = &pin{}
+	return o.pinLocked(id)
+}
+
+func (o *objects) pinLocked(id wire.ID) *pin {
+	p := o.pins[id]
+	if p == nil {
+		p = &pin{readers: map[*reader]bool{}}
+		o.pins[id] = p
 	}
-	o.pins[id].readers++
+	p.users++
+	return p
+}
+
+// hold pins an object and keeps others from its file.
+func (o *objects) hold(id wire.ID) *pin {
+	p := o.pin(id)
+	p.mu.Lock()
+	return p
 }
 
 // unpin returns true if the caller has to unlink the file.
@@ -181,8 +214,8 @@ func (o *objects) unpin(id wire.ID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.pins[id]
-	p.readers--
-	if p.readers > 0 {
+	p.users--
+	if p.users > 0 {
 		return false
 	}
 	delete(o.pins, id)
@@ -211,6 +244,7 @@ func (s *Store) unlink(id wire.ID) {
 // removeFile removes an object's file; one that cannot be removed is found by
 // the next Sweep.
 func (s *Store) removeFile(id wire.ID) {
+	s.removeAside(id)
 	if err := s.fs.Remove(s.objectPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("cannot remove an object; the next start tries again", "file", s.objectPath(id), "error", err)
 	}
@@ -227,35 +261,68 @@ func (s *Store) loadStaged(id wire.ID) (st *staged, ok bool, err error) {
 		return nil, false, err
 	}
 	defer closeRead(f)
+	st, ok, err = readTail(f, id, false)
+	if err == nil && !ok {
+		st, ok, err = s.loadAside(id)
+	}
+	if err != nil || !ok {
+		return nil, false, err
+	}
+	s.objects.become(id, stateStaged, st.size, st)
+	return st, true, nil
+}
+
+// readTail reads the checksums and the trailer that a file ends in; alone:
+// there is nothing before them.
+func readTail(f disk.File, id wire.ID, alone bool) (st *staged, ok bool, err error) {
 	size, err := f.Size()
 	if err != nil || size < trailerLen {
 		return nil, false, err
 	}
-	t := make([]byte, trailerLen)
-	if _, err := readUpTo(f, t, size-trailerLen); err != nil {
+	t := make([]byte, min(skewedLen, size))
+	if _, err := readUpTo(f, t, size-int64(len(t))); err != nil {
 		return nil, false, err
 	}
-	le := binary.LittleEndian
-	st = &staged{size: int64(le.Uint64(t[16:])), sum: le.Uint32(t[24:])}
-	if string(t[:8]) != trailerMagic || wire.Sum(t[:28]) != le.Uint32(t[28:]) || wire.ID(le.Uint64(t[8:])) != id {
+	st, length := decodeTrailer(t, id)
+	if st == nil {
 		return nil, false, nil
 	}
-	if st.size < 0 || st.size > wire.MaxFileSize || tailOffset(st.size)+4*blocksOf(st.size)+trailerLen != size {
+	at, blocks := int64(0), blocksOf(st.skew+st.size)
+	if !alone {
+		at = tailOffset(st.size)
+	}
+	if at+4*blocks+length != size {
 		return nil, false, nil
 	}
-	raw := make([]byte, 4*blocksOf(st.size))
-	if _, err := readUpTo(f, raw, tailOffset(st.size)); err != nil {
+	raw := make([]byte, 4*blocks)
+	if _, err := readUpTo(f, raw, at); err != nil {
 		return nil, false, err
 	}
-	st.sums = make([]uint32, len(raw)/4)
+	st.sums = make([]uint32, blocks)
 	for i := range st.sums {
-		st.sums[i] = le.Uint32(raw[4*i:])
+		st.sums[i] = binary.LittleEndian.Uint32(raw[4*i:])
 	}
-	if sumOfSums(st.sums) != st.sum {
-		return nil, false, nil
+	return st, sumOfSums(st.sums) == st.sum, nil
+}
+
+// decodeTrailer returns what a trailer at the end of t says, and its length.
+func decodeTrailer(t []byte, id wire.ID) (*staged, int64) {
+	le := binary.LittleEndian
+	st, length := &staged{}, int64(trailerLen)
+	b := t[len(t)-trailerLen:]
+	if string(b[:8]) == trailerMagic {
+		st.size, st.sum = int64(le.Uint64(b[16:])), le.Uint32(b[24:])
+	} else if len(t) >= skewedLen && string(t[len(t)-skewedLen:][:8]) == skewedMagic {
+		b, length = t[len(t)-skewedLen:], skewedLen
+		st.size, st.skew, st.sum = int64(le.Uint64(b[16:])), int64(le.Uint64(b[24:])), le.Uint32(b[32:])
+	} else {
+		return nil, 0
 	}
-	s.objects.become(id, stateStaged, st.size, st)
-	return st, true, nil
+	if wire.Sum(b[:length-4]) != le.Uint32(b[length-4:]) || wire.ID(le.Uint64(b[8:])) != id ||
+		st.size < 0 || st.size > wire.MaxFileSize || st.skew < 0 || st.skew >= wire.BlockSize {
+		return nil, 0
+	}
+	return st, length
 }
 
 // tailOffset is where a staged object's checksums begin.
@@ -264,13 +331,19 @@ func tailOffset(size int64) int64 { return (size + tailAlign - 1) / tailAlign * 
 // encodeTail is what a staged object has from tailOffset on.
 func encodeTail(id wire.ID, st *staged) []byte {
 	le := binary.LittleEndian
-	b := make([]byte, 0, 4*len(st.sums)+trailerLen)
+	b := make([]byte, 0, 4*len(st.sums)+skewedLen)
 	for _, sum := range st.sums {
 		b = le.AppendUint32(b, sum)
 	}
-	t := append([]byte(nil), trailerMagic...)
+	t := []byte(trailerMagic)
+	if st.skew != 0 {
+		t = []byte(skewedMagic)
+	}
 	t = le.AppendUint64(t, uint64(id))
 	t = le.AppendUint64(t, uint64(st.size))
+	if st.skew != 0 {
+		t = le.AppendUint64(t, uint64(st.skew))
+	}
 	t = le.AppendUint32(t, st.sum)
 	return append(b, le.AppendUint32(t, wire.Sum(t))...)
 }
@@ -375,98 +448,10 @@ func (s *Store) withBallast(write func() error) error {
 	return err
 }
 
-// reader reads an object's verified blocks.
-type reader struct {
-	s      *Store
-	id     wire.ID
-	file   disk.File
-	valid  int64
-	first  int64 // number of the block that checks[0] is of
-	checks []blockCheck
-}
-
-// openObject opens an object that the caller has pinned.
-func (s *Store) openObject(id wire.ID, valid, first int64, checks []blockCheck) (*reader, error) {
-	f, err := s.fs.Open(s.objectPath(id))
-	if err != nil {
-		return nil, s.rotten(id, first*wire.BlockSize, err.Error())
-	}
-	return &reader{s: s, id: id, file: f, valid: valid, first: first, checks: checks}, nil
-}
-
 // rotten is the error of an object whose contents cannot be believed. The
 // store itself is sound: another participant has the contents.
 func (s *Store) rotten(id wire.ID, offset int64, why string) error {
 	return &wire.Error{Code: wire.CodeCorrupt, Text: fmt.Sprintf("storage %s, %s at byte %d: %s", s.format.uuid, s.objectPath(id), offset, why)}
-}
-
-// block reads a block into buf, BlockSize bytes, zeros past the valid bytes.
-func (r *reader) block(b int64, buf []byte) error {
-	n := max(0, min(wire.BlockSize, r.valid-b*wire.BlockSize))
-	if b < r.first || b-r.first >= int64(len(r.checks)) {
-		n = 0
-	}
-	clear(buf[n:wire.BlockSize])
-	if n == 0 {
-		return nil
-	}
-	check := r.checks[b-r.first]
-	switch check.state {
-	case blockZero:
-		clear(buf[:n])
-		return nil
-	case blockBad:
-		return r.s.rotten(r.id, b*wire.BlockSize, "the block was rotten when the file was cut there")
-	case blockSum:
-	}
-	got, err := readUpTo(r.file, buf[:n], b*wire.BlockSize)
-	if err != nil {
-		return r.s.rotten(r.id, b*wire.BlockSize, err.Error())
-	}
-	clear(buf[got:n])
-	if wire.Sum(buf[:wire.BlockSize]) != check.sum {
-		return r.s.rotten(r.id, b*wire.BlockSize, "the checksum of the block does not match")
-	}
-	return nil
-}
-
-// Tail implements vote.View: nil when no block is cut, or when the contents
-// are a row, which is rewritten whole.
-func (s *Store) Tail(ino wire.Ino, size int64) (*vote.Tail, error) {
-	var n inode
-	var checks []blockCheck
-	b := size / wire.BlockSize
-	err := s.look(func(m *moment) (err error) {
-		if n, err = m.inode(ino); err != nil || !cutsBlock(&n, size) {
-			return err
-		}
-		if checks, err = m.sums(n.object, b, b+1); err == nil {
-			s.objects.pin(n.object)
-		}
-		return err
-	})
-	if err != nil || !cutsBlock(&n, size) {
-		return nil, err
-	}
-	defer s.unpin(n.object)
-	if checks[0].state == blockZero {
-		return nil, nil
-	}
-	r, err := s.openObject(n.object, n.valid, b, checks)
-	if err != nil {
-		return &vote.Tail{Bad: true}, nil
-	}
-	defer closeRead(r.file)
-	buf := make([]byte, wire.BlockSize)
-	if r.block(b, buf) != nil {
-		return &vote.Tail{Bad: true}, nil
-	}
-	return &vote.Tail{Sum: padSum(buf[:size%wire.BlockSize])}, nil
-}
-
-// cutsBlock tells whether a new size ends within a block of an object's bytes.
-func cutsBlock(n *inode, size int64) bool {
-	return n.content == contentObject && size >= 0 && size < n.valid && size%wire.BlockSize != 0
 }
 
 func (s *Store) unpin(id wire.ID) {

@@ -56,9 +56,9 @@ func TestRealHistory(t *testing.T) {
 	tree := newMemTree(testRoot)
 	k := newTxMaker(1, tree)
 	f := openFixture(t, Options{Dir: dir, Ballast: 1 << 20, Fanout: 2})
-	stage := func(id wire.ID, data []byte) (wire.StageReply, bool) {
+	stage := func(id wire.ID, skew int64, data []byte) (wire.StageReply, bool) {
 		f.next = uint64(id) & (1<<40 - 1)
-		return f.stage(data), true
+		return f.stageAt(skew, data), true
 	}
 	for i := range 300 {
 		tx, _ := k.make(5, stage)
@@ -82,13 +82,16 @@ func TestRealKill(t *testing.T) {
 	tree := newMemTree(testRoot)
 	k := newTxMaker(3, tree)
 	f := openFixture(t, Options{Dir: filepath.Join(t.TempDir(), "p"), Ballast: -1, Fanout: 2})
-	stage := func(id wire.ID, data []byte) (wire.StageReply, bool) {
+	stage := func(id wire.ID, skew int64, data []byte) (wire.StageReply, bool) {
 		f.next = uint64(id) & (1<<40 - 1)
-		return f.stage(data), true
+		return f.stageAt(skew, data), true
 	}
 	var log []*vote.Tx
 	for i := range 120 {
 		tx, _ := k.make(5, stage)
+		if err := preserve(f.Store, tx); err != nil {
+			t.Fatal(err)
+		}
 		log = append(log, tx)
 		f.lsn++
 		if err := f.Apply(tx, wire.Position{Epoch: 1, Index: uint64(i) + 1}); err != nil {

@@ -16,6 +16,7 @@ const listEntries = maxTxKeys / 2
 var readOps = map[wire.ReadKind]string{
 	wire.ReadFile: "readFile", wire.ReadStat: "stat", wire.ReadList: "list", wire.ReadLink: "readlink",
 	wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr", wire.ReadOrphans: "orphans",
+	wire.ReadData: "readData",
 }
 
 // Read answers a read from one moment. A ReadFile's pieces, of one version,
@@ -50,6 +51,8 @@ func (s *Store) read(req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) 
 		return s.readFile(req, w)
 	case wire.ReadList:
 		return s.readList(req)
+	case wire.ReadData:
+		return s.readData(req)
 	case wire.ReadOp:
 		return s.readOp(req.Op)
 	case wire.ReadOrphans:
@@ -209,9 +212,19 @@ const checksAtOnce = sumsPerPage * maxTxKeys
 
 // openAt finds a file and what is needed to read [from, to) of it, to < 0: the
 // end. The caller closes it.
-func (s *Store) openAt(at wire.At, version wire.ID, from, to int64) (o *opened, err error) {
+func (s *Store) openAt(at wire.At, version wire.ID, from, to int64) (*opened, error) {
+	for {
+		o, err := s.tryOpenAt(at, version, from, to)
+		if err != nil || o.r == nil || !o.r.again {
+			return o, err
+		}
+		o.r.wait()
+		o.close()
+	}
+}
+
+func (s *Store) tryOpenAt(at wire.At, version wire.ID, from, to int64) (o *opened, err error) {
 	o = &opened{}
-	var checks []blockCheck
 	first := from / wire.BlockSize
 	err = s.look(func(m *moment) (err error) {
 		if o.n, err = m.walk(at); err != nil {
@@ -236,18 +249,15 @@ func (s *Store) openAt(at wire.At, version wire.ID, from, to int64) (o *opened, 
 			o.inline = val
 			return err
 		default:
-			checks, err = m.sums(o.n.object, first, min(blocksOf(end), first+checksAtOnce))
-			if err == nil {
-				s.objects.pin(o.n.object)
-			}
+			o.r, err = m.reader(&o.n, first, min(blocksOf(end), first+checksAtOnce))
 			return err
 		}
 	})
-	if err != nil || o.n.content != contentObject {
+	if err != nil || o.r == nil {
 		return o, err
 	}
-	if o.r, err = s.openObject(o.n.object, o.n.valid, first, checks); err != nil {
-		s.unpin(o.n.object)
+	if err = o.r.open(); err != nil {
+		o.close()
 	}
 	return o, err
 }
@@ -267,10 +277,10 @@ func (o *opened) readable(at wire.At, version wire.ID) error {
 	return nil
 }
 
-func (o *opened) close(s *Store) {
+func (o *opened) close() {
 	if o.r != nil {
-		closeRead(o.r.file)
-		s.unpin(o.n.object)
+		o.r.close()
+		o.r = nil
 	}
 }
 
@@ -300,7 +310,7 @@ func (s *Store) readFile(req wire.Read, w wire.PieceWriter) (wire.ReadReply, err
 			part = (o.r.first + int64(len(o.r.checks))) * wire.BlockSize
 		}
 		err = o.send(from, part, w)
-		o.close(s)
+		o.close()
 		if err != nil || part >= end {
 			return wire.ReadReply{Attr: o.n.attr}, err
 		}
@@ -343,10 +353,13 @@ func (o *opened) piece(buf []byte, at, stop int64) ([]byte, error) {
 		return data, nil
 	}
 	first := at / wire.BlockSize
+	o.r.pin.mu.RLock()
+	defer o.r.pin.mu.RUnlock()
 	for b := first; b*wire.BlockSize < stop; b++ {
 		if err := o.r.block(b, buf[(b-first)*wire.BlockSize:][:wire.BlockSize]); err != nil {
 			return nil, err
 		}
 	}
+	o.r.next = stop / wire.BlockSize
 	return buf[at-first*wire.BlockSize : stop-first*wire.BlockSize], nil
 }

@@ -28,10 +28,13 @@ import (
 //	+--------+--------+------+-------+-----+-----+------+------+-------+
 //	| format | content| mode | nlink | uid | gid | rdev | size | valid |
 //	+--------+--------+------+-------+-----+-----+------+------+-------+
-//	38      46      54      62        70       78       86
-//	+-------+-------+-------+---------+--------+--------+--------+
-//	| atime | mtime | ctime | version | parent | object | target |
-//	+-------+-------+-------+---------+--------+--------+--------+
+//	38      46      54      62        70       78       86       94
+//	+-------+-------+-------+---------+--------+--------+--------+--------+
+//	| atime | mtime | ctime | version | parent | object | blocks | target |
+//	+-------+-------+-------+---------+--------+--------+--------+--------+
+//
+// blocks are those of the object that hold data; in format 1, without it, all
+// do. The first page of an object's checksums is there even if it is empty.
 const (
 	bucketEntry   = 'e'
 	bucketInode   = 'i'
@@ -43,8 +46,9 @@ const (
 	bucketOpTime  = 't'
 	bucketChange  = 'x'
 	bucketMeta    = 'm'
-	inodeFormat   = 1
-	inodeFixed    = 86
+	inodeFormat   = 2
+	inodeFixed    = 94
+	inodeFixed1   = 86 // in format 1
 	sumsPerPage   = 256
 	sumEntry      = 5
 	changesInRow  = 256
@@ -165,6 +169,7 @@ type inode struct {
 	content contentKind
 	valid   int64
 	object  wire.ID
+	blocks  int64 // of the object that hold data
 	target  string
 }
 
@@ -190,14 +195,18 @@ func encodeInode(n *inode) []byte {
 		b = be.AppendUint32(b, v)
 	}
 	for _, v := range []uint64{uint64(a.Size), uint64(n.valid), uint64(a.Atime), uint64(a.Mtime), uint64(a.Ctime),
-		uint64(a.Version), uint64(a.Parent), uint64(n.object)} {
+		uint64(a.Version), uint64(a.Parent), uint64(n.object), uint64(n.blocks)} {
 		b = be.AppendUint64(b, v)
 	}
 	return append(b, n.target...)
 }
 
 func decodeInode(ino wire.Ino, b []byte) (inode, error) {
-	if len(b) < inodeFixed || b[0] != inodeFormat || len(b) > inodeFixed+maxTargetSize {
+	fixed := inodeFixed
+	if len(b) > 0 && b[0] == 1 {
+		fixed = inodeFixed1
+	}
+	if len(b) < fixed || b[0] > inodeFormat || b[0] == 0 || len(b) > fixed+maxTargetSize {
 		return inode{}, fmt.Errorf("row of inode %d is malformed (%d bytes)", ino, len(b))
 	}
 	u32 := func(at int) uint32 { return be.Uint32(b[at:]) }
@@ -208,12 +217,22 @@ func decodeInode(ino wire.Ino, b []byte) (inode, error) {
 			Size: int64(u64(22)), Atime: int64(u64(38)), Mtime: int64(u64(46)), Ctime: int64(u64(54)),
 			Version: wire.ID(u64(62)), Parent: wire.Ino(u64(70)),
 		},
-		content: contentKind(b[1]), valid: int64(u64(30)), object: wire.ID(u64(78)), target: string(b[inodeFixed:]),
+		content: contentKind(b[1]), valid: int64(u64(30)), object: wire.ID(u64(78)), target: string(b[fixed:]),
 	}
-	if n.content > contentObject || n.valid < 0 || n.attr.Size < 0 || n.isRegular() && n.valid > n.attr.Size {
+	switch {
+	case n.content != contentObject:
+	case fixed == inodeFixed1:
+		n.blocks = blocksOf(n.valid)
+	default:
+		n.blocks = int64(u64(86))
+	}
+	if n.content > contentObject || n.valid < 0 || n.attr.Size < 0 || n.isRegular() && n.valid > n.attr.Size || n.blocks < 0 || n.blocks > blocksOf(n.valid) {
 		return inode{}, fmt.Errorf("row of inode %d is malformed: content %d, size %d, valid %d", ino, n.content, n.attr.Size, n.valid)
 	}
 	n.attr.Blocks = (n.valid + 511) / 512
+	if n.content == contentObject {
+		n.attr.Blocks = min(n.attr.Blocks, n.blocks*(wire.BlockSize/512))
+	}
 	return n, nil
 }
 
@@ -246,8 +265,15 @@ type blockState uint8
 const (
 	blockZero blockState = iota // no checksum: the block is zeros, whatever the file holds
 	blockSum
-	blockBad // was rotten when its file was cut (S5)
+	blockBad       // was rotten when it was written in part, or cut (S5)
+	blockUnwritten // zeros as well, but data: allocated (fallocate(2))
 )
+
+// isData tells whether the block counts as data, not as a hole.
+func (s blockState) isData() bool { return s != blockZero }
+
+// isBytes tells whether the object's file holds the block.
+func (s blockState) isBytes() bool { return s == blockSum || s == blockBad }
 
 // blockCheck is what is known of one block of an object.
 type blockCheck struct {
@@ -271,7 +297,7 @@ func decodeSums(b []byte) ([]blockCheck, error) {
 	for i := range blocks {
 		e := b[i*sumEntry:]
 		blocks[i] = blockCheck{blockState(e[0]), be.Uint32(e[1:])}
-		if blocks[i].state > blockBad {
+		if blocks[i].state > blockUnwritten {
 			return nil, fmt.Errorf("a page of checksums has state %d", e[0])
 		}
 	}
@@ -310,9 +336,6 @@ const (
 
 // blocksOf is the number of blocks that n bytes take.
 func blocksOf(n int64) int64 { return (n + wire.BlockSize - 1) / wire.BlockSize }
-
-// pagesOf is the number of checksum pages of n blocks.
-func pagesOf(blocks int64) int64 { return (blocks + sumsPerPage - 1) / sumsPerPage }
 
 var zeroBlock [wire.BlockSize]byte
 

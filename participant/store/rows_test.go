@@ -20,7 +20,7 @@ func TestGolden(t *testing.T) {
 	n := inode{
 		attr: wire.Attr{Ino: 7, Mode: 0o100644, Nlink: 2, UID: 3, GID: 4, Rdev: 5, Size: 6 << 32, Atime: 8, Mtime: 9, Ctime: -10,
 			Version: wire.MakeID(11, 12), Parent: 13},
-		content: contentObject, valid: 5 << 32, object: wire.MakeID(14, 15), target: "t",
+		content: contentObject, valid: 5 << 32, object: wire.MakeID(14, 15), blocks: 7, target: "t",
 	}
 	op := wire.OpID{Session: wire.SessionID{1, 2, 3}, Seq: 16}
 	outcome := wire.Outcome{Tx: wire.MakeID(1, 2), Results: []wire.Result{{Ino: 3, Created: true}}}
@@ -38,12 +38,13 @@ func TestGolden(t *testing.T) {
 		{"change key", []byte(changeKey(wire.Position{Epoch: 18, Index: 19}, 20))},
 		{"inode", seal(inodeKey(7), encodeInode(&n))},
 		{"entry", seal(entryKey(1, "name"), encodeIno(7))},
-		{"sums", seal(sumKey(1, 0), encodeSums([]blockCheck{{blockSum, 1}, {}, {blockBad, 0}}))},
+		{"sums", seal(sumKey(1, 0), encodeSums([]blockCheck{{blockSum, 1}, {}, {blockBad, 0}, {state: blockUnwritten}}))},
 		{"attribute", append([]byte(xattrKey(7, "user.x")), seal(xattrKey(7, "user.x"), []byte("val"))...)},
 		{"orphan", append([]byte(orphanKey(7)), seal(orphanKey(7), encodeOrphan(orphan{wire.SessionID{1, 2}, true}))...)},
 		{"op", seal(opKey(op), encodeOp(21, &outcome))},
 		{"meta", seal(metaKey, wire.Marshal(&metaRow{1, 2, 3, 4, wire.Position{Epoch: 5, Index: 6}}))},
 		{"stage", encodeTail(wire.MakeID(1, 2), &staged{size: 70_000, sum: sumOfSums(sums), sums: sums})},
+		{"stage within a block", encodeTail(wire.MakeID(1, 2), &staged{size: 70_000, skew: 3, sum: sumOfSums(sums), sums: sums})},
 		{"FORMAT", format{uuid: wire.UUID{0xab}, dirs: 64}.encode()},
 	}
 	var b strings.Builder
@@ -62,9 +63,17 @@ func TestGolden(t *testing.T) {
 	}
 
 	back, err := decodeInode(7, encodeInode(&n))
-	n.attr.Blocks = 5 << 32 / 512
+	n.attr.Blocks = 7 * wire.BlockSize / 512
 	if err != nil || back != n {
 		t.Errorf("inode %+v came back as %+v, %v", n, back, err)
+	}
+	first, err := hex.DecodeString("0102000081a4000000020000000300000004000000050000000600000000000000050000000000000000000000080000000000000009fffffffffffffff600000b000000000c000000000000000d00000e000000000f74")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.blocks, n.attr.Blocks = 5<<32/wire.BlockSize, 5<<32/512
+	if back, err = decodeInode(7, first); err != nil || back != n {
+		t.Errorf("inode %+v in format 1 came back as %+v, %v", n, back, err)
 	}
 	if _, o, err := decodeOp(encodeOp(21, &outcome)); err != nil || o.Tx != outcome.Tx || o.Results[0] != outcome.Results[0] {
 		t.Errorf("outcome %v came back as %v, %v", outcome, o, err)

@@ -34,12 +34,13 @@ type space struct {
 const rowBytes = cellCost + inodeFixed + 32
 
 // Reserve implements vote.View. rows is the number of rows that the
-// transaction changes, bytes those of its inline contents and names.
+// transaction changes, bytes those of its inline contents and names, room those
+// that objects grow by.
 //
 // The table's bound is soft: a YES may pass it by one transaction; TableFull
 // then holds the next prepare back (S3).
-func (s *Store) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
-	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2 * (int64(rows)*rowBytes + bytes)}
+func (s *Store) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error {
+	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2*(int64(rows)*rowBytes+bytes) + room}
 	headroom := s.headroom()
 	free, err := s.fs.Free(s.o.Dir)
 	if err != nil {

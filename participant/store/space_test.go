@@ -33,14 +33,14 @@ func TestDiskFull(t *testing.T) {
 	used = 1<<40 - free()
 	fsys.SetCapacity(used + 30_000)
 	left := func() string { return ": " + wire.SizeText(f.Stats().Free) + " left" } // as status shows it
-	if err := f.Reserve(7, 5, 100_000, false); wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), left()) {
+	if err := f.Reserve(7, 5, 100_000, 0, false); wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), left()) {
 		t.Fatalf("a YES without space: %v; %s", err, left())
 	}
-	if err := f.Reserve(8, 5, 100_000, true); err != nil {
+	if err := f.Reserve(8, 5, 100_000, 0, true); err != nil {
 		t.Fatalf("a delete without space: %v", err)
 	}
 	f.Release(8)
-	if _, err := f.NewStage(wire.MakeID(9, 9)); wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), left()) {
+	if _, err := f.NewStage(wire.MakeID(9, 9), 0); wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), left()) {
 		t.Fatalf("a stage without space: %v", err)
 	}
 	f.create("more", fill(60_000, 99)) // needs the ballast
@@ -48,14 +48,14 @@ func TestDiskFull(t *testing.T) {
 		t.Fatal("the ballast is still there")
 	}
 	fsys.SetCapacity(0)
-	if err := f.Reserve(9, 1, 1, false); wire.CodeOf(err) != wire.CodeNoSpace {
+	if err := f.Reserve(9, 1, 1, 0, false); wire.CodeOf(err) != wire.CodeNoSpace {
 		t.Fatalf("a YES without ballast: %v", err)
 	}
 	if !f.NeedCheckpoint() {
 		t.Fatal("nothing makes the ballast again")
 	}
 	f.checkpoint()
-	if err := f.Reserve(9, 1, 1, false); err != nil || f.ballastMissing() || f.NeedCheckpoint() {
+	if err := f.Reserve(9, 1, 1, 0, false); err != nil || f.ballastMissing() || f.NeedCheckpoint() {
 		t.Fatalf("after space came back: %v", err)
 	}
 	f.wantFile("more", fill(60_000, 99))
@@ -163,7 +163,7 @@ func TestTableBound(t *testing.T) {
 	if f.TableFull() {
 		t.Fatal("full at half")
 	}
-	if err := f.Reserve(1000, 10, 40_000, false); err != nil {
+	if err := f.Reserve(1000, 10, 40_000, 0, false); err != nil {
 		t.Fatal(err)
 	}
 	if !f.TableFull() {

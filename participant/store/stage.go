@@ -21,17 +21,24 @@ type Stage struct {
 	s     *Store
 	id    wire.ID
 	file  disk.File
+	skew  int64 // where in a block of its file it begins
 	size  int64
-	sums  []uint32
-	short bool  // a piece shorter than PieceSize has come: it was the last
-	begun int64 // up to where writeback was started
-	over  bool  // finished or discarded
+	sums  []uint32 // of whole blocks
+	sum   uint32   // of the last one, as far as it goes
+	fill  int      // ... so many bytes
+	short bool     // a piece shorter than PieceSize has come: it was the last
+	begun int64    // up to where writeback was started
+	over  bool     // finished or discarded
 }
 
-// NewStage begins the staged object id. It is in the way of no other stage.
-func (s *Store) NewStage(id wire.ID) (*Stage, error) {
+// NewStage begins the staged object id, with its StageRequest.Skew. It is in
+// the way of no other stage.
+func (s *Store) NewStage(id wire.ID, skew int64) (*Stage, error) {
 	if err := s.trouble(); err != nil {
 		return nil, err
+	}
+	if skew < 0 || skew >= wire.BlockSize {
+		return nil, &wire.Error{Code: wire.CodeInvalid, Op: "stage", Text: fmt.Sprintf("a skew of %d in blocks of %d bytes", skew, wire.BlockSize)}
 	}
 	if err := s.roomToStage(); err != nil {
 		return nil, err
@@ -44,7 +51,7 @@ func (s *Store) NewStage(id wire.ID) (*Stage, error) {
 		s.objects.become(id, 0, 0, nil)
 		return nil, stageError(id, err)
 	}
-	return &Stage{s: s, id: id, file: f}, nil
+	return &Stage{s: s, id: id, file: f, skew: skew}, nil
 }
 
 func stageError(id wire.ID, err error) error {
@@ -83,9 +90,7 @@ func (st *Stage) Write(p wire.Piece) error {
 	if _, err := st.file.WriteAt(p.Data, st.size); err != nil {
 		return stageError(st.id, err)
 	}
-	for block := range slices.Chunk(p.Data, wire.BlockSize) {
-		st.sums = append(st.sums, padSum(block))
-	}
+	st.sumUp(p.Data)
 	st.size += int64(len(p.Data))
 	st.short = len(p.Data) < wire.PieceSize
 	if st.size-st.begun < writebackEvery {
@@ -98,13 +103,37 @@ func (st *Stage) Write(p wire.Piece) error {
 	return st.s.roomToStage()
 }
 
+// sumUp sums blocks; with a skew the first one is shorter.
+func (st *Stage) sumUp(b []byte) {
+	for len(b) > 0 {
+		room := wire.BlockSize
+		if len(st.sums) == 0 {
+			room -= int(st.skew)
+		}
+		part := b[:min(len(b), room-st.fill)]
+		st.sum = wire.SumUpdate(st.sum, part)
+		if st.fill += len(part); st.fill == room {
+			st.endBlock()
+		}
+		b = b[len(part):]
+	}
+}
+
+func (st *Stage) endBlock() {
+	if st.fill > 0 {
+		st.sums = append(st.sums, wire.SumUpdate(st.sum, zeroBlock[st.fill:]))
+	}
+	st.sum, st.fill = 0, 0
+}
+
 // Finish makes the object durable, name and all. A failed sync is a *FatalError
 // (P12). After any error the stage is good for Discard alone.
 func (st *Stage) Finish(ctx context.Context) (wire.StageReply, error) {
 	if err := ctxError(ctx, "stage"); err != nil {
 		return wire.StageReply{}, err
 	}
-	done := &staged{size: st.size, sum: sumOfSums(st.sums), sums: st.sums, durable: true}
+	st.endBlock()
+	done := &staged{size: st.size, skew: st.skew, sum: sumOfSums(st.sums), sums: st.sums, durable: true}
 	if _, err := st.file.WriteAt(encodeTail(st.id, done), tailOffset(st.size)); err != nil {
 		return wire.StageReply{}, stageError(st.id, err)
 	}
@@ -195,6 +224,9 @@ func (s *Store) sweepSome(dir string, entries []disk.Entry, keep func(wire.ID) b
 	var gone []wire.ID
 	for _, e := range entries {
 		var n uint64
+		if s.sweepAside(dir, e.Name) {
+			continue
+		}
 		if _, err := fmt.Sscanf(e.Name, "%016x", &n); err != nil || fmt.Sprintf("%016x", n) != e.Name || e.IsDir {
 			s.log.Warn("not an object; left alone", "file", strings.Join([]string{dir, e.Name}, "/"))
 			continue

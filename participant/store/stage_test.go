@@ -20,11 +20,11 @@ import (
 // one leaves nothing.
 func TestStageRefuses(t *testing.T) {
 	f := real(t)
-	st, err := f.NewStage(50)
+	st, err := f.NewStage(50, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.NewStage(50); wire.CodeOf(err) != wire.CodeProtocol {
+	if _, err := f.NewStage(50, 0); wire.CodeOf(err) != wire.CodeProtocol {
 		t.Errorf("a second stage of one id: %v", err)
 	}
 	p := fill(wire.PieceSize, 1)
@@ -140,7 +140,7 @@ func failSyncOf(part string) func(forget.Op) error {
 // unsynced writes all of a stage, and ends before its sync.
 func (f *fixture) unsynced(data []byte) (wire.ID, uint32) {
 	f.t.Helper()
-	st, err := f.NewStage(wire.MakeID(1, f.next))
+	st, err := f.NewStage(wire.MakeID(1, f.next), 0)
 	f.next++
 	for i := 0; err == nil && i < len(data); i += wire.PieceSize {
 		p := data[i:min(len(data), i+wire.PieceSize)]
@@ -149,6 +149,7 @@ func (f *fixture) unsynced(data []byte) (wire.ID, uint32) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	st.endBlock()
 	done := &staged{size: st.size, sum: sumOfSums(st.sums), sums: st.sums}
 	if _, err := st.file.WriteAt(encodeTail(st.id, done), tailOffset(st.size)); err != nil {
 		f.t.Fatal(err)
@@ -192,7 +193,7 @@ func TestSweep(t *testing.T) {
 	f := real(t)
 	ino := f.create("a", fill(100_000, 1))
 	keep, left := f.stage(fill(100, 1)), f.stage(fill(100, 2))
-	open, err := f.NewStage(77)
+	open, err := f.NewStage(77, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

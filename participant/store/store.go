@@ -22,10 +22,10 @@ import (
 // Store is a participant's files.
 //
 // One goroutine, the owner, calls Bootstrap, Apply, Abort, Freeze, Reserve,
-// Release, Tail and NeedCheckpoint. Reads, stages, Sweep, Stats, Digest and
+// Release, Block, ReadStaged, Room, Preserve and NeedCheckpoint. Reads, stages, Sweep, Stats, Digest and
 // Checkpoint.Run may run at the same time.
 //
-// Lock order: still, mu, objects.mu, space.mu.
+// Lock order: still, pin.mu, mu, objects.mu, space.mu.
 type Store struct {
 	o      Options
 	fs     disk.FS

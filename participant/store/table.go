@@ -22,6 +22,9 @@ const cellCost = 96
 type table struct {
 	rows  *btree.Map[string, cell] // guarded by Store.mu; frozen ones change no more
 	bytes int64                    // what rows take in memory; likewise
+	// ranges of objects that are still in staged ones, in order; guarded by
+	// Store.mu. The lists do not change, others take their place.
+	ranges map[wire.ID][]stagedRange
 
 	// The owner's until the table is frozen, then the checkpoint's.
 	dirty   map[wire.ID]disk.File // objects in the page cache, open until synced (S3)
@@ -30,7 +33,7 @@ type table struct {
 }
 
 func newTable() *table {
-	return &table{rows: new(btree.Map[string, cell]), dirty: map[wire.ID]disk.File{}}
+	return &table{rows: new(btree.Map[string, cell]), ranges: map[wire.ID][]stagedRange{}, dirty: map[wire.ID]disk.File{}}
 }
 
 // set enters a row, or removes one (no value).

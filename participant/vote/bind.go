@@ -22,6 +22,7 @@ type binder struct {
 	payload   []byte              // what the mutations so far have left
 	stages    map[wire.ID]wire.ID // consumed by prepared transactions
 	staged    map[wire.ID]bool    // consumed by this transaction
+	images    map[imageKey]*image // blocks written in part, as they are now
 
 	bounds  []Bound
 	results []wire.Result
@@ -61,13 +62,11 @@ var opNames = map[wire.MutationKind]string{
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
 	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
 	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
+	wire.MutAllocate: "allocate", wire.MutPunchHole: "punchHole", wire.MutZeroRange: "zeroRange",
 }
 
 func (b *binder) mutation(i int, m *wire.Mutation) error {
 	ino := wire.Ino(b.prepare.Tx) + wire.Ino(i)
-	if m.Write != wire.WriteWhole {
-		return no(wire.CodeUnsupported, m.At, "this participant knows no such form of it")
-	}
 	if err := checkForm(m); err != nil {
 		return err
 	}
@@ -98,6 +97,8 @@ func (b *binder) mutation(i int, m *wire.Mutation) error {
 		return b.createUnlinked(m, ino)
 	case wire.MutReclaim:
 		return b.reclaim(m)
+	case wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
+		return b.changeRange(m)
 	default:
 		return &wire.Error{Code: wire.CodeUnsupported, Name: m.At.String(), Text: fmt.Sprintf("this participant knows no mutation of kind %d", m.Kind)}
 	}
@@ -159,12 +160,8 @@ func (b *binder) writeFile(m *wire.Mutation, newIno wire.Ino) error {
 	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Content: m.Content}
-	if err := b.content(m, f.node); err != nil {
-		return err
-	}
-	b.done(bd, false)
-	return nil
+	bd := Bound{Kind: m.Kind, Ino: f.ino}
+	return b.content(m, f.node, bd, false)
 }
 
 func (b *binder) createFile(m *wire.Mutation, f named, ino wire.Ino) error {
@@ -172,12 +169,8 @@ func (b *binder) createFile(m *wire.Mutation, f named, ino wire.Ino) error {
 	if err != nil {
 		return err
 	}
-	bd.Created, bd.Content = true, m.Content
-	if err := b.content(m, n); err != nil {
-		return err
-	}
-	b.done(bd, true)
-	return nil
+	bd.Created = true
+	return b.content(m, n, bd, true)
 }
 
 // create makes an entry for a new inode: locks, set-gid inheritance, overlay.
@@ -204,29 +197,50 @@ func (b *binder) create(m *wire.Mutation, f named, ino wire.Ino, mode uint32) (B
 
 const setGID = 0o2000
 
-// content checks what a writeFile brings and takes it from the payload.
-func (b *binder) content(m *wire.Mutation, n *node) error {
+// content checks what a writeFile brings, takes it from the payload, and
+// enters the mutation.
+func (b *binder) content(m *wire.Mutation, n *node, bd Bound, created bool) error {
+	end := n.Attr.Size
+	write := b.writeExtents
+	if m.Write == wire.WriteWhole {
+		write = b.writeWhole
+	}
+	if err := write(m, n, &bd); err != nil {
+		return err
+	}
+	b.done(bd, created)
+	if m.Write == wire.WriteAppend {
+		b.results[len(b.results)-1].Offset = end
+	}
+	return nil
+}
+
+func (b *binder) writeWhole(m *wire.Mutation, n *node, bd *Bound) error {
 	c := &m.Content
+	now := &contents{base: baseStage, stage: c.Stage, size: c.Size, stages: []wire.ID{c.Stage}}
 	switch {
 	case c.Size < 0:
 		return no(wire.CodeInvalid, m.At, "a negative size")
 	case c.Size > wire.MaxFileSize:
 		return no(wire.CodeTooLarge, m.At, fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize)))
+	case len(m.Extents) > 0:
+		return no(wire.CodeInvalid, m.At, "extents beside whole contents")
 	case c.Stage != 0:
 		if err := b.consume(m.At, *c); err != nil {
 			return err
 		}
-		n.inline = nil
-	case c.Size > int64(len(b.payload)):
-		return no(wire.CodeProtocol, m.At, fmt.Sprintf("contents of %d bytes, and %d are left", c.Size, len(b.payload)))
-	default:
-		data := b.payload[:c.Size]
-		if wire.Sum(data) != c.Sum {
-			return no(wire.CodeCorrupt, m.At, "the contents were damaged on the way here; send them again")
+		if b.view.Skew(c.Stage) != 0 {
+			return no(wire.CodeInvalid, m.At, fmt.Sprintf("stage %v is a part of a file", c.Stage))
 		}
-		n.inline, b.payload = append([]byte{}, data...), b.payload[c.Size:]
+	default:
+		data, err := b.take(m.At, c.Size, c.Sum)
+		if err != nil {
+			return err
+		}
+		now = &contents{base: baseData, data: data}
 	}
-	n.written, n.cut, n.least = true, true, c.Size
+	bd.Content = *c
+	n.contents = now
 	n.Attr.Size, n.Attr.Version = c.Size, b.prepare.Tx
 	return nil
 }
@@ -495,46 +509,26 @@ func (b *binder) setattr(m *wire.Mutation) error {
 	return nil
 }
 
-// resize checks a new size and returns the checksum of the new end's block.
+// resize checks a new size and returns the checksum of the block that it cuts.
 func (b *binder) resize(m *wire.Mutation, n *node) (*Tail, error) {
+	if err := regular(m.At, n); err != nil {
+		return nil, err
+	}
 	switch {
-	case isType(n, wire.ModeDir):
-		return nil, no(wire.CodeIsDir, m.At, "")
-	case !isType(n, wire.ModeRegular):
-		return nil, no(wire.CodeInvalid, m.At, "it is no regular file")
 	case m.Size < 0:
 		return nil, no(wire.CodeInvalid, m.At, "a negative size")
 	case m.Size > wire.MaxFileSize:
 		return nil, no(wire.CodeTooLarge, m.At, fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize)))
 	}
-	if n.written && n.inline == nil {
-		return nil, no(wire.CodeUnsupported, m.At, "staged contents get their size from the stage, not in the transaction that writes them")
+	cuts := m.Size < n.Attr.Size && m.Size%wire.BlockSize != 0
+	n.resize(m.Size)
+	n.Attr.Version = b.prepare.Tx
+	if !cuts {
+		return nil, nil
 	}
-	if !n.cut {
-		n.cut, n.least = true, n.Attr.Size
-	}
-	n.least = min(n.least, m.Size)
-	n.Attr.Size, n.Attr.Version = m.Size, b.prepare.Tx
-	if m.Size/wire.BlockSize > n.least/wire.BlockSize {
-		return nil, nil // the end is in a hole: no bytes, no checksum
-	}
-	if n.written {
-		return inlineTail(n.inline[:n.least]), nil
-	}
-	t, err := b.view.Tail(n.Attr.Ino, n.least)
+	sums, err := b.sums(n, []int64{m.Size / wire.BlockSize}, m.At)
 	if err != nil {
-		return nil, &ViewError{err}
+		return nil, err
 	}
-	return t, nil
-}
-
-// inlineTail sums the last block of data that came in the payload, which is at
-// most one block long; nil when no bytes are left in it.
-func inlineTail(data []byte) *Tail {
-	if len(data) == 0 || len(data) == wire.BlockSize {
-		return nil
-	}
-	block := make([]byte, wire.BlockSize)
-	copy(block, data)
-	return &Tail{Sum: wire.Sum(block)}
+	return &Tail{Sum: sums[0].Sum, Bad: sums[0].Bad}, nil
 }

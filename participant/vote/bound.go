@@ -6,7 +6,8 @@ import "tpcfs/wire"
 // PREPARE record carries and what the store applies, with nothing looked up
 // but the rows that it changes. Which fields count depends on Kind:
 //
-//	writeFile   Ino gets Content. With Created: a new regular file Mode, UID,
+//	writeFile   Ino gets Content, or, as Write says, after a cut to Size if Set
+//	            says so, Extents. With Created: a new regular file Mode, UID,
 //	            GID, entered as (Dir, Name).
 //	deleteFile  the entry (Dir, Name) goes, Ino loses a link; at none it goes too.
 //	mkdir       new directory Ino entered as (Dir, Name).
@@ -25,6 +26,9 @@ import "tpcfs/wire"
 //
 // With Exchange a rename changes the places of Ino and Replaced. With Hold a
 // file whose last name goes stays, as an orphan of Tx.Op.Session (F7).
+//
+//	allocate, punchHole, zeroRange  [Offset, Offset+Length) of Ino, which has
+//	            Size bytes then; Length may be 0.
 //
 // Times: a changed file's ctime (and mtime, when contents change), and the
 // mtime and ctime of every directory that gains or loses an entry, become the
@@ -65,7 +69,23 @@ type Bound struct {
 	Value    []byte `cbor:"25,keyasint,omitempty"` // its value
 	// Xattrs is the number of extended attributes that go with the file that
 	// goes: rows of the table (S3).
-	Xattrs int `cbor:"26,keyasint,omitempty"`
+	Xattrs  int            `cbor:"26,keyasint,omitempty"`
+	Write   wire.WriteMode `cbor:"30,keyasint,omitempty"`
+	Extents []wire.Extent  `cbor:"31,keyasint,omitempty"` // offsets are the file's, of an append too
+	Offset  int64          `cbor:"32,keyasint,omitempty"` // bytes
+	Length  int64          `cbor:"33,keyasint,omitempty"` // bytes
+	// Sums of the blocks whose checksums do not follow from the new bytes.
+	Sums []BlockSum `cbor:"34,keyasint,omitempty"`
+	// Room is how much more of the disk the contents may take, in bytes.
+	Room int64 `cbor:"35,keyasint,omitempty"`
+}
+
+// BlockSum is the checksum that a block, written in part or cut, has after the
+// mutation (S5); Bad as in Tail.
+type BlockSum struct {
+	Block int64  `cbor:"1,keyasint,omitempty"` // number in the file
+	Sum   uint32 `cbor:"2,keyasint,omitempty"`
+	Bad   bool   `cbor:"3,keyasint,omitempty"`
 }
 
 // Tail is the checksum that the block which holds a file's new end will have
@@ -123,11 +143,25 @@ type View interface {
 	// Pack reads the mutations and contents of a staged pack. CodeStageLost if
 	// they are not there.
 	Pack(p *wire.Pack) (mutations []wire.Mutation, payload []byte, err error)
-	// Tail computes what the block with a file's end will sum to when its size becomes size (S5).
-	Tail(ino wire.Ino, size int64) (*Tail, error)
+	// Skew is the StageRequest.Skew of a staged object.
+	Skew(id wire.ID) int64
+	// ReadStaged reads len(p) verified bytes of a staged object; false if they
+	// cannot be had.
+	ReadStaged(id wire.ID, p []byte, offset int64) (ok bool, err error)
+	// Block returns the verified bytes of a file's block, at most BlockSize,
+	// what follows them being zeros; bad: they are rotten (S5). It is asked
+	// about blocks that will be written in part, or cut.
+	Block(ino wire.Ino, block int64) (data []byte, bad bool, err error)
+	// Room is what contents in [from, to) of a file will take of the disk
+	// beyond what they take now, in bytes.
+	Room(ino wire.Ino, from, to int64) (int64, error)
+	// Preserve makes what a redo reads of a file's object, or of a staged
+	// object that becomes one, outlast a write in place of bytes up to end.
+	Preserve(ino wire.Ino, stage wire.ID, end int64) error
 	// Reserve counts table space and disk space that a YES will take until
-	// Release(id) (S3, S6); CodeNoSpace if there is none. deletes: the
-	// transaction only deletes, which is allowed longest.
-	Reserve(id wire.ID, rows int, bytes int64, deletes bool) error
+	// Release(id) (S3, S6); CodeNoSpace if there is none. room: bytes of
+	// contents in new blocks. deletes: the transaction only deletes, which is
+	// allowed longest.
+	Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error
 	Release(id wire.ID)
 }

@@ -120,7 +120,8 @@ func (s lockSet) addBound(b *Bound) {
 			s.add(lockKey{kind: lockDirRename}, true)
 		}
 	case wire.MutWriteFile, wire.MutDeleteFile, wire.MutRmdir, wire.MutSetattr, wire.MutMkdir, wire.MutSymlink,
-		wire.MutLink, wire.MutMknod, wire.MutSetxattr, wire.MutRemovexattr, wire.MutCreateUnlinked, wire.MutReclaim:
+		wire.MutLink, wire.MutMknod, wire.MutSetxattr, wire.MutRemovexattr, wire.MutCreateUnlinked, wire.MutReclaim,
+		wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
 		s.add(inodeKey(b.Ino), true)
 	default:
 		panic(fmt.Sprintf("vote: a bound of kind %d", b.Kind))

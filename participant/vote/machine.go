@@ -229,7 +229,7 @@ func (m *Machine) consider(e *wire.Entry, at wire.Position) (*binder, *Tx, error
 		return nil, nil, &wire.Error{Code: wire.CodeUnknownOutcome,
 			Text: fmt.Sprintf("the request was first sent %d s of service time ago, longer than outcomes are kept; look whether it was done", (p.ServiceTime-p.Sent)/1000)}
 	}
-	b := &binder{overlay: newOverlay(m.view, m.locks, p.Tx), prepare: p, payload: e.Payload, stages: m.stages, staged: map[wire.ID]bool{}}
+	b := &binder{overlay: newOverlay(m.view, m.locks, p.Tx), prepare: p, payload: e.Payload, stages: m.stages, staged: map[wire.ID]bool{}, images: map[imageKey]*image{}}
 	payload, err := b.bind()
 	if err != nil {
 		return nil, nil, err
@@ -288,14 +288,47 @@ func lastID(p *wire.Prepare) wire.ID {
 // reserve asks for the space that body will take (S3, S6).
 func (m *Machine) reserve(body *Tx) error {
 	rows, deletes := 2, true // the op id's row, the changed-keys index
-	bytes := int64(len(body.Payload))
+	bytes, room := int64(len(body.Payload)), int64(0)
 	for i := range body.Bounds {
 		b := &body.Bounds[i]
 		rows += 6 + b.Xattrs
 		bytes += int64(256 + 2*(len(b.Name)+len(b.ToName)+len(b.Target)) + len(b.Xattr) + len(b.Value) + b.Xattrs*wire.MaxNameLen)
 		deletes = deletes && onlyDeletes(b.Kind)
+		pages := b.pages()
+		bytes += pages * pageBytes
+		rows += int(pages)
+		room += b.Room
 	}
-	return m.view.Reserve(body.ID, rows, bytes, deletes)
+	return m.view.Reserve(body.ID, rows, bytes, room, deletes)
+}
+
+// A row of checksums is of 16 MiB and takes so many bytes.
+const (
+	pageSpan  = 256 * wire.BlockSize
+	pageBytes = 256*5 + 16
+)
+
+// pages is how many rows of checksums a change of contents in place touches.
+func (b *Bound) pages() int64 {
+	span := func(from, length int64) int64 {
+		if length == 0 {
+			return 0
+		}
+		return (from+length-1)/pageSpan - from/pageSpan + 1
+	}
+	pages, last := int64(0), int64(-1)
+	for i := range b.Extents {
+		e := &b.Extents[i]
+		pages += span(e.Offset, e.Size)
+		if e.Offset/pageSpan == last {
+			pages--
+		}
+		last = (e.Offset + e.Size - 1) / pageSpan
+	}
+	if b.Kind != wire.MutPunchHole {
+		pages += span(b.Offset, b.Length)
+	}
+	return pages
 }
 
 func onlyDeletes(k wire.MutationKind) bool {
@@ -462,6 +495,11 @@ func (t *Tx) Stages() []wire.ID {
 	for i := range t.Bounds {
 		if id := t.Bounds[i].Content.Stage; id != 0 {
 			ids = append(ids, id)
+		}
+		for k := range t.Bounds[i].Extents {
+			if id := t.Bounds[i].Extents[k].Stage; id != 0 {
+				ids = append(ids, id)
+			}
 		}
 	}
 	return ids

@@ -154,17 +154,9 @@ func (b *binder) mknod(m *wire.Mutation, ino wire.Ino) error {
 	if err != nil {
 		return err
 	}
-	n.empty()
 	bd.Mode, bd.Rdev = n.Attr.Mode, rdev
 	b.done(bd, true)
 	return nil
-}
-
-// empty is a new file's contents when the transaction brings none.
-func (n *node) empty() {
-	if isType(n, wire.ModeRegular) {
-		n.written, n.cut, n.inline = true, true, []byte{}
-	}
 }
 
 // createUnlinked makes what open(2) makes with O_TMPFILE.
@@ -189,7 +181,6 @@ func (b *binder) createUnlinked(m *wire.Mutation, ino wire.Ino) error {
 	}
 	n := &node{fresh: true, Inode: Inode{Linkable: true, Attr: wire.Attr{
 		Ino: ino, Mode: wire.ModeRegular | bd.Mode, UID: bd.UID, GID: bd.GID, Version: b.prepare.Tx}}}
-	n.empty()
 	b.inodes[ino] = n
 	b.done(bd, true)
 	return nil

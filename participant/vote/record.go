@@ -143,7 +143,8 @@ func checkBounds(bounds []Bound) error {
 	for i := range bounds {
 		switch k := bounds[i].Kind; k {
 		case wire.MutWriteFile, wire.MutDeleteFile, wire.MutMkdir, wire.MutRmdir, wire.MutRename, wire.MutSymlink, wire.MutSetattr,
-			wire.MutLink, wire.MutMknod, wire.MutSetxattr, wire.MutRemovexattr, wire.MutCreateUnlinked, wire.MutReclaim:
+			wire.MutLink, wire.MutMknod, wire.MutSetxattr, wire.MutRemovexattr, wire.MutCreateUnlinked, wire.MutReclaim,
+			wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
 		default:
 			return corrupt("PREPARE with a mutation of the unknown kind %d", k)
 		}

@@ -18,13 +18,8 @@ func (e *ViewError) Unwrap() error { return e.Err }
 // node is a file as the transaction's next mutation sees it.
 type node struct {
 	Inode
-	fresh   bool   // made by this transaction
-	written bool   // contents are this transaction's
-	inline  []byte // ... these when they came in the payload; nil: staged
-	// least is the smallest size that the contents have had in this
-	// transaction: beyond it there are no bytes. Counts when cut.
-	cut   bool
-	least int64
+	fresh    bool      // made by this transaction
+	contents *contents // nil: as before the transaction
 	// What this transaction has done to the extended attributes: which are
 	// there (true) or gone, how many more than before, how much longer their names.
 	xattrs     map[string]bool

@@ -1,6 +1,7 @@
 package vote
 
 import (
+	"bytes"
 	"fmt"
 
 	"tpcfs/wire"
@@ -16,6 +17,8 @@ type fakeView struct {
 	data     map[wire.Ino][]byte
 	xattrs   map[wire.Ino]map[string]string
 	holders  map[wire.Ino]wire.SessionID // of inodes without a name
+	skews    map[wire.ID]int64
+	rotten   map[wire.Ino]bool
 	reserved map[wire.ID]int64
 	rows     int // of the last reservation
 	full     bool
@@ -25,7 +28,7 @@ type fakeView struct {
 func newFakeView() *fakeView {
 	return &fakeView{inodes: map[wire.Ino]Inode{}, entries: map[Entry]wire.Ino{}, ops: map[wire.OpID]wire.Outcome{},
 		stages: map[wire.ID]wire.Content{}, packs: map[wire.ID][]byte{}, data: map[wire.Ino][]byte{},
-		xattrs: map[wire.Ino]map[string]string{}, holders: map[wire.Ino]wire.SessionID{}, reserved: map[wire.ID]int64{}}
+		xattrs: map[wire.Ino]map[string]string{}, holders: map[wire.Ino]wire.SessionID{}, reserved: map[wire.ID]int64{}, skews: map[wire.ID]int64{}, rotten: map[wire.Ino]bool{}}
 }
 
 func (v *fakeView) Inode(ino wire.Ino) (Inode, error) {
@@ -66,12 +69,9 @@ func (v *fakeView) Pack(p *wire.Pack) ([]wire.Mutation, []byte, error) {
 	return wire.DecodePack(b)
 }
 
-func (v *fakeView) Tail(ino wire.Ino, size int64) (*Tail, error) {
-	data := v.data[ino]
-	if int64(len(data)) > size {
-		data = data[:size]
-	}
-	return inlineTail(data), v.broken
+// stagedBytes is what a staged object holds.
+func (v *fakeView) stagedBytes(id wire.ID, size int64) []byte {
+	return bytes.Repeat([]byte{byte(id) | 1}, int(size))
 }
 
 func (v *fakeView) Xattr(ino wire.Ino, name string) (bool, error) {
@@ -87,7 +87,24 @@ func (v *fakeView) Xattrs(ino wire.Ino) (count, bytes int, err error) {
 	return count, bytes, v.broken
 }
 
-func (v *fakeView) Reserve(id wire.ID, rows int, bytes int64, deletes bool) error {
+func (v *fakeView) Skew(id wire.ID) int64 { return v.skews[id] }
+
+func (v *fakeView) ReadStaged(id wire.ID, p []byte, offset int64) (bool, error) {
+	copy(p, v.stagedBytes(id, offset+int64(len(p)))[offset:])
+	return true, v.broken
+}
+
+func (v *fakeView) Block(ino wire.Ino, block int64) ([]byte, bool, error) {
+	data := v.data[ino]
+	start := min(int64(len(data)), block*wire.BlockSize)
+	return data[start:min(int64(len(data)), start+wire.BlockSize)], v.rotten[ino], v.broken
+}
+
+func (v *fakeView) Room(ino wire.Ino, from, to int64) (int64, error) { return to - from, v.broken }
+
+func (v *fakeView) Preserve(wire.Ino, wire.ID, int64) error { return v.broken }
+
+func (v *fakeView) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error {
 	if v.full && !deletes {
 		return &wire.Error{Code: wire.CodeNoSpace, Text: "full"}
 	}
@@ -238,9 +255,13 @@ func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
 			v.inodes[b.Ino] = Inode{Attr: wire.Attr{Ino: b.Ino, Mode: wire.ModeRegular | b.Mode, Nlink: 1, UID: b.UID, GID: b.GID}}
 			v.enter(b.Dir, b.Name, b.Ino)
 		}
+		if b.Write != wire.WriteWhole {
+			return v.applyExtents(t, b, payload)
+		}
 		if b.Content.Stage == 0 {
 			v.data[b.Ino], payload = payload[:b.Content.Size], payload[b.Content.Size:]
 		} else {
+			v.data[b.Ino] = v.stagedBytes(b.Content.Stage, b.Content.Size)
 			delete(v.stages, b.Content.Stage)
 		}
 		v.edit(b.Ino, func(a *wire.Attr) { a.Size, a.Version = b.Content.Size, t.ID })
@@ -280,12 +301,60 @@ func (v *fakeView) applyBound(t *Tx, b *Bound, payload []byte) []byte {
 			}
 		})
 		if b.Set&wire.SetSize != 0 {
-			data := make([]byte, b.Size)
-			copy(data, v.data[b.Ino])
-			v.data[b.Ino] = data
+			v.resize(t, b.Ino, b.Size)
+			if b.Tail != nil {
+				v.checkSums(&Bound{Ino: b.Ino, Sums: []BlockSum{{Block: b.Size / wire.BlockSize, Sum: b.Tail.Sum, Bad: b.Tail.Bad}}})
+			}
 		}
+	case wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange:
+		v.resize(t, b.Ino, b.Size)
+		if b.Kind != wire.MutAllocate {
+			clear(v.data[b.Ino][b.Offset : b.Offset+b.Length])
+		}
+		v.checkSums(b)
 	default:
 		v.applyNew(t, b)
 	}
 	return payload
+}
+
+func (v *fakeView) resize(t *Tx, ino wire.Ino, size int64) {
+	data := make([]byte, size)
+	copy(data, v.data[ino])
+	v.data[ino] = data
+	v.edit(ino, func(a *wire.Attr) { a.Size, a.Version = size, t.ID })
+}
+
+func (v *fakeView) applyExtents(t *Tx, b *Bound, payload []byte) []byte {
+	if b.Set&wire.SetSize != 0 {
+		v.resize(t, b.Ino, b.Size)
+	}
+	for i := range b.Extents {
+		e := &b.Extents[i]
+		if end := e.Offset + e.Size; end > int64(len(v.data[b.Ino])) {
+			v.resize(t, b.Ino, end)
+		}
+		data := v.stagedBytes(e.Stage, e.Size)
+		if e.Stage == 0 {
+			data, payload = payload[:e.Size], payload[e.Size:]
+		}
+		delete(v.stages, e.Stage)
+		v.data[b.Ino] = bytes.Clone(v.data[b.Ino])
+		copy(v.data[b.Ino][e.Offset:], data)
+		v.edit(b.Ino, func(a *wire.Attr) { a.Version = t.ID })
+	}
+	v.checkSums(b)
+	return payload
+}
+
+// checkSums compares a bound's checksums with the bytes.
+func (v *fakeView) checkSums(b *Bound) {
+	for _, s := range b.Sums {
+		block := make([]byte, wire.BlockSize)
+		data := v.data[b.Ino]
+		copy(block, data[min(int64(len(data)), s.Block*wire.BlockSize):])
+		if !s.Bad && wire.Sum(block) != s.Sum {
+			panic(fmt.Sprintf("block %d of inode %d sums to %08x, its bound says %08x", s.Block, b.Ino, wire.Sum(block), s.Sum))
+		}
+	}
 }

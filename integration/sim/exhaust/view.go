@@ -89,11 +89,19 @@ func (v *view) Staged(wire.ID) (int64, uint32, bool) { return 0, 0, false }
 func (v *view) Pack(*wire.Pack) ([]wire.Mutation, []byte, error) {
 	return nil, nil, wire.NewError(wire.CodeStageLost, "nothing is staged here")
 }
-func (v *view) Tail(wire.Ino, int64) (*vote.Tail, error) { return nil, nil }
-func (v *view) Xattr(wire.Ino, string) (bool, error)     { return false, nil }
-func (v *view) Xattrs(wire.Ino) (int, int, error)        { return 0, 0, nil }
-func (v *view) Release(wire.ID)                          {}
-func (v *view) Reserve(wire.ID, int, int64, bool) (err error) {
+func (v *view) Xattr(wire.Ino, string) (bool, error) { return false, nil }
+func (v *view) Xattrs(wire.Ino) (int, int, error)    { return 0, 0, nil }
+func (v *view) Skew(wire.ID) int64                   { return 0 }
+
+func (v *view) ReadStaged(wire.ID, []byte, int64) (bool, error) { return false, nil }
+
+func (v *view) Block(wire.Ino, int64) ([]byte, bool, error) { return nil, false, nil }
+
+func (v *view) Room(wire.Ino, int64, int64) (int64, error) { return 0, nil }
+
+func (v *view) Preserve(wire.Ino, wire.ID, int64) error { return nil }
+func (v *view) Release(wire.ID)                         {}
+func (v *view) Reserve(wire.ID, int, int64, int64, bool) (err error) {
 	if v.refuse {
 		err = wire.NewError(wire.CodeNoSpace, "the disk is full")
 	}

@@ -246,7 +246,7 @@ var storeMutants = []mutant{
 		rule: "S5", leaves: "a read does not verify contents",
 		edits: []edit{
 			{
-				"participant/store/objects.go",
+				"participant/store/reader.go",
 				`	if wire.Sum(buf[:wire.BlockSize]) != check.sum {`,
 				`	if false {`,
 			},
@@ -265,14 +265,14 @@ var storeMutants = []mutant{
 		test: "./participant/store TestDamagedKV",
 	},
 	{
-		rule: "S5", leaves: "the checksum of a block that is cut is taken unverified",
+		rule: "S5", leaves: "the checksum of a block that is cut, or written in part, is taken unverified",
 		edits: []edit{
 			{
-				"participant/store/objects.go",
-				`	if r.block(b, buf) != nil {
-		return &vote.Tail{Bad: true}, nil
+				"participant/store/aside.go",
+				`	if r.block(block, data) != nil {
+		return nil, true, nil
 	}`,
-				`	_ = r.block(b, buf)`,
+				`	_ = r.block(block, data)`,
 			},
 		},
 		test: "./participant/store TestRottenObject",

@@ -60,11 +60,13 @@ var voteMutants = []mutant{
 	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Content`,
+	bd := Bound{Kind: m.Kind, Ino: f.ino}
+	return b.content(`,
 				`	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Content`,
+	bd := Bound{Kind: m.Kind, Ino: f.ino}
+	return b.content(`,
 			},
 		},
 		seeds: 4000,
@@ -414,7 +416,7 @@ var voteMutants = []mutant{
 		edits: []edit{
 			{
 				"participant/vote/machine.go",
-				`	return m.view.Reserve(body.ID, rows, bytes, deletes)`,
+				`	return m.view.Reserve(body.ID, rows, bytes, room, deletes)`,
 				`	_, _ = rows, deletes
 	return nil`,
 			},

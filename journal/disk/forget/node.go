@@ -530,6 +530,21 @@ func (h *file) Allocate(size int64) error {
 	return nil
 }
 
+func (h *file) AllocateRange(offset, length int64) error {
+	op := Op{Kind: Allocate, Offset: offset, Length: length}
+	if err := h.before(op); err != nil {
+		return pathError("allocate", h.name, err)
+	}
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	if err := h.fs.growLocked(h.node, offset, length); err != nil {
+		op.Name = h.name
+		h.fs.tellFullLocked(op)
+		return pathError("allocate", h.name, err)
+	}
+	return nil
+}
+
 func (h *file) DropCache() error {
 	if err := h.before(Op{Kind: DropCache}); err != nil {
 		return pathError("dropcache", h.name, err)

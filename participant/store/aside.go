@@ -1,0 +1,377 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"tpcfs/journal/disk"
+	"tpcfs/wire"
+)
+
+// A staged object that is a file's own is written in place, over the trailer
+// too, which a redo of the transaction that took it reads. Until a row of the
+// kv names the object, its checksums and trailer are therefore in a file of
+// their own as well, once the prepare of such a write was voted for.
+const asideSuffix = ".sums"
+
+func (s *Store) asidePath(id wire.ID) string { return s.objectPath(id) + asideSuffix }
+
+// Preserve implements vote.View. It costs two syncs, once, and only for an
+// object that no checkpoint has passed yet.
+func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
+	id := stage
+	if id == 0 {
+		err := s.look(func(m *moment) error {
+			n, err := m.inode(ino)
+			id = n.object
+			return err
+		})
+		if err != nil || id == 0 {
+			return err
+		}
+	}
+	if info, known := s.objects.get(id); known && info.state != stateStaged || s.objects.isAside(id) {
+		return nil // made by an apply, whose redo has the bytes
+	}
+	if named, err := s.namedByKV(id); named || err != nil {
+		return err
+	}
+	f, err := s.fs.Open(s.objectPath(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the file is rotten, and reads say so
+	}
+	if err != nil {
+		return err
+	}
+	defer closeRead(f)
+	st, ok, err := readTail(f, id, false)
+	if err == nil && !ok {
+		st, ok, err = s.loadAside(id)
+	}
+	if err != nil || !ok || blocksOf(end)*wire.BlockSize <= tailOffset(st.size) {
+		return err
+	}
+	return s.putAside(id, st)
+}
+
+func (s *Store) namedByKV(id wire.ID) (bool, error) {
+	tx, err := s.kv.View()
+	if err != nil {
+		return false, s.kvError(err)
+	}
+	defer tx.Close()
+	_, named, err := tx.Get(sumKey(id, 0))
+	return named, s.kvError(err)
+}
+
+func (s *Store) putAside(id wire.ID, st *staged) error {
+	name := s.asidePath(id)
+	f, err := s.fs.Create(name)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = s.fs.Open(name)
+	}
+	if err != nil {
+		return s.fail("create", name, err)
+	}
+	_, err = f.WriteAt(encodeTail(id, st), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.fs.SyncDir(s.objectDir(id))
+	}
+	if err != nil {
+		return s.fail("sync", name, err)
+	}
+	s.objects.setAside(id, true)
+	return nil
+}
+
+func (s *Store) loadAside(id wire.ID) (st *staged, ok bool, err error) {
+	f, err := s.fs.Open(s.asidePath(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer closeRead(f)
+	if st, ok, err = readTail(f, id, true); ok && err == nil {
+		s.objects.setAside(id, true)
+	}
+	return st, ok, err
+}
+
+func (o *objects) isAside(id wire.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.aside[id]
+}
+
+func (o *objects) setAside(id wire.ID, there bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if there {
+		o.aside[id] = true
+	} else {
+		delete(o.aside, id)
+	}
+}
+
+func (o *objects) asides() []wire.ID {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var ids []wire.ID
+	for id := range o.aside {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// dropAside removes what no redo will read: the kv names the object.
+func (s *Store) dropAside() error {
+	for _, id := range s.objects.asides() {
+		named, err := s.namedByKV(id)
+		if err != nil {
+			return err
+		}
+		if named {
+			s.removeAside(id)
+		}
+	}
+	return nil
+}
+
+func (s *Store) removeAside(id wire.ID) {
+	if !s.objects.isAside(id) {
+		return
+	}
+	s.objects.setAside(id, false)
+	if err := s.fs.Remove(s.asidePath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("cannot remove an object's checksums; the next start tries again", "file", s.asidePath(id), "error", err)
+	}
+}
+
+// sweepAside deals with an entry of an objects directory if it is such a file:
+// one that an earlier process has left goes with its object, or with the next
+// checkpoint after which the kv names that.
+func (s *Store) sweepAside(dir, name string) bool {
+	hex, ok := strings.CutSuffix(name, asideSuffix)
+	var n uint64
+	if _, err := fmt.Sscanf(hex, "%016x", &n); !ok || err != nil || fmt.Sprintf("%016x", n) != hex {
+		return false
+	}
+	id := wire.ID(n)
+	if s.objects.isAside(id) {
+		return true
+	}
+	f, err := s.fs.Open(s.objectPath(id))
+	if err == nil {
+		closeRead(f)
+	}
+	s.objects.setAside(id, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.removeAside(id)
+	}
+	return true
+}
+
+// Skew implements vote.View.
+func (s *Store) Skew(id wire.ID) int64 {
+	if st, ok, err := s.stagedObject(id); err == nil && ok {
+		return st.skew
+	}
+	return 0
+}
+
+// ReadStaged implements vote.View.
+func (s *Store) ReadStaged(id wire.ID, p []byte, offset int64) (bool, error) {
+	st, ok, err := s.stagedObject(id)
+	if err != nil || !ok || offset < 0 || offset+int64(len(p)) > st.size {
+		return false, err
+	}
+	f, err := s.fs.Open(s.objectPath(id))
+	if err != nil {
+		return false, nil
+	}
+	defer closeRead(f)
+	for done := 0; done < len(p); {
+		at := offset + int64(done)
+		n, ok := readStagedBlock(f, st, p[done:], at)
+		if !ok {
+			return false, nil
+		}
+		done += n
+	}
+	return true, nil
+}
+
+// readStagedBlock reads what of p lies in the block with byte at, and verifies
+// all of the block.
+func readStagedBlock(f disk.File, st *staged, p []byte, at int64) (int, bool) {
+	block := (at + st.skew) / wire.BlockSize
+	start := max(0, block*wire.BlockSize-st.skew)
+	size := min((block+1)*wire.BlockSize-st.skew, st.size) - start
+	buf := make([]byte, size)
+	got, err := readUpTo(f, buf, start)
+	if err != nil || int64(got) < size || padSum(buf) != st.sums[block] {
+		return 0, false
+	}
+	return copy(p, buf[at-start:]), true
+}
+
+// Block implements vote.View.
+func (s *Store) Block(ino wire.Ino, block int64) (data []byte, bad bool, err error) {
+	var r *reader
+	err = s.look(func(m *moment) error {
+		n, err := m.inode(ino)
+		if err != nil || block*wire.BlockSize >= n.valid {
+			return err
+		}
+		if n.content == contentInline {
+			val, ok, err := m.get(inlineKey(ino))
+			if err == nil && (!ok || int64(len(val)) < n.valid) {
+				err = s.damage(fmt.Sprintf("contents of inode %d are missing", ino))
+			}
+			if err == nil {
+				data = val[block*wire.BlockSize : min(n.valid, (block+1)*wire.BlockSize)]
+			}
+			return err
+		}
+		if n.content == contentObject {
+			r, err = m.reader(&n, block, block+1)
+		}
+		return err
+	})
+	if err != nil || r == nil {
+		return data, false, err
+	}
+	defer r.close()
+	data = make([]byte, wire.BlockSize)
+	if r.open() != nil {
+		return nil, r.checks[0].state.isBytes(), nil
+	}
+	r.pin.mu.RLock()
+	defer r.pin.mu.RUnlock()
+	if r.block(block, data) != nil {
+		return nil, true, nil
+	}
+	return data, false, nil
+}
+
+// Room implements vote.View.
+func (s *Store) Room(ino wire.Ino, from, to int64) (room int64, err error) {
+	first, end := from/wire.BlockSize, blocksOf(to)
+	room = (end - first) * wire.BlockSize
+	err = s.look(func(m *moment) error {
+		n, err := m.inode(ino)
+		if err != nil || n.content != contentObject {
+			return err
+		}
+		pages, err := m.pagesOf(n.object, first, end)
+		for _, p := range pages {
+			for i, c := range p.checks {
+				if b := p.number*sumsPerPage + int64(i); c.state.isData() && b >= first && b < end && b < blocksOf(n.valid) {
+					room -= wire.BlockSize
+				}
+			}
+		}
+		return err
+	})
+	return room, err
+}
+
+// sumsPage is a row of checksums.
+type sumsPage struct {
+	number int64
+	checks []blockCheck
+}
+
+// pagesAtOnce bounds the rows of checksums that are looked at in one moment.
+const pagesAtOnce = maxTxKeys / 2
+
+// pagesOf returns the rows with blocks of [first, end) that there are, the
+// first pagesAtOnce of them.
+func (m *moment) pagesOf(object wire.ID, first, end int64) ([]sumsPage, error) {
+	var list []sumsPage
+	prefix := sumKey(object, 0)[:9]
+	err := m.ascend(sumKey(object, first/sumsPerPage), func(key string, val []byte) (bool, error) {
+		if !strings.HasPrefix(key, prefix) || len(list) == pagesAtOnce {
+			return false, nil
+		}
+		number := int64(be.Uint32([]byte(key[9:])))
+		if number*sumsPerPage >= end {
+			return false, nil
+		}
+		checks, err := decodeSums(val)
+		if err != nil {
+			return false, m.s.damage(rowName(key) + ": " + err.Error())
+		}
+		list = append(list, sumsPage{number, checks})
+		return true, nil
+	})
+	return list, err
+}
+
+// readData lists the ranges that hold data, from metadata alone (S2).
+func (s *Store) readData(req wire.Read) (wire.ReadReply, error) {
+	if req.Offset < 0 {
+		return wire.ReadReply{}, wire.NewError(wire.CodeInvalid, "a negative offset")
+	}
+	limit := wire.MaxListEntries
+	if req.Limit > 0 {
+		limit = min(limit, req.Limit)
+	}
+	var o opened
+	var reply wire.ReadReply
+	end := int64(0)
+	err := s.look(func(m *moment) (err error) {
+		if o.n, err = m.walk(req.At); err != nil {
+			return err
+		}
+		if err := o.readable(req.At, req.IfVersion); err != nil {
+			return err
+		}
+		reply.Attr, end = o.n.attr, o.n.valid
+		if req.Offset >= end || o.n.content == contentNone {
+			return nil
+		}
+		if o.n.content == contentInline {
+			reply.Ranges = []wire.Range{{Offset: req.Offset, Length: end - req.Offset}}
+			return nil
+		}
+		reply.Ranges, reply.More, err = m.dataOf(o.n.object, req.Offset, end, limit)
+		return err
+	})
+	return reply, err
+}
+
+// dataOf lists an object's data in [from, end). More: there may be others after
+// the last range, whose end is where to go on.
+func (m *moment) dataOf(object wire.ID, from, end int64, limit int) (list []wire.Range, more bool, err error) {
+	pages, err := m.pagesOf(object, from/wire.BlockSize, blocksOf(end))
+	if err != nil {
+		return nil, false, err
+	}
+	for _, p := range pages {
+		for i, c := range p.checks {
+			start := (p.number*sumsPerPage + int64(i)) * wire.BlockSize
+			if !c.state.isData() || start+wire.BlockSize <= from || start >= end {
+				continue
+			}
+			r := wire.Range{Offset: max(start, from)}
+			r.Length = min(start+wire.BlockSize, end) - r.Offset
+			if n := len(list); n > 0 && list[n-1].Offset+list[n-1].Length == r.Offset {
+				list[n-1].Length += r.Length
+				continue
+			}
+			if len(list) == limit {
+				return list, true, nil
+			}
+			list = append(list, r)
+		}
+	}
+	return list, len(pages) == pagesAtOnce, nil
+}
