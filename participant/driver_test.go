@@ -2,6 +2,7 @@ package participant
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -11,13 +12,32 @@ import (
 
 	"go.uber.org/goleak"
 
+	"tpcfs/journal"
 	"tpcfs/journal/disk"
 	"tpcfs/journal/disk/forget"
 	"tpcfs/participant/store"
 	"tpcfs/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	compress()
+	goleak.VerifyTestMain(m)
+}
+
+// compress lets the journal's encoder begin outside of all bubbles: what it
+// makes at its first use serves all tests.
+func compress() {
+	l, err := journal.Open(journal.Options{FS: forget.New(1), Dir: "warm"})
+	if err == nil {
+		_, err = l.Append(make([]byte, 64<<10))
+	}
+	if err == nil {
+		err = l.Close()
+	}
+	if err != nil {
+		panic(err)
+	}
+}
 
 const dataDir = "data"
 
@@ -72,9 +92,14 @@ func (l *link) receive() {
 	}
 }
 
+// patience is how long a test waits for what has to come by itself.
+const patience = 20 * time.Second
+
+var errTimeout = errors.New("timeout")
+
 // wait waits until ok, called with mu held, says so; the stream's error if it ends first.
 func (l *link) wait(ok func() bool) error {
-	timeout := time.NewTimer(20 * time.Second)
+	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	for {
 		l.mu.Lock()
@@ -89,8 +114,21 @@ func (l *link) wait(ok func() bool) error {
 		select {
 		case <-changed:
 		case <-timeout.C:
-			return fmt.Errorf("timeout; up %+v", l.up)
+			return fmt.Errorf("%w; up %+v", errTimeout, l.up)
 		}
+	}
+}
+
+// ended waits for a participant to end by itself.
+func (r *rig) ended() {
+	r.t.Helper()
+	select {
+	case <-r.p.Done():
+		if r.p.Err() == nil {
+			r.t.Error("Err says nothing")
+		}
+	case <-time.After(patience):
+		r.t.Fatal("it does not end")
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tpcfs/journal/disk/forget"
@@ -137,4 +138,38 @@ func TestCutStopsAtTheCheckpoint(t *testing.T) {
 	for i := uint64(1); i <= n; i++ {
 		r2.wantFile(fmt.Sprint("f", i), "x")
 	}
+}
+
+// S3: the kv does not run ahead of the journal. A power loss after a checkpoint
+// has begun, and before the journal's sync is done, leaves a store that has
+// applied no more than the journal holds.
+func TestCheckpointWaitsForTheJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := forget.New(1)
+		r := newRig(t, fsys, smallTable)
+		r.begin(1)
+		r.write(2, "warm", "up")
+		r.durable(r.next - 1)
+		s := holdSyncs(fsys, isJournal)
+		defer s.release()
+		data := strings.Repeat("d", 4000)
+		for n := range uint64(12) { // more than half a table
+			r.prepare(3+n, []byte(data), writeOf(fmt.Sprint("f", n), data))
+			r.commit(3 + n)
+			synctest.Wait() // from the second on they wait for the first one's sync, in memory
+		}
+		begun := false
+		if err := r.p.do(context.Background(), func() { begun = r.p.freezes > 0 }); err != nil {
+			t.Fatal(err)
+		}
+		if !begun {
+			t.Fatal("no checkpoint has begun")
+		}
+		after := fsys.Crash(rng(3))
+		s.release()
+		r.close()
+		r2 := newRig(t, after, smallTable) // fatal when it does not open
+		r2.greet(2)
+		r2.wantFile("warm", "up")
+	})
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tpcfs/journal/disk/forget"
@@ -74,54 +76,59 @@ func TestOneForcedSyncPerCommit(t *testing.T) {
 // Lazy records are synced by themselves after a short quiet, so that W catches
 // up without traffic (P3).
 func TestLazyRecordsAreSyncedInTheEnd(t *testing.T) {
-	r := newRig(t, forget.New(1), nil)
-	r.begin(1)
-	r.write(2, "f", "x")
-	r.durable(r.next - 1)
-	r.want(r.prepare(3, nil, deleteOf("none")), wire.VoteNo)
-	r.durable(r.next - 1)
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, forget.New(1), func(o *Options) { o.QuietForce = 20 * time.Millisecond })
+		r.begin(1)
+		r.write(2, "f", "x")
+		r.durable(r.next - 1)
+		r.want(r.prepare(3, nil, deleteOf("none")), wire.VoteNo)
+		began := time.Now()
+		r.durable(r.next - 1)
+		if d := time.Since(began); d > 40*time.Millisecond {
+			t.Errorf("a NO's record was durable after %v", d)
+		}
+	})
 }
 
 // P12: after a failed sync nothing is voted, not even a NO, and the
 // participant ends.
 func TestFailedSyncEndsWithoutVoting(t *testing.T) {
 	for _, kind := range []string{"yes", "no"} {
-		t.Run(kind, func(t *testing.T) {
-			fsys := forget.New(1)
-			r := newRig(t, fsys, func(o *Options) { o.QuietForce = time.Hour })
-			r.begin(1)
-			r.write(2, "f", "x")
-			r.want(r.prepare(3, []byte("y"), writeOf("f", "y")), wire.VoteYes)
-			fsys.SetHook(func(op forget.Op) error {
-				if op.Kind == forget.Sync && isJournal(op) {
-					return syscall.EIO
-				}
-				return nil
-			})
-			index := r.prepare(4, []byte("z"), writeOf("g", "z"))
-			<-r.p.Done()
-			if r.p.Err() == nil {
-				t.Error("Err says nothing")
-			}
-			if kind == "no" { // what comes after the failure
-				_ = r.link.s.Send(wire.Down{Entry: prepareEntry(1, 5, 99, nil, deleteOf("none"))})
-				index++
-			}
-			if v, err := r.link.vote(index); err == nil {
-				t.Errorf("it voted %+v", v)
-			}
-			if _, err := r.read("f"); wire.CodeOf(err) != wire.CodeUnavailable {
-				t.Errorf("a read afterwards: %v", err)
-			}
-			// The disk, not the page cache, decides at the restart.
-			r2 := newRig(t, fsys.Crash(rng(1)), nil)
-			known := r2.greet(2).Known
-			for _, k := range known {
-				if k.Tx == wire.MakeID(1, 3) && k.State != wire.TxPrepared {
-					t.Errorf("what was voted for is %+v", k)
-				}
-			}
-		})
+		t.Run(kind, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { failedSync(t, kind) }) })
+	}
+}
+
+func failedSync(t *testing.T, kind string) {
+	fsys := forget.New(1)
+	r := newRig(t, fsys, func(o *Options) { o.QuietForce = time.Hour })
+	r.begin(1)
+	r.write(2, "f", "x")
+	r.want(r.prepare(3, []byte("y"), writeOf("f", "y")), wire.VoteYes)
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Kind == forget.Sync && isJournal(op) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	index := r.prepare(4, []byte("z"), writeOf("g", "z"))
+	r.ended()
+	if kind == "no" { // what comes after the failure
+		_ = r.link.s.Send(wire.Down{Entry: prepareEntry(1, 5, 99, nil, deleteOf("none"))})
+		index++
+	}
+	if v, err := r.link.vote(index); err == nil {
+		t.Errorf("it voted %+v", v)
+	}
+	if _, err := r.read("f"); wire.CodeOf(err) != wire.CodeUnavailable {
+		t.Errorf("a read afterwards: %v", err)
+	}
+	// The disk, not the page cache, decides at the restart.
+	r2 := newRig(t, fsys.Crash(rng(1)), nil)
+	known := r2.greet(2).Known
+	for _, k := range known {
+		if k.Tx == wire.MakeID(1, 3) && k.State != wire.TxPrepared {
+			t.Errorf("what was voted for is %+v", k)
+		}
 	}
 }
 
@@ -139,10 +146,7 @@ func TestFailedStageSyncEnds(t *testing.T) {
 	if _, err := r.stage(2, make([]byte, 200_000)); err == nil {
 		t.Error("staged in spite of a failed sync")
 	}
-	<-r.p.Done()
-	if r.p.Err() == nil {
-		t.Error("Err says nothing")
-	}
+	r.ended()
 }
 
 // A stage of an earlier process is synced before the YES that stands on it. When
@@ -170,10 +174,7 @@ func TestFailedSyncOfAnEarlierStageEnds(t *testing.T) {
 	if v, err := again.link.vote(index); err == nil {
 		t.Errorf("it voted %+v", v)
 	}
-	<-again.p.Done()
-	if again.p.Err() == nil {
-		t.Error("Err says nothing")
-	}
+	again.ended()
 	// It was not luck that the stream ended before the vote was sent.
 	if applyTo(again.p.store, &vote.Ready{}) == nil {
 		t.Error("a vote may leave although the store has failed")
@@ -488,7 +489,7 @@ func TestSecondProcess(t *testing.T) {
 // S3: at the table's bound prepares wait for a checkpoint, decisions and
 // heartbeats go on, and what is promised alone cannot stop the stream.
 func TestTableBound(t *testing.T) {
-	r := newRig(t, forget.New(1), func(o *Options) { o.TableBytes, o.InlineMax = 64<<10, 8<<10 })
+	r := newRig(t, forget.New(1), smallTable)
 	r.begin(1)
 	var last uint64
 	data := strings.Repeat("d", 4000)
@@ -504,6 +505,36 @@ func TestTableBound(t *testing.T) {
 		r.write(200+n, "g"+wire.ID(n).String(), data)
 	}
 	r.wantFile("g"+wire.ID(99).String(), data)
+}
+
+func smallTable(o *Options) { o.TableBytes, o.InlineMax = 64<<10, 8<<10 }
+
+// S3: while a checkpoint is slow, prepares come no faster than the table has
+// room for them.
+func TestTableDoesNotGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const files = 100
+		fsys := forget.New(1)
+		r := newRig(t, fsys, smallTable)
+		r.begin(1)
+		s := holdSyncs(fsys, isMeta)
+		defer s.release()
+		data := strings.Repeat("d", 4000)
+		for n := range uint64(files) { // 400 KB
+			r.prepare(2+n, []byte(data), writeOf(fmt.Sprint("f", n), data))
+			r.commit(2 + n)
+			synctest.Wait() // the bound is looked at between batches
+		}
+		if len(s.reached) == 0 {
+			t.Fatal("no checkpoint has begun")
+		}
+		if n := r.p.store.Stats().TableBytes; n > 2*r.p.o.TableBytes+8<<10 { // two tables, and a transaction more
+			t.Errorf("tables of %d bytes hold %d", r.p.o.TableBytes, n)
+		}
+		s.release()
+		r.durable(r.next - 1)
+		r.wantFile(fmt.Sprint("f", files-1), data)
+	})
 }
 
 // A full journal directory never gets larger than a few segments: checkpoints
