@@ -58,11 +58,7 @@ func (m *Machine) holds(s wire.SessionID, until int64, inos ...wire.Ino) {
 	if o.holder == nil {
 		o.holder, o.held = map[wire.Ino]wire.SessionID{}, map[wire.SessionID]*holding{}
 	}
-	h := o.held[s]
-	if h == nil {
-		h = &holding{}
-		o.held[s] = h
-	}
+	h := m.holding(s)
 	h.until = max(h.until, until)
 	for _, ino := range inos {
 		if old, ok := o.holder[ino]; !ok || old != s {
@@ -70,6 +66,15 @@ func (m *Machine) holds(s wire.SessionID, until int64, inos ...wire.Ino) {
 		}
 		o.holder[ino] = s
 	}
+}
+
+func (m *Machine) holding(s wire.SessionID) *holding {
+	h := m.orphans.held[s]
+	if h == nil {
+		h = &holding{}
+		m.orphans.held[s] = h
+	}
+	return h
 }
 
 // listOrphans asks for the next page of those that there were before this reign.
@@ -129,7 +134,12 @@ func (m *Machine) putReclaims() {
 	for len(o.due) > 0 && len(o.flying) < maxReclaims && o.due[0].when <= m.now && m.writable() && m.room() {
 		ino := o.due[0].ino
 		o.due = o.due[1:]
-		if s, ok := o.holder[ino]; !ok || m.kept(s) { // it has gone, or another session has it
+		s, ok := o.holder[ino]
+		if !ok { // it has gone
+			continue
+		}
+		if m.kept(s) { // another session has it, or the same one is back
+			m.holding(s).inos = append(m.holding(s).inos, ino)
 			continue
 		}
 		o.seq++

@@ -77,6 +77,22 @@ func TestOrphans(t *testing.T) {
 	}
 }
 
+// A session that detaches, and is back before its files are reclaimed, keeps them.
+func TestOrphansOfWhoIsBack(t *testing.T) {
+	b := newBench(t).serve()
+	b.hold(alice, b.link, 1, 7)
+	b.settle()
+	b.breakLink("a")
+	b.m.Detach(alice)
+	b.tick(1)
+	b.attach()
+	b.settle()
+	b.wantReclaims()
+	b.m.Detach(alice)
+	b.settle()
+	b.wantReclaims(7)
+}
+
 // A reclaim that meets a conflict is tried again later; the inode's number is
 // what others may be at work on.
 func TestReclaimAgain(t *testing.T) {

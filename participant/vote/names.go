@@ -189,10 +189,7 @@ func (b *binder) createUnlinked(m *wire.Mutation, ino wire.Ino) error {
 // reclaim removes an inode without a name. It looks again: a name may have
 // come since somebody saw that there was none.
 func (b *binder) reclaim(m *wire.Mutation) error {
-	switch {
-	case b.prepare.Pack != nil: // a client's, which the coordinator does not look into
-		return no(wire.CodePermission, m.At, "only the coordinator reclaims")
-	case m.At.Path != "":
+	if m.At.Path != "" {
 		return no(wire.CodeInvalid, m.At, "it takes an inode's number")
 	}
 	f, err := b.self(m.At)

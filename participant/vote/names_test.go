@@ -1,6 +1,7 @@
 package vote
 
 import (
+	"strings"
 	"testing"
 
 	"tpcfs/wire"
@@ -36,5 +37,25 @@ func TestOutcomeNamesOrphans(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("orphans %v, want %v", got, want)
 		}
+	}
+}
+
+// The coordinator does not look into packs: a client's cannot reclaim.
+func TestPackReclaimsNothing(t *testing.T) {
+	s := newScripted(t)
+	s.run("begin 1 r")
+	s.run("do 1.2 unlinked root:")
+	muts := []wire.Mutation{{Kind: wire.MutReclaim, At: wire.At{Dir: wire.Ino(wire.MakeID(1, 2))}}}
+	b, err := wire.EncodePack(muts, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack := &wire.Pack{Stage: wire.MakeID(1, 9), Size: int64(len(b)), Sum: 5, Count: 1, Name: "pack"}
+	s.view.stages[pack.Stage] = wire.Content{Stage: pack.Stage, Size: pack.Size, Sum: 5}
+	s.view.packs[pack.Stage] = b
+	lines := s.entry(&wire.Entry{Kind: wire.EntryPrepare, Prepare: &wire.Prepare{Tx: wire.MakeID(1, 10), Config: s.m.config.ID,
+		Op: wire.OpID{Session: wire.SessionID{1}, Seq: 1}, Sent: s.now, ServiceTime: s.now, Pack: pack}})
+	if len(lines) != 2 || !strings.Contains(lines[1], "reclaims") {
+		t.Errorf("a reclaim in a pack: %q", lines)
 	}
 }

@@ -62,6 +62,9 @@ func TestNamesAndAttributes(t *testing.T) {
 	_, err = c.Getxattr(ctx, "to-b", "user.a")
 	code("getxattr of what is gone", err, wire.CodeNoAttr, "to-b")
 
+	code("setxattr of too much", c.Setxattr(ctx, "a", "user.a", make([]byte, wire.MaxXattrValue+1), 0), wire.CodeTooMany, "a")
+	code("setxattr of a name too long", c.Setxattr(ctx, "a", "user."+string(make([]byte, 251)), nil, 0), wire.CodeNameTooLong, "a")
+
 	ino, err := c.CreateUnlinked(ctx, "l", 0)
 	must("createUnlinked", err)
 	must("link of what has no name", c.LinkUnlinked(ctx, ino, "l/named"))

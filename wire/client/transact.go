@@ -129,6 +129,12 @@ func check(m *wire.Mutation) *wire.Error {
 	if m.Kind == wire.MutSymlink && (m.Target == "" || len(m.Target) > wire.MaxPathLen) {
 		return &wire.Error{Code: wire.CodeInvalid, Name: m.At.String(), Text: fmt.Sprintf("a symbolic link's target has 1 to %d bytes, not %d", wire.MaxPathLen, len(m.Target))}
 	}
+	switch {
+	case len(m.Name) > wire.MaxNameLen:
+		return &wire.Error{Code: wire.CodeNameTooLong, Name: m.At.String(), Text: fmt.Sprintf("an extended attribute's name has at most %d bytes, not %d", wire.MaxNameLen, len(m.Name))}
+	case len(m.Value) > wire.MaxXattrValue:
+		return &wire.Error{Code: wire.CodeTooMany, Name: m.At.String(), Text: fmt.Sprintf("an extended attribute's value has at most %d bytes, not %d", wire.MaxXattrValue, len(m.Value))}
+	}
 	return nil
 }
 

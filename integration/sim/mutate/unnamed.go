@@ -101,11 +101,34 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/orphans.go",
-				`s, ok := o.holder[ino]; !ok || m.kept(s) {`,
-				`s, ok := o.holder[ino]; !ok || m.kept(s) && false {`,
+				`		if m.kept(s) { // another`,
+				`		if m.kept(s) && false { // another`,
 			},
 		},
 		test: "./coordinator/commit TestOrphans",
+	},
+	{
+		rule: "F7", leaves: "a file whose session is back before its reclaim is forgotten",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`			m.holding(s).inos = append(m.holding(s).inos, ino)
+`,
+				"",
+			},
+		},
+		test: "./coordinator/commit TestOrphansOfWhoIsBack",
+	},
+	{
+		rule: "F7", leaves: "clients reclaim by a pack",
+		edits: []edit{
+			{
+				"participant/vote/pack.go",
+				`b.mutations[i].Kind == wire.MutReclaim {`,
+				`b.mutations[i].Kind == wire.MutReclaim && false {`,
+			},
+		},
+		test: "./participant/vote TestPackReclaimsNothing",
 	},
 	{
 		rule: "P1", leaves: "an exchange locks one of its two names",
