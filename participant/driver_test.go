@@ -119,19 +119,6 @@ func (l *link) wait(ok func() bool) error {
 	}
 }
 
-// ended waits for a participant to end by itself.
-func (r *rig) ended() {
-	r.t.Helper()
-	select {
-	case <-r.p.Done():
-		if r.p.Err() == nil {
-			r.t.Error("Err says nothing")
-		}
-	case <-time.After(patience):
-		r.t.Fatal("it does not end")
-	}
-}
-
 func (l *link) close() {
 	_ = l.s.Close()
 	<-l.done
@@ -256,6 +243,19 @@ func (r *rig) want(index uint64, verdict wire.Verdict) wire.Vote {
 		r.t.Fatalf("vote on entry %d is %d (%v), want %d", index, v.Verdict, v.Err, verdict)
 	}
 	return v
+}
+
+// ended waits for a participant to end by itself.
+func (r *rig) ended() {
+	r.t.Helper()
+	select {
+	case <-r.p.Done():
+		if r.p.Err() == nil {
+			r.t.Error("Err says nothing")
+		}
+	case <-time.After(patience):
+		r.t.Fatal("it does not end")
+	}
 }
 
 func (r *rig) durable(index uint64) {
