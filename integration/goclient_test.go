@@ -167,6 +167,13 @@ func TestGoClientTransaction(t *testing.T) {
 		Rename("l/a", "d/c").Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := c.Tx().Mkdir("links", 0o755).Link("l/c", "links/c").Setxattr("links/c", "user.k", []byte("v"), wire.XattrEither).
+		RenameNoReplace("links/c", "links/d").Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := c.Getxattr(ctx, "d/c", "user.k"); err != nil || string(v) != "v" {
+		t.Errorf("%q %v", v, err)
+	}
 	list, err := c.List(ctx, "d")
 	if err != nil || len(list) != 1 || list[0].Name != "c" || list[0].Attr.Size != int64(len(big))-1 {
 		t.Error(list, err)

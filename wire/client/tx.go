@@ -53,7 +53,7 @@ func (t *Tx) WriteFile(name string, content Content, o WriteOptions) *Tx {
 
 // DeleteFile removes a file or a symbolic link.
 func (t *Tx) DeleteFile(name string, when ...IfVersion) *Tx {
-	return t.named(wire.Mutation{Kind: wire.MutDeleteFile, IfVersion: only1(when)}, name, "", nil)
+	return t.named(wire.Mutation{Kind: wire.MutDeleteFile, IfVersion: ifVersion(when)}, name, "", nil)
 }
 
 // Mkdir makes a directory, owned as the Client's Options say.
@@ -68,7 +68,22 @@ func (t *Tx) Rmdir(name string) *Tx {
 
 // Rename moves a file or a directory; what to names is replaced.
 func (t *Tx) Rename(from, to string, when ...IfVersion) *Tx {
-	return t.named(wire.Mutation{Kind: wire.MutRename, IfVersion: only1(when)}, from, to, nil)
+	return t.named(wire.Mutation{Kind: wire.MutRename, IfVersion: ifVersion(when)}, from, to, nil)
+}
+
+// RenameNoReplace is Rename, refused if to names something.
+func (t *Tx) RenameNoReplace(from, to string, when ...IfVersion) *Tx {
+	return t.named(wire.Mutation{Kind: wire.MutRename, Rename: wire.RenameNoReplace, IfVersion: ifVersion(when)}, from, to, nil)
+}
+
+// Link gives the file target one more name.
+func (t *Tx) Link(target, name string) *Tx {
+	return t.named(wire.Mutation{Kind: wire.MutLink}, target, name, nil)
+}
+
+// Setxattr sets an extended attribute, of a symbolic link itself if it is one.
+func (t *Tx) Setxattr(name, attr string, value []byte, mode wire.XattrMode) *Tx {
+	return t.named(wire.Mutation{Kind: wire.MutSetxattr, Name: attr, Value: value, Xattr: mode}, name, "", nil)
 }
 
 // Symlink makes a symbolic link to target, which need not exist.
@@ -78,11 +93,11 @@ func (t *Tx) Symlink(target, name string) *Tx {
 
 // SetAttr sets what m.Set names, of a symbolic link itself if it is one.
 func (t *Tx) SetAttr(name string, m wire.Mutation, when ...IfVersion) *Tx {
-	m.Kind, m.IfVersion = wire.MutSetattr, cmp.Or(only1(when), m.IfVersion)
+	m.Kind, m.IfVersion = wire.MutSetattr, cmp.Or(ifVersion(when), m.IfVersion)
 	return t.named(m, name, "", nil)
 }
 
-func only1(when []IfVersion) wire.ID {
+func ifVersion(when []IfVersion) wire.ID {
 	if len(when) == 0 {
 		return 0
 	}
@@ -111,7 +126,7 @@ func (t *Tx) Add(m wire.Mutation, content Content) *Tx {
 func (t *Tx) named(m wire.Mutation, name, to string, content Content) *Tx {
 	path, bad := parse(name)
 	m.At = wire.At{Dir: wire.RootIno, Path: path}
-	if m.Kind == wire.MutRename && bad == nil {
+	if bad == nil && (m.Kind == wire.MutRename || m.Kind == wire.MutLink) {
 		path, bad = parse(to)
 		m.To = wire.At{Dir: wire.RootIno, Path: path}
 	}
