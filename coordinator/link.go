@@ -283,6 +283,9 @@ func (c *Coordinator) greet(i int) (g wire.Greet, ok bool) {
 	return <-answer, true
 }
 
+// maxUps bounds a participant's messages that the owner has not taken yet.
+const maxUps = 64
+
 // converse sends and receives until the link ends.
 func (c *Coordinator) converse(l *link) error {
 	var wg sync.WaitGroup
@@ -294,12 +297,18 @@ func (c *Coordinator) converse(l *link) error {
 	})
 	defer wg.Wait()
 	defer l.cancel()
+	room := make(chan struct{}, maxUps)
 	for {
 		up, err := l.stream.Recv()
 		if err != nil {
 			return err
 		}
 		l.heard.Store(int64(time.Since(c.began)))
-		c.post(func() { c.m.Up(l.member, l.number, &up) })
+		select {
+		case room <- struct{}{}:
+		case <-l.ctx.Done():
+			continue // Recv says why
+		}
+		c.post(func() { c.m.Up(l.member, l.number, &up); <-room })
 	}
 }

@@ -32,6 +32,9 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 	if req.Size > wire.MaxFileSize {
 		return wire.StageReply{}, &wire.Error{Code: wire.CodeTooLarge, Text: fmt.Sprintf("%d bytes, at most %d", req.Size, int64(wire.MaxFileSize))}
 	}
+	if req.Pack && (req.Size < 0 || req.Size > wire.MaxPack) {
+		return wire.StageReply{}, &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("names and small contents of %d bytes in one transaction, at most %d", req.Size, wire.MaxPack)}
+	}
 	waitCtx, cancelWait := ctx, context.CancelFunc(func() {})
 	if req.Wait > 0 { // for the beginning; then progress is watched link by link
 		waitCtx, cancelWait = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
@@ -49,7 +52,7 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 	if err != nil {
 		return wire.StageReply{}, err
 	}
-	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Skew: req.Skew}, links, pieces)
+	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Pack: req.Pack, Skew: req.Skew}, links, pieces)
 	known := make(chan struct{})
 	if c.post(func() { c.m.EndStage(id, err == nil); close(known) }) {
 		select {

@@ -154,6 +154,9 @@ func (p *Participant) Stage(ctx context.Context, req wire.StageRequest, pieces w
 	if req.ID.Epoch() != req.Epoch.Number || req.Size > wire.MaxFileSize {
 		return fail(&wire.Error{Code: wire.CodeInvalid, Op: "stage", Text: fmt.Sprintf("stage %v of epoch %d with %d bytes", req.ID, req.Epoch.Number, req.Size)})
 	}
+	if req.Pack && (req.Size < 0 || req.Size > wire.MaxPack) {
+		return fail(&wire.Error{Code: wire.CodeTooMany, Op: "stage", Text: fmt.Sprintf("a pack of %d bytes, at most %d", req.Size, wire.MaxPack)})
+	}
 	if err := p.gate.check(req.Epoch); err != nil {
 		return fail(err)
 	}

@@ -47,8 +47,13 @@ func sizeOf(d *wire.Down) int {
 	n := 128
 	if d.Entry != nil {
 		n += len(d.Entry.Payload)
-		if d.Entry.Prepare != nil {
-			n += 256 * len(d.Entry.Prepare.Mutations)
+		if p := d.Entry.Prepare; p != nil {
+			for i := range p.Mutations {
+				n += p.Mutations[i].Cost()
+			}
+			if p.Pack != nil {
+				n += 8 * len(p.Pack.Stages)
+			}
 		}
 	}
 	return n

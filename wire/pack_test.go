@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"encoding/binary"
 	"reflect"
 	"testing"
 )
@@ -72,4 +73,33 @@ func FuzzPack(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A few bytes of a pack must not become gigabytes in memory: extents are short
+// on the wire.
+func TestPackOfExtents(t *testing.T) {
+	many := make([]Mutation, MaxMutations/MaxExtents)
+	for i := range many {
+		many[i] = Mutation{Kind: MutWriteFile, Extents: make([]Extent, MaxExtents)}
+	}
+	b, err := EncodePack(many, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := DecodePack(b); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := EncodePack(append(many, Mutation{Extents: make([]Extent, 1)}), nil); CodeOf(err) != CodeTooMany {
+		t.Error("one extent more is encoded:", err)
+	}
+	// By hand, as a client without our library would.
+	bomb := append([]byte(nil), b[:packHeader]...)
+	for range 100 {
+		bomb = append(bomb, b[packHeader:packHeader+(len(b)-packHeader)/len(many)]...)
+	}
+	binary.LittleEndian.PutUint32(bomb[8:], 100)
+	binary.LittleEndian.PutUint32(bomb[12:], uint32(len(bomb)-packHeader))
+	if _, _, err := DecodePack(bomb); CodeOf(err) != CodeProtocol {
+		t.Error("a pack of too many extents is decoded:", err)
+	}
 }

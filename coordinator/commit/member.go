@@ -147,6 +147,9 @@ func (m *Machine) checkGreeting(mem *member, g *wire.Greeting) *wire.Error {
 	return m.checkMember(mem, g)
 }
 
+// maxServiceTime is a thousand years, in milliseconds.
+const maxServiceTime = 1000 * 365 * 24 * 3600 * 1000
+
 // checkMember: is it who the config means, and does it still have what it had?
 func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 	if g.Resync != "" {
@@ -159,6 +162,17 @@ func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 	for _, other := range m.members {
 		if other != mem && other.storage == g.Storage {
 			return m.blame(mem, fmt.Sprintf("it is the same participant as %s (storage %v)", other.name, g.Storage))
+		}
+	}
+	if g.ServiceTime < 0 || g.ServiceTime > maxServiceTime {
+		return m.blame(mem, fmt.Sprintf("it knows of a service time of %d ms, which nobody can have reached", g.ServiceTime))
+	}
+	if g.W.Epoch > m.epoch.Number {
+		return m.blame(mem, fmt.Sprintf("it has a watermark of %v, of an epoch to come", g.W))
+	}
+	for i := range g.Known {
+		if k := &g.Known[i]; k.Tx.Epoch() > m.epoch.Number || k.State < wire.TxPrepared || k.State > wire.TxRefused {
+			return m.blame(mem, fmt.Sprintf("it testifies %d of transaction %v, which cannot be", k.State, k.Tx))
 		}
 	}
 	if g.Config.ID.Epoch == 0 && m.state.Config != nil && m.state.Root == nil {

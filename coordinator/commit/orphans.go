@@ -144,7 +144,7 @@ func (m *Machine) putReclaims() {
 		}
 		o.seq++
 		o.flying = append(o.flying, o.seq)
-		m.putPrepare(&Request{reclaims: ino, size: requestCost + mutationCost, Transact: wire.Transact{
+		m.putPrepare(&Request{reclaims: ino, size: requestCost, Transact: wire.Transact{
 			Op: wire.OpID{Session: ownSession(m.epoch), Seq: o.seq}, Lowest: o.flying[0], Sent: m.state.ServiceTime,
 			Mutations: []wire.Mutation{{Kind: wire.MutReclaim, At: wire.At{Dir: ino}}},
 		}})

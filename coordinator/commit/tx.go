@@ -62,14 +62,9 @@ type Request struct {
 	size     int64 // bytes that it takes
 }
 
-// sureSize is more than a mutation's encoding takes beside its names, in bytes.
-const sureSize = 160
-
-// Fixed costs of memory, in bytes, beside what names and contents take.
-const (
-	mutationCost = 256
-	requestCost  = 512
-)
+// requestCost is the fixed cost of a request in memory, in bytes, beside its
+// mutations and contents.
+const requestCost = 512
 
 // Submit takes a request. Its answer comes in a Ready: the outcome; what
 // refused it; CodeUnavailable if it was not put in time, CodeUnknownOutcome if
@@ -121,7 +116,7 @@ func (m *Machine) admit(r *Request) *wire.Error {
 		return err
 	}
 	s := m.sessions[t.Op.Session]
-	s.lowest = max(s.lowest, t.Lowest)
+	s.lowest = max(s.lowest, t.Lowest, 1) // from now on it has changed something
 	if err := s.checkSeq(t.Op.Seq); err != nil {
 		return err
 	}
@@ -136,13 +131,17 @@ func (m *Machine) admit(r *Request) *wire.Error {
 	case len(r.Payload) > wire.MaxInline:
 		return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("%d bytes inline, at most %d: stage them", len(r.Payload), wire.MaxInline)}
 	}
-	names := 0
+	cost := 0
 	for i := range t.Mutations {
 		mu := &t.Mutations[i]
 		if mu.Kind == wire.MutReclaim {
 			return &wire.Error{Code: wire.CodePermission, Name: mu.At.String(), Mutation: i, Text: "only the coordinator reclaims"}
 		}
-		names += len(mu.At.Path) + len(mu.To.Path) + len(mu.Target) + len(mu.Name) + len(mu.Value)
+		if err := checkSizes(mu); err != nil {
+			err.Mutation = i
+			return err
+		}
+		cost += mu.Cost()
 		for _, id := range mu.Stages() {
 			if !m.staged(id, t.Op.Session) {
 				return &wire.Error{Code: wire.CodeStageLost, Name: mu.At.String(), Mutation: i,
@@ -150,13 +149,33 @@ func (m *Machine) admit(r *Request) *wire.Error {
 			}
 		}
 	}
-	if names+len(t.Mutations)*sureSize > wire.MaxBindings {
+	if cost > wire.MaxBindings {
 		// A PREPARE that no frame holds would break every link it is sent by.
 		if n := len(wire.Marshal(t.Mutations)); n > wire.MaxBindings {
 			return &wire.Error{Code: wire.CodeTooMany, Text: fmt.Sprintf("the mutations take %d bytes, at most %d: send them in a pack, or split them", n, wire.MaxBindings)}
 		}
 	}
-	r.size = requestCost + int64(len(t.Mutations)*mutationCost+names+len(r.Payload))
+	r.size = requestCost + int64(cost+len(r.Payload))
+	return nil
+}
+
+// checkSizes refuses what no participant takes: an error that names it would be
+// as long, there and in journals.
+func checkSizes(mu *wire.Mutation) *wire.Error {
+	long := func(code wire.Code, what string, n, most int) *wire.Error {
+		name := mu.At.Path[:min(len(mu.At.Path), 64)]
+		return &wire.Error{Code: code, Name: name, Text: fmt.Sprintf("%s of %d, at most %d are allowed", what, n, most)}
+	}
+	switch {
+	case max(len(mu.At.Path), len(mu.To.Path), len(mu.Target)) > wire.MaxPathLen:
+		return long(wire.CodeNameTooLong, "a path in bytes", max(len(mu.At.Path), len(mu.To.Path), len(mu.Target)), wire.MaxPathLen)
+	case len(mu.Name) > wire.MaxNameLen:
+		return long(wire.CodeNameTooLong, "an attribute's name in bytes", len(mu.Name), wire.MaxNameLen)
+	case len(mu.Value) > wire.MaxXattrValue:
+		return long(wire.CodeTooMany, "an attribute's value in bytes", len(mu.Value), wire.MaxXattrValue)
+	case len(mu.Extents) > wire.MaxExtents:
+		return long(wire.CodeTooMany, "a number of extents", len(mu.Extents), wire.MaxExtents)
+	}
 	return nil
 }
 
