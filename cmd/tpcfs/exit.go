@@ -157,7 +157,13 @@ func describe(command string, err error) string {
 			name = file.name
 		}
 		text = join(" ", command, printable(name)) + ": " + e.Code.String()
-		if words := e.Text; words != "" {
+		if e.Code == wire.CodeCanceled { // by whoever reads this
+			words := advice(e.Code)
+			if strings.HasPrefix(e.Text, "interrupted") {
+				words = e.Text // it says more
+			}
+			text = join(" ", command, printable(name)) + ": " + words
+		} else if words := e.Text; words != "" {
 			text += ": " + words
 		} else if words := advice(e.Code); words != "" {
 			text += ": " + words
