@@ -42,6 +42,10 @@ func populate(t *testing.T, c *client.Client) map[string]string {
 		}
 	}
 	must(c.Symlink(ctx, "../f001", "top/sub/link"))
+	must(c.Link(ctx, "top/f003", "top/f004.other"))
+	must(c.Link(ctx, "top/f003", "top/sub/deep/f003.too"))
+	files["f004.other"], files["sub/deep/f003.too"] = files["f003"], files["f003"]
+	must(c.Mknod(ctx, "top/pipe", wire.ModeFifo|0o600, 0))
 	must(c.Symlink(ctx, "/nowhere", "top/dangling"))
 	must(c.SetAttr(ctx, "top/f001", wire.Mutation{Set: wire.SetMode | wire.SetMtime, Mode: 0o4755, Mtime: 1_000_000_000_123_456_789}))
 	must(c.SetAttr(ctx, "top/sub/deep", wire.Mutation{Set: wire.SetMode | wire.SetMtime, Mode: 0o500, Mtime: 1_100_000_000_000_000_000}))
@@ -54,7 +58,7 @@ func TestGetTree(t *testing.T) {
 	files := populate(t, c)
 	dir := filepath.Join(t.TempDir(), "copy")
 	code, out, errOut := at(t.Context(), addr, "", "get", "-r", "-o", "json", "top", dir)
-	if code != 0 || errOut != "" || !strings.Contains(out, fmt.Sprintf(`"files":%d,"directories":4,"symlinks":2,`, len(files))) {
+	if code != 0 || errOut != "" || !strings.Contains(out, fmt.Sprintf(`"files":%d,"directories":4,"symlinks":2,`, len(files)+1)) {
 		t.Fatalf("exit %d, %q, %q", code, out, errOut)
 	}
 	check := func() {
@@ -76,6 +80,18 @@ func TestGetTree(t *testing.T) {
 			if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode() != want.mode || info.ModTime().UnixNano() != want.ns {
 				t.Errorf("%s: %v, %v", name, info, err)
 			}
+		}
+		first, err := os.Stat(dir + "/f003")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, other := range []string{"f004.other", "sub/deep/f003.too"} {
+			if info, err := os.Stat(filepath.Join(dir, other)); err != nil || !os.SameFile(first, info) {
+				t.Errorf("%s is no other name of f003: %v", other, err)
+			}
+		}
+		if info, err := os.Stat(dir + "/pipe"); err != nil || info.Mode() != os.ModeNamedPipe|0o600 {
+			t.Errorf("pipe: %v %v", info, err)
 		}
 		left, err := filepath.Glob(dir + "/.tpcfs*")
 		if deep, _ := filepath.Glob(dir + "/*/.tpcfs*"); err != nil || len(left)+len(deep) > 0 {
@@ -169,7 +185,10 @@ func TestGetTreeInterrupted(t *testing.T) {
 			t.Error(len(entries), err)
 		}
 		for _, e := range entries {
-			if b, err := os.ReadFile(filepath.Join(dir, e.Name())); e.Type().IsRegular() && (err != nil || string(b) != files[e.Name()]) {
+			if !e.Type().IsRegular() {
+				continue
+			}
+			if b, err := os.ReadFile(filepath.Join(dir, e.Name())); err != nil || string(b) != files[e.Name()] {
 				t.Errorf("%s is not whole: %v", e.Name(), err)
 			}
 		}

@@ -44,7 +44,8 @@ line, each after the one before it, and prints each outcome as it comes:
   write NAME LOCAL|"text"   a whole file: LOCAL's contents, or a text in quotes
   read NAME [LOCAL]         into LOCAL; without it, printed (up to 1 MiB)
   delete NAME
-  mkdir NAME, rmdir NAME, rename FROM TO, symlink TARGET NAME
+  mkdir NAME, rmdir NAME, rename FROM TO
+  link TARGET NAME, symlink TARGET NAME
   list [NAME], stat NAME
 
 Words are quoted as in a shell: "...", '...', $'line\n' and \ before a character;
@@ -382,6 +383,9 @@ func (r *runner) do(ctx context.Context, req *request) outcome {
 		err = r.c.Rmdir(ctx, name)
 	case "rename":
 		err = r.c.Rename(ctx, name, req.arg(1))
+	case "link":
+		o.Name = req.arg(1)
+		err = r.c.Link(ctx, name, o.Name)
 	case "symlink":
 		o.Name = req.arg(1)
 		err = r.c.Symlink(ctx, name, o.Name)

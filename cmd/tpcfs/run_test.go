@@ -144,11 +144,13 @@ read d/a
 read d/b %s/out
 rename d/a "d/c d"
 symlink "c d" d/l
+link d/b d/h
 list d
 stat 'd/c d'
 delete "d/c d"
 delete d/b
 delete d/l
+delete d/h
 rmdir d
 list
 `, strings.ReplaceAll(local, " ", `\ `), dir)
@@ -157,8 +159,8 @@ list
 		t.Fatal(code, errOut, out)
 	}
 	want := []string{"2: mkdir d: done", "3: write d/a: 5 bytes", "4: write d/b: 6 bytes", "5: read d/a: 5 bytes", "hello", "6: read d/b: 6 bytes",
-		"7: rename d/a: done", "8: symlink d/l: done", "9: list d: 3 names", "b", "c d", "l", "10: stat d/c d: file, 5 bytes, mode 0644",
-		"11: delete d/c d: done", "12: delete d/b: done", "13: delete d/l: done", "14: rmdir d: done", "15: list: 0 names"}
+		"7: rename d/a: done", "8: symlink d/l: done", "9: link d/h: done", "10: list d: 4 names", "b", "c d", "h", "l", "11: stat d/c d: file, 5 bytes, mode 0644",
+		"12: delete d/c d: done", "13: delete d/b: done", "14: delete d/l: done", "15: delete d/h: done", "16: rmdir d: done", "17: list: 0 names"}
 	for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
 		if i >= len(want) || !strings.HasPrefix(line, want[i]) {
 			t.Fatalf("line %d of the output is %q; all of it:\n%s", i+1, line, out)

@@ -123,6 +123,7 @@ var verbs = map[string]verb{
 	"mkdir":   {"mkdir NAME", []int{argName}, 1},
 	"rmdir":   {"rmdir NAME", []int{argName}, 1},
 	"rename":  {"rename FROM TO", []int{argName, argName}, 2},
+	"link":    {"link TARGET NAME", []int{argName, argName}, 2},
 	"list":    {"list [NAME]", []int{argName}, 0},
 	"stat":    {"stat NAME", []int{argName}, 1},
 	"symlink": {"symlink TARGET NAME", []int{argOther, argName}, 2},
