@@ -95,4 +95,129 @@ var shellMutants = []mutant{
 		},
 		test: "./coordinator TestDurableFirst",
 	},
+	{
+		rule: "S3", leaves: "prepares do not wait at the table's bound",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	if !p.store.TableFull() {`,
+				`	if true {`,
+			},
+		},
+		test: "./participant TestTableDoesNotGrow",
+	},
+	{
+		rule: "S3", leaves: "the participant's checkpoint does not wait for its journal",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`ck.Run(p.syncJournal)`,
+				`ck.Run(func() error { return nil })`,
+			},
+		},
+		test: "./participant TestCheckpointWaitsForTheJournal",
+	},
+	{
+		rule: "J2, P3", leaves: "the participant never forces its lazy records",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`		p.writer.Force()
+		p.armQuiet()`,
+				`		p.armQuiet()`,
+			},
+		},
+		test: "./participant TestLazyRecordsAreSyncedInTheEnd",
+	},
+	{
+		rule: "J3", leaves: "the participant does not seal its idle journal",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	case !p.sealed: // idle`,
+				`	case false: // idle`,
+			},
+		},
+		test: "./participant TestIdleJournalIsSealed",
+	},
+	{
+		rule: "P12", leaves: "the participant goes on after a failed sync",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	case err != nil:
+		p.fail(err)
+		return
+	default:
+		p.full`,
+				`	case err != nil:
+	default:
+		p.full`,
+			},
+		},
+		test: "./participant TestFailedSyncEndsWithoutVoting",
+	},
+	{
+		rule: "P12", leaves: "the participant votes after a failed sync",
+		edits: []edit{
+			{
+				"participant/owner.go",
+				`	case err != nil:
+		p.fail(err)
+		return
+	default:
+		p.full`,
+				`	case err != nil:
+		upTo = p.end
+	default:
+		p.full`,
+			},
+		},
+		test: "./participant TestFailedSyncEndsWithoutVoting",
+	},
+	{
+		rule: "P6", leaves: "the coordinator greets before its EPOCH is durable",
+		edits: []edit{
+			{
+				"coordinator/ledger.go",
+				`	if err == nil {
+		err = l.log.Flush()
+	}
+`,
+				"",
+			},
+		},
+		test: "./coordinator TestEpochOutlivesAPowerLoss",
+	},
+	{
+		rule: "P13", leaves: "the coordinator cuts its journal before the SNAPSHOT is durable",
+		edits: []edit{
+			{
+				"coordinator/ledger.go",
+				`		l.waiting = append(l.waiting, waiting{lsn, func() { _ = l.w.Cut(lsn) }})`,
+				`		_ = l.w.Cut(lsn)`,
+			},
+		},
+		test: "./coordinator TestCutWaitsForTheSnapshot",
+	},
+	{
+		rule: "P5", leaves: "the coordinator replies before reads know",
+		edits: []edit{
+			{
+				"coordinator/owner.go",
+				`	c.readPoint.Store(c.m.ReadPoint())
+`,
+				"",
+			},
+			{
+				"coordinator/owner.go",
+				`	c.journal(rd.Records)
+`,
+				`	c.readPoint.Store(c.m.ReadPoint())
+	c.journal(rd.Records)
+`,
+			},
+		},
+		test: "./coordinator TestReadPointComesBeforeTheReply",
+	},
 }
