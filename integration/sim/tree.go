@@ -414,7 +414,9 @@ func (t tree) readOf(r read, code wire.Code, got *readAnswer) bool {
 	case r.kind == wire.ReadFile && f.is(wire.ModeDir):
 		want = wire.CodeIsDir
 	case r.kind == wire.ReadList && f.is(wire.ModeSymlink), r.kind == wire.ReadFile && f.is(wire.ModeSymlink):
-		want = wire.CodeSymlink
+		if want = wire.CodeSymlink; r.at.Path == "" { // a link by its number: nobody knows from where its target counts
+			want = wire.CodeLoop
+		}
 	case r.kind == wire.ReadList && !f.is(wire.ModeDir):
 		want = wire.CodeNotDir
 	case r.kind == wire.ReadFile && !f.is(wire.ModeRegular):

@@ -59,7 +59,7 @@ var unnamedMutants = []mutant{
 				`0, e.Attr.Ino`,
 			},
 		},
-		seeds: 4000, tune: "names",
+		test: "./coordinator/commit TestOrphansAfterRestart",
 	},
 	{
 		rule: "F7", leaves: "a new coordinator does not ask what has no name",
@@ -94,7 +94,7 @@ var unnamedMutants = []mutant{
 				"",
 			},
 		},
-		seeds: 8000, tune: "names", test: "./coordinator/commit TestReclaimAgain",
+		test: "./coordinator/commit TestReclaimAgain",
 	},
 	{
 		rule: "F7", leaves: "what another session holds by now is reclaimed all the same",
