@@ -225,14 +225,7 @@ func (e *exporter) file(name string, a wire.Attr) error {
 	if err != nil {
 		return err
 	}
-	var n inode // from its valid bytes on, the file is zeros
-	err = e.s.look(func(m *moment) (err error) {
-		n, err = m.inode(a.Ino)
-		return err
-	})
-	if err == nil {
-		_, err = e.s.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: a.Ino}, Length: n.valid}, fileWriter{f, e})
-	}
+	err = e.contents(f, a)
 	if err == nil {
 		err = f.Truncate(a.Size)
 	}
@@ -264,4 +257,24 @@ func (e *exporter) attributes(name string, a wire.Attr) error {
 		return err
 	}
 	return e.root.Chtimes(name, time.Unix(0, a.Atime), time.Unix(0, a.Mtime))
+}
+
+// contents writes what of a file is data; the rest is holes.
+func (e *exporter) contents(f *os.File, a wire.Attr) error {
+	at := wire.At{Dir: a.Ino}
+	for req := (wire.Read{Kind: wire.ReadData, At: at}); ; {
+		reply, err := e.s.Read(req, nil)
+		if err != nil {
+			return err
+		}
+		for _, r := range reply.Ranges {
+			if _, err := e.s.Read(wire.Read{Kind: wire.ReadFile, At: at, Offset: r.Offset, Length: r.Length}, fileWriter{f, e}); err != nil {
+				return err
+			}
+			req.Offset = r.Offset + r.Length
+		}
+		if !reply.More {
+			return nil
+		}
+	}
 }

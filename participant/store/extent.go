@@ -400,12 +400,13 @@ func (b *batch) rangeOf(tx *vote.Tx, i int, n *inode) error {
 	d := &tx.Bounds[i]
 	from, to := d.Offset, d.Offset+d.Length
 	punch := d.Kind == wire.MutPunchHole
-	if punch {
-		if to = min(to, n.valid); from >= to {
-			return nil
-		}
+	if punch && from >= n.valid {
+		return nil
 	}
-	if n.content != contentObject && max(n.valid, to) <= int64(b.m.s.o.InlineMax) {
+	if n.content != contentObject && (punch || max(n.valid, to) <= int64(b.m.s.o.InlineMax)) {
+		if punch {
+			to = min(to, n.valid)
+		}
 		parts := []part{{from: from, to: to}}
 		if d.Kind == wire.MutAllocate {
 			parts = nil
@@ -416,8 +417,10 @@ func (b *batch) rangeOf(tx *vote.Tx, i int, n *inode) error {
 	if err != nil {
 		return err
 	}
-	if err := e.grow(to); err != nil {
-		return err
+	if !punch {
+		if err := e.grow(to); err != nil {
+			return err
+		}
 	}
 	switch d.Kind {
 	case wire.MutAllocate:

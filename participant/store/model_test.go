@@ -178,9 +178,8 @@ func (t *memTree) changeRange(f *memFile, d *vote.Bound) {
 		return
 	}
 	f.blocks = maps.Clone(f.blocks)
-	to = min(to, f.valid)
 	maps.DeleteFunc(f.blocks, func(b int64, _ bool) bool {
-		return from < to && from <= b*wire.BlockSize && (to >= (b+1)*wire.BlockSize || to >= f.attr.Size) && b*wire.BlockSize < to
+		return from <= b*wire.BlockSize && (to >= (b+1)*wire.BlockSize || to >= f.attr.Size) && b*wire.BlockSize < to
 	})
 }
 

@@ -1,0 +1,240 @@
+package store
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"tpcfs/journal/disk/forget"
+	"tpcfs/participant/vote"
+	"tpcfs/wire"
+)
+
+// write writes extents as a prepare would bind them; want is the file then.
+func (f *fixture) write(ino wire.Ino, want []byte, payload []byte, x ...wire.Extent) {
+	f.t.Helper()
+	d := vote.Bound{Kind: wire.MutWriteFile, Ino: ino, Write: wire.WriteExtents, Extents: x}
+	blocks := map[int64]bool{}
+	for _, e := range x {
+		for _, b := range []int64{e.Offset / wire.BlockSize, (e.Offset + e.Size - 1) / wire.BlockSize} {
+			if !blocks[b] && !vote.WholeBlock(b, e.Offset, e.Offset+e.Size, int64(len(want))) {
+				blocks[b] = true
+				part := want[b*wire.BlockSize : min(int64(len(want)), (b+1)*wire.BlockSize)]
+				d.Sums = append(d.Sums, vote.BlockSum{Block: b, Sum: padSum(part)})
+			}
+		}
+		if err := f.Preserve(ino, 0, e.Offset+e.Size); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	f.apply(payload, d)
+}
+
+// patched is what a file holds after a write.
+func patched(old []byte, at int, data []byte) []byte {
+	b := make([]byte, max(len(old), at+len(data)))
+	copy(b, old)
+	copy(b[at:], data)
+	return b
+}
+
+// A long read is of one version, while extents are written over what it has
+// not read yet, staged and inline, and a checkpoint copies (S2).
+func TestReadDuringExtents(t *testing.T) {
+	for _, young := range []bool{false, true} {
+		f := real(t)
+		old := fill(40*wire.BlockSize+77, 1)
+		ino := f.create("f", old)
+		if !young {
+			f.checkpoint()
+		}
+		now, n := old, 0
+		w := pieces{hook: func(wire.Piece) {
+			n++
+			switch n {
+			case 1:
+				now = patched(now, 30*wire.BlockSize+5, fill(1000, 2))
+				f.write(ino, now, fill(1000, 2), wire.Extent{Offset: 30*wire.BlockSize + 5, Size: 1000})
+			case 2:
+				part := fill(2*wire.BlockSize, 3)
+				now = patched(now, 20*wire.BlockSize, part)
+				r := f.stage(part)
+				f.write(ino, now, nil, wire.Extent{Offset: 20 * wire.BlockSize, Size: r.Size, Stage: r.ID, Sum: r.Sum})
+			case 3:
+				f.checkpoint()
+				f.apply(nil, vote.Bound{Kind: wire.MutSetattr, Ino: ino, Set: wire.SetSize, Size: 25 * wire.BlockSize})
+				now = now[:25*wire.BlockSize]
+			case 4:
+				now = patched(now, len(now), fill(3000, 4))
+				f.write(ino, now, fill(3000, 4), wire.Extent{Offset: 25 * wire.BlockSize, Size: 3000})
+				f.checkpoint()
+			}
+		}}
+		_, err := f.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: 1, Path: "f"}, Length: -1}, &w)
+		if err != nil || !bytes.Equal(w.data, old) || n < 4 {
+			t.Fatalf("young %t: the read gave %d bytes after %d pieces, error %v", young, len(w.data), n, err)
+		}
+		f.wantFile("f", now)
+		f.reopen()
+	}
+}
+
+// What would have to be kept for a slow reader is bounded: then it starts again.
+func TestReadDuringTooMuch(t *testing.T) {
+	f := real(t)
+	old := fill(300*wire.BlockSize, 1)
+	ino := f.create("f", old)
+	part := fill(280*wire.BlockSize, 9)
+	w := pieces{}
+	w.hook = func(p wire.Piece) {
+		if p.Offset > 0 {
+			return
+		}
+		r := f.stage(part)
+		f.write(ino, patched(old, 5*wire.BlockSize, part), nil, wire.Extent{Offset: 5 * wire.BlockSize, Size: r.Size, Stage: r.ID, Sum: r.Sum})
+		f.checkpoint()
+	}
+	_, err := f.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: 1, Path: "f"}, Length: -1}, &w)
+	if wire.CodeOf(err) != wire.CodeChanged {
+		t.Errorf("after %d bytes: %v", len(w.data), err)
+	}
+	f.wantFile("f", patched(old, 5*wire.BlockSize, part))
+}
+
+// Readers beside an owner that writes and a checkpoint that copies see each
+// version whole.
+func TestReadersBesideExtents(t *testing.T) {
+	f := real(t)
+	const size = 6 * wire.BlockSize
+	ino := f.create("f", bytes.Repeat([]byte{0}, size))
+	done, ended := make(chan struct{}), make(chan error, 3)
+	for range 3 {
+		go func() {
+			for {
+				select {
+				case <-done:
+					ended <- nil
+					return
+				default:
+				}
+				data, err := f.read("f", 0, -1)
+				for i := 1; err == nil && i < len(data); i++ {
+					if data[i] != data[0] {
+						err = wire.NewError(wire.CodeIO, "two versions in one read")
+					}
+				}
+				if err != nil && wire.CodeOf(err) != wire.CodeChanged {
+					ended <- err
+					return
+				}
+			}
+		}()
+	}
+	for v := byte(1); v < 60; v++ {
+		now := bytes.Repeat([]byte{v}, size)
+		head, mid, tail := now[:100], now[100:size-200], now[size-200:]
+		r := f.stageAt(100, mid)
+		f.write(ino, now, append(bytes.Clone(head), tail...), wire.Extent{Size: 100},
+			wire.Extent{Offset: 100, Size: r.Size, Stage: r.ID, Sum: r.Sum}, wire.Extent{Offset: size - 200, Size: 200})
+		if v%5 == 0 {
+			f.checkpoint()
+		}
+	}
+	close(done)
+	for range 3 {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Rot is never blessed (S5): what a prepare cannot verify it says is bad, and
+// reads say so, until all of the block is written anew.
+func TestRotUnderExtents(t *testing.T) {
+	f := real(t)
+	data := fill(3*wire.BlockSize, 1)
+	ino := f.create("f", data)
+	f.checkpoint()
+	flip(t, f.objectFile(ino), wire.BlockSize+9)
+	if _, bad, err := f.Block(ino, 1); !bad || err != nil {
+		t.Fatalf("bad %t, error %v", bad, err)
+	}
+	f.apply([]byte("x"), vote.Bound{Kind: wire.MutWriteFile, Ino: ino, Write: wire.WriteExtents,
+		Extents: []wire.Extent{{Offset: wire.BlockSize + 100, Size: 1}}, Sums: []vote.BlockSum{{Block: 1, Bad: true}}})
+	if _, err := f.read("f", wire.BlockSize, 10); wire.CodeOf(err) != wire.CodeCorrupt {
+		t.Errorf("a block that was rotten and written in part: %v", err)
+	}
+	if _, err := f.read("f", 0, wire.BlockSize); err != nil {
+		t.Errorf("the block before it: %v", err)
+	}
+	now := patched(data, wire.BlockSize, fill(wire.BlockSize, 7))
+	f.write(ino, now, fill(wire.BlockSize, 7), wire.Extent{Offset: wire.BlockSize, Size: wire.BlockSize})
+	f.wantFile("f", now)
+}
+
+// What a change costs follows what changed (F4, S2): bytes far out in a file of
+// terabytes take a block and a row or two.
+func TestSparse(t *testing.T) {
+	f := real(t)
+	ino := f.create("f", []byte("begin"))
+	far := int64(15 << 40)
+	f.apply(nil, vote.Bound{Kind: wire.MutSetattr, Ino: ino, Set: wire.SetSize, Size: far + 5})
+	f.apply([]byte("end"), vote.Bound{Kind: wire.MutWriteFile, Ino: ino, Write: wire.WriteExtents, Extents: []wire.Extent{{Offset: far, Size: 3}},
+		Sums: []vote.BlockSum{{Block: far / wire.BlockSize, Sum: padSum([]byte("end"))}}})
+	f.checkpoint()
+	reply, err := f.Read(wire.Read{Kind: wire.ReadData, At: wire.At{Dir: ino}}, nil)
+	want := []wire.Range{{Length: wire.BlockSize}, {Offset: far, Length: 3}}
+	if err != nil || len(reply.Ranges) != 2 || reply.Ranges[0] != want[0] || reply.Ranges[1] != want[1] || reply.More || reply.Attr.Blocks != 256 {
+		t.Fatalf("%+v, error %v", reply, err)
+	}
+	if got, err := f.read("f", far-2, -1); err != nil || string(got) != "\x00\x00end\x00\x00" {
+		t.Errorf("%q, error %v", got, err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := f.Export(out, nil); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(filepath.Join(out, "f")); err != nil || info.Size() != far+5 {
+		t.Errorf("exported: %v, error %v", info, err)
+	}
+	f.apply(nil, vote.Bound{Kind: wire.MutPunchHole, Ino: ino, Length: far + 5, Size: far + 5})
+	if reply, err := f.Read(wire.Read{Kind: wire.ReadData, At: wire.At{Dir: ino}}, nil); err != nil || len(reply.Ranges) != 0 || reply.Attr.Blocks != 0 {
+		t.Errorf("all punched: %+v, error %v", reply, err)
+	}
+	f.apply(nil, vote.Bound{Kind: wire.MutDeleteFile, Dir: 1, Name: "f", Ino: ino})
+	f.checkpoint()
+}
+
+// A stage that has become a file is written in place, over its trailer; a crash
+// before the next checkpoint finds its checksums aside.
+func TestYoungObjectIsExtended(t *testing.T) {
+	for seed := range uint64(40) {
+		fsys := forget.New(seed)
+		f := simulated(t, fsys)
+		data := fill(100_000, 1)
+		r := f.stage(data)
+		take := vote.Bound{Kind: wire.MutWriteFile, Created: true, Dir: 1, Name: "f", Content: wire.Content{Size: r.Size, Stage: r.ID, Sum: r.Sum}}
+		ino := wire.Ino(f.apply(nil, take))
+		take.Ino = ino
+		now := append(bytes.Clone(data), fill(60_000, 2)...)
+		f.write(ino, now, fill(60_000, 2), wire.Extent{Offset: 100_000, Size: 60_000})
+		h, err := fsys.Open(f.objectPath(r.ID))
+		if err != nil || h.StartWriteback(0, 1<<20) != nil || h.Close() != nil {
+			t.Fatal(err)
+		}
+		f.restartModel(fsys.Crash(rand.New(rand.NewPCG(seed, 1))))
+		if err := f.Bootstrap(testRoot, wire.Position{Epoch: 1}); err != nil {
+			t.Fatal(err)
+		}
+		f.next, f.lsn = uint64(ino)&(1<<40-1), 0
+		f.apply(nil, take)
+		f.write(ino, now, fill(60_000, 2), wire.Extent{Offset: 100_000, Size: 60_000})
+		f.wantFile("f", now)
+		f.checkpoint()
+		if _, err := f.fs.Open(f.asidePath(r.ID)); err == nil {
+			t.Fatal("the checksums are still aside after a checkpoint")
+		}
+	}
+}
