@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
@@ -168,6 +169,48 @@ func TestJudgeKnowsASingleCopy(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is left out because other answers imply it changes no verdict, right or wrong.
+func TestJudgeLeavesOutOnlyWhatIsImplied(t *testing.T) {
+	verdicts := map[Verdict]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		p := Piece{Start: []Value{Absent}, Ops: singleCopy(t)}
+		values := []Value{Absent}
+		for _, o := range p.Ops {
+			if o.Kind == Write {
+				values = append(values, o.Value)
+			}
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "false answers") {
+			switch o := &p.Ops[rapid.IntRange(0, len(p.Ops)-1).Draw(t, "of")]; {
+			case o.Kind == Read:
+				o.Value = rapid.SampledFrom(values).Draw(t, "read")
+				o.Outcome = Done
+				if o.Value == Absent {
+					o.Outcome = Missing
+				}
+			case o.Kind == Delete && o.Outcome != Unknown:
+				o.Outcome = rapid.SampledFrom([]Outcome{Done, Missing}).Draw(t, "deleted")
+			}
+		}
+		var all []porcupine.Operation
+		for i := range p.Ops {
+			op := porcupine.Operation{Input: &p.Ops[i], Call: int64(p.Ops[i].Call), Return: int64(p.Ops[i].Return)}
+			if p.Ops[i].Outcome == Unknown {
+				op.Return = 1 << 62
+			}
+			all = append(all, op)
+		}
+		want := map[bool]Verdict{true: Right, false: Wrong}[porcupine.CheckOperations(model(p.Start), all)]
+		if got := p.check(time.Minute); got != want {
+			t.Fatalf("verdict %d, want %d: %v", got, want, p.Ops)
+		}
+		verdicts[want]++
+	})
+	if verdicts[Right] == 0 || verdicts[Wrong] == 0 {
+		t.Errorf("one verdict only: %v", verdicts)
+	}
 }
 
 // singleCopy draws what three clients see of a file that is one.
