@@ -218,7 +218,7 @@ func (r *reading) named(err error) *wire.Error {
 	if e.Op == "" {
 		e.Op = readNames[r.req.Kind]
 	}
-	if e.Name == "" {
+	if e.Name == "" && r.req.Kind != wire.ReadOp { // that is about no file
 		e.Name = r.req.At.String()
 	}
 	return &e

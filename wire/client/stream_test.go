@@ -271,7 +271,7 @@ func TestReader(t *testing.T) {
 	f := NewFake()
 	c := newClient(t, f, Options{})
 	ctx := t.Context()
-	for _, n := range []int{0, 1, readerFirst, readerFirst + 1, 7<<20 + 99} {
+	for _, n := range []int{0, 1, 5000, readerFirst, readerFirst + 1, 5<<20 + 99} {
 		want := contents(n)
 		wrote, err := c.Tx().WriteFile("a", Bytes(want), WriteOptions{}).Commit(ctx)
 		if err != nil {
@@ -284,7 +284,7 @@ func TestReader(t *testing.T) {
 		if r.Size() != int64(n) || r.Version() != wrote.Tx {
 			t.Error(r.Size(), r.Version(), wrote.Tx)
 		}
-		if n < 1<<20 {
+		if n <= 5000 {
 			if err := iotest.TestReader(r, want); err != nil {
 				t.Error(n, err)
 			}
@@ -324,7 +324,7 @@ func TestReader(t *testing.T) {
 // Never bytes of two versions: a file that is changed, or deleted, is ErrChanged
 // from then on, but for what was read ahead.
 func TestReaderKeepsItsVersion(t *testing.T) {
-	const size = 20 << 20
+	const size = 9 << 20
 	for name, change := range map[string]func(c *Client) error{
 		"overwritten": func(c *Client) error {
 			_, err := c.WriteFile(context.Background(), "a", Bytes(contents(size+1)), WriteOptions{})
@@ -367,7 +367,7 @@ func TestReaderKeepsItsVersion(t *testing.T) {
 func TestReaderReadsAhead(t *testing.T) {
 	f := NewFake()
 	c := newClient(t, f, Options{})
-	const size = 30 << 20
+	const size = 12 << 20
 	if _, err := c.WriteFile(t.Context(), "a", Bytes(contents(size)), WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
