@@ -143,6 +143,9 @@ func (t *Tx) named(m wire.Mutation, name, to string, content Content) *Tx {
 // service is refused before anything is sent: ErrTooLarge, ErrTooMany. After an
 // error which says that nothing has changed, such as ErrConflict, Commit may be
 // called again.
+//
+// The outcome's Results are one a change, but missing where a transaction has
+// many thousands of changes, or many small contents, and so travelled as a pack.
 func (t *Tx) Commit(ctx context.Context) (wire.Outcome, error) {
 	switch {
 	case t.err != nil:
