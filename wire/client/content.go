@@ -77,6 +77,7 @@ type pieceSource struct {
 	r        io.Reader
 	size     int64 // -1: until r ends
 	pack     bool  // it is a transaction's pack
+	skew     int64 // StageRequest.Skew
 	at       int64
 	buf      []byte
 	sum      wire.ObjectSum

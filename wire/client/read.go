@@ -31,7 +31,7 @@ func (c *Client) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (w
 
 var readNames = map[wire.ReadKind]string{
 	wire.ReadFile: "readFile", wire.ReadStat: "stat", wire.ReadList: "list",
-	wire.ReadLink: "readlink", wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr",
+	wire.ReadLink: "readlink", wire.ReadGetxattr: "getxattr", wire.ReadListxattr: "listxattr", wire.ReadData: "readData",
 }
 
 func (o *operation) read(req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) {

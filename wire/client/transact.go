@@ -21,7 +21,8 @@ type transaction struct {
 	o        *operation
 	muts     []wire.Mutation
 	contents []Content
-	staged   []int // mutations whose contents are staged
+	staged   []int        // mutations whose contents are staged
+	parts    []stagedPart // of the only mutation's extents
 	payload  []byte
 	packed   *packed           // nil: no pack
 	sent     []func(at int64)  // how far each staged content is, by staged's index
@@ -70,6 +71,7 @@ var kindNames = map[wire.MutationKind]string{
 	wire.MutRename: "rename", wire.MutSymlink: "symlink", wire.MutSetattr: "setattr",
 	wire.MutLink: "link", wire.MutMknod: "mknod", wire.MutSetxattr: "setxattr", wire.MutRemovexattr: "removexattr",
 	wire.MutCreateUnlinked: "createUnlinked", wire.MutReclaim: "reclaim",
+	wire.MutAllocate: "allocate", wire.MutPunchHole: "punchHole", wire.MutZeroRange: "zeroRange",
 }
 
 // named completes an error with what was being done and with the file.
@@ -240,6 +242,11 @@ func (t *transaction) isStaged(l *link) bool {
 			return false
 		}
 	}
+	for _, p := range t.parts {
+		if !stageHolds(t.muts[0].Extents[p.extent].Stage, l) {
+			return false
+		}
+	}
 	return t.packed == nil || t.packed.pack != nil && stageHolds(t.packed.pack.Stage, l)
 }
 
@@ -250,6 +257,9 @@ func stageHolds(id wire.ID, l *link) bool {
 func (t *transaction) forgetStages() {
 	for _, i := range t.staged {
 		t.muts[i].Content.Stage = 0
+	}
+	for _, p := range t.parts {
+		t.muts[0].Extents[p.extent].Stage = 0
 	}
 	if t.packed != nil {
 		t.packed.pack = nil
@@ -430,6 +440,9 @@ func (t *transaction) stage(l *link) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	if err := t.stageParts(l); err != nil {
+		return err
+	}
 	t.o.progress()
 	if t.packed == nil {
 		return nil
@@ -499,6 +512,9 @@ func (o *operation) stageOn(l *link, content Content, name string, report func(a
 	size := content.Size()
 	_, isPack := content.(*packContent)
 	source := &pieceSource{r: r, size: size, pack: isPack, buf: make([]byte, min(wire.PieceSize, max(size, 1)))}
+	if s, ok := content.(skewed); ok {
+		source.skew, source.sum = s.skew, wire.NewObjectSum(s.skew)
+	}
 	return o.stageFrom(l, source, name, report)
 }
 
@@ -525,7 +541,7 @@ func (o *operation) stageFrom(l *link, source *pieceSource, name string, report 
 		}
 	}
 	wait, _ := o.waitMS()
-	reply, err := l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: source.size, Link: l.number, Wait: wait, Name: name, Pack: source.pack}, source)
+	reply, err := l.conn.Stage(ctx, o.c.o.Session, wire.StageRequest{Size: source.size, Link: l.number, Wait: wait, Name: name, Pack: source.pack, Skew: source.skew}, source)
 	switch {
 	case source.failed != nil:
 		return reply, source.failed
