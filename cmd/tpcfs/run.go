@@ -42,6 +42,7 @@ func (a *app) runCommand() *cobra.Command {
 line, each after the one before it, and prints each outcome as it comes:
 
   write NAME LOCAL|"text"   a whole file: LOCAL's contents, or a text in quotes
+  append NAME LOCAL|"text"  at the file's end, wherever that is by then
   read NAME [LOCAL]         into LOCAL; without it, printed (up to 1 MiB)
   delete NAME
   mkdir NAME, rmdir NAME, rename FROM TO
@@ -344,7 +345,7 @@ func (r *runner) printOutcome(o *outcome) error {
 	switch {
 	case o.err != nil:
 		fmt.Fprintf(&b, "failed: %s", o.words())
-	case o.Request == "write" || o.Request == "read":
+	case o.Request == "write" || o.Request == "append" || o.Request == "read":
 		fmt.Fprintf(&b, "%s: %d bytes", what, o.Size)
 	case o.Request == "stat":
 		fmt.Fprintf(&b, "%s: %s, %d bytes, mode %s, version %s", what, o.Stat.Type, o.Stat.Size, o.Stat.Mode, o.Stat.Version)
@@ -372,7 +373,9 @@ func (r *runner) do(ctx context.Context, req *request) outcome {
 	var err error
 	switch req.verb {
 	case "write":
-		err = r.write(ctx, req, &o)
+		err = r.write(ctx, req, &o, r.c.WriteFile)
+	case "append":
+		err = r.write(ctx, req, &o, r.c.Append)
 	case "read":
 		err = r.read(ctx, req, &o)
 	case "delete":
@@ -416,7 +419,10 @@ func (r *runner) do(ctx context.Context, req *request) outcome {
 	return o
 }
 
-func (r *runner) write(ctx context.Context, req *request, o *outcome) error {
+// writer is one of the client's ways to write contents.
+type writer func(ctx context.Context, name string, content client.Content, o client.WriteOptions) (wire.Result, error)
+
+func (r *runner) write(ctx context.Context, req *request, o *outcome, write writer) error {
 	w := client.WriteOptions{Mode: 0o644}
 	w.UID, w.GID = owner()
 	content := client.Bytes([]byte(req.arg(1)))
@@ -431,7 +437,7 @@ func (r *runner) write(ctx context.Context, req *request, o *outcome) error {
 		defer src.close()
 		content, w.Mode = src.content, src.mode
 	}
-	result, err := r.c.WriteFile(ctx, o.Name, content, w)
+	result, err := write(ctx, o.Name, content, w)
 	o.Size, o.Created = content.Size(), result.Created
 	return err
 }

@@ -138,7 +138,8 @@ func TestRunDoesEachLine(t *testing.T) {
 	}
 	script := fmt.Sprintf(`# all of the requests
 mkdir d
-write d/a "hello"
+write d/a "hel"
+append d/a 'lo'
 write d/b %s
 read d/a
 read d/b %s/out
@@ -158,9 +159,9 @@ list
 	if code != 0 || errOut != "" {
 		t.Fatal(code, errOut, out)
 	}
-	want := []string{"2: mkdir d: done", "3: write d/a: 5 bytes", "4: write d/b: 6 bytes", "5: read d/a: 5 bytes", "hello", "6: read d/b: 6 bytes",
-		"7: rename d/a: done", "8: symlink d/l: done", "9: link d/h: done", "10: list d: 4 names", "b", "c d", "h", "l", "11: stat d/c d: file, 5 bytes, mode 0644",
-		"12: delete d/c d: done", "13: delete d/b: done", "14: delete d/l: done", "15: delete d/h: done", "16: rmdir d: done", "17: list: 0 names"}
+	want := []string{"2: mkdir d: done", "3: write d/a: 3 bytes", "4: append d/a: 2 bytes", "5: write d/b: 6 bytes", "6: read d/a: 5 bytes", "hello", "7: read d/b: 6 bytes",
+		"8: rename d/a: done", "9: symlink d/l: done", "10: link d/h: done", "11: list d: 4 names", "b", "c d", "h", "l", "12: stat d/c d: file, 5 bytes, mode 0644",
+		"13: delete d/c d: done", "14: delete d/b: done", "15: delete d/l: done", "16: delete d/h: done", "17: rmdir d: done", "18: list: 0 names"}
 	for i, line := range strings.Split(strings.TrimSpace(out), "\n") {
 		if i >= len(want) || !strings.HasPrefix(line, want[i]) {
 			t.Fatalf("line %d of the output is %q; all of it:\n%s", i+1, line, out)

@@ -118,6 +118,7 @@ type verb struct {
 
 var verbs = map[string]verb{
 	"write":   {`write NAME LOCAL|"text"`, []int{argName, argData}, 2},
+	"append":  {`append NAME LOCAL|"text"`, []int{argName, argData}, 2},
 	"read":    {"read NAME [LOCAL]", []int{argName, argFile}, 1},
 	"delete":  {"delete NAME", []int{argName}, 1},
 	"mkdir":   {"mkdir NAME", []int{argName}, 1},

@@ -89,8 +89,59 @@ func largeContents(ctx context.Context, bin, dir string, o options) (rows []row,
 	if err != nil {
 		return nil, err
 	}
+	parts, err := partRows(ctx, cl)
+	if err != nil {
+		return nil, err
+	}
 	memory, err := memoryRow(ctx, c, cl, o.large)
-	return []row{put, get, small, memory}, err
+	return append([]row{put, get, small, memory}, parts...), err
+}
+
+// partRows compare 4 KiB rewritten in, and appended to, a large file with the
+// same in a small one.
+func partRows(ctx context.Context, cl *client.Client) ([]row, error) {
+	sizes := map[string]int64{"part-large": gib, "part-small": 1 << 20}
+	for name, size := range sizes {
+		if _, err := cl.WriteFile(ctx, name, patternContent{size}, client.WriteOptions{}); err != nil {
+			return nil, err
+		}
+	}
+	data := client.Bytes(random(block, 1))
+	rng := rand.New(rand.NewPCG(1, 2))
+	var rows []row
+	for _, kind := range []struct {
+		what  string
+		write func(name string) error
+	}{
+		{"rewritten", func(name string) error {
+			at := rng.Int64N(sizes[name]/block) * block
+			_, err := cl.WriteExtents(ctx, name, []client.Extent{{Offset: at, Content: data}}, client.ExtentOptions{})
+			return err
+		}},
+		{"appended", func(name string) error {
+			_, err := cl.Append(ctx, name, data, client.WriteOptions{})
+			return err
+		}},
+	} {
+		times := map[string][]time.Duration{}
+		for turn := range rounds + 1 {
+			for name := range sizes {
+				for range perTurn {
+					began := time.Now()
+					if err := kind.write(name); err != nil {
+						return nil, err
+					}
+					if turn > 0 { // the first one warms up
+						times[name] = append(times[name], time.Since(began))
+					}
+				}
+			}
+		}
+		large, small := median(times["part-large"]), median(times["part-small"])
+		rows = append(rows, row{"4 KiB " + kind.what + " in a file of 1 GiB, to one of 1 MiB", 100 * (float64(large)/float64(small) - 1), "% more", 20, 5, true,
+			fmt.Sprintf("%v to %v", large.Round(time.Microsecond), small.Round(time.Microsecond))})
+	}
+	return rows, nil
 }
 
 // putRow compares 1 GiB written to the service with three local copies and a sync.
