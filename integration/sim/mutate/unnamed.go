@@ -143,7 +143,7 @@ var unnamedMutants = []mutant{
 `,
 			},
 		},
-		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+		test: "./participant/vote TestScripts",
 	},
 	{
 		rule: "P1", leaves: "an exchange moves the second directory into itself",
@@ -156,7 +156,7 @@ var unnamedMutants = []mutant{
 		if err := b.moveDir`,
 			},
 		},
-		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+		test: "./participant/vote TestScripts",
 	},
 	{
 		rule: "P1", leaves: "link does not lock the file",
@@ -176,7 +176,7 @@ var unnamedMutants = []mutant{
 	if m.To.Path == "" {`,
 			},
 		},
-		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+		seeds: 4000, tune: "names",
 	},
 	{
 		rule: "S1", leaves: "extended attributes outlive their file",
