@@ -238,3 +238,29 @@ func TestYoungObjectIsExtended(t *testing.T) {
 		}
 	}
 }
+
+// The first write into a hole writes all of its block, and a file that grows
+// again holds zeros where it was cut: its object has other bytes there (S2).
+func TestHoleIsWrittenWhole(t *testing.T) {
+	f := real(t)
+	data := fill(3*wire.BlockSize, 1)
+	ino := f.create("f", data)
+	f.apply(nil, vote.Bound{Kind: wire.MutPunchHole, Ino: ino, Offset: wire.BlockSize, Length: wire.BlockSize, Size: 3 * wire.BlockSize})
+	now := bytes.Clone(data)
+	clear(now[wire.BlockSize : 2*wire.BlockSize])
+	f.wantFile("f", now)
+	now = patched(now, wire.BlockSize+500, []byte("x"))
+	f.write(ino, now, []byte("x"), wire.Extent{Offset: wire.BlockSize + 500, Size: 1})
+	f.wantFile("f", now)
+	cut := int64(2*wire.BlockSize + 100)
+	tail, err := tailOf(f.Store, ino, cut)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.apply(nil, vote.Bound{Kind: wire.MutSetattr, Ino: ino, Set: wire.SetSize, Size: cut, Tail: tail})
+	now = patched(now[:cut], int(cut)+50, []byte("y"))
+	f.write(ino, now, []byte("y"), wire.Extent{Offset: cut + 50, Size: 1})
+	f.wantFile("f", now)
+	f.checkpoint()
+	f.wantFile("f", now)
+}

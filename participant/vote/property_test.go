@@ -64,6 +64,10 @@ func (h *history) mutation(e *wire.Entry) wire.Mutation {
 		}
 	default:
 		m.Kind = wire.MutWriteFile
+		if rapid.IntRange(0, 1).Draw(h.t, "parts") == 0 {
+			h.parts(e, &m)
+			return m
+		}
 		data := []byte(rapid.SampledFrom([]string{"", "x", "contents"}).Draw(h.t, "data"))
 		m.Content = wire.Content{Size: int64(len(data)), Sum: wire.Sum(data)}
 		if rapid.IntRange(0, 4).Draw(h.t, "staged") == 0 {
@@ -75,6 +79,40 @@ func (h *history) mutation(e *wire.Entry) wire.Mutation {
 		e.Payload = append(e.Payload, data...)
 	}
 	return m
+}
+
+// parts draws extents, an append, or a change of a range.
+func (h *history) parts(e *wire.Entry, m *wire.Mutation) {
+	at := int64(rapid.SampledFrom([]int{0, 3, 10, wire.BlockSize - 2, wire.BlockSize, wire.BlockSize + 5}).Draw(h.t, "at"))
+	switch rapid.IntRange(0, 5).Draw(h.t, "how") {
+	case 0:
+		m.Kind = rapid.SampledFrom([]wire.MutationKind{wire.MutAllocate, wire.MutPunchHole, wire.MutZeroRange}).Draw(h.t, "range")
+		m.Offset, m.Length = at, int64(rapid.SampledFrom([]int{1, 4, wire.BlockSize}).Draw(h.t, "length"))
+		m.KeepSize = rapid.Bool().Draw(h.t, "keep size")
+		return
+	case 1, 2:
+		m.Write, at = wire.WriteAppend, 0
+	default:
+		m.Write = wire.WriteExtents
+		if rapid.IntRange(0, 3).Draw(h.t, "cut") == 0 {
+			m.Set, m.Size = wire.SetSize, int64(rapid.SampledFrom([]int{0, 2, wire.BlockSize + 1}).Draw(h.t, "size"))
+		}
+	}
+	for range rapid.IntRange(1, 2).Draw(h.t, "extents") {
+		data := []byte(rapid.SampledFrom([]string{"x", "extent"}).Draw(h.t, "data"))
+		x := wire.Extent{Offset: at, Size: int64(len(data)), Sum: wire.Sum(data)}
+		if rapid.IntRange(0, 2).Draw(h.t, "staged") == 0 {
+			h.next++
+			x.Stage, x.Sum = wire.MakeID(h.m.fence.Number, h.next), 9
+			c := wire.Content{Stage: x.Stage, Size: x.Size, Sum: 9}
+			h.view.stages[x.Stage], h.stages[x.Stage] = c, c
+			h.view.skews[x.Stage] = rapid.SampledFrom([]int64{at % wire.BlockSize, 7}).Draw(h.t, "skew")
+		} else {
+			e.Payload = append(e.Payload, data...)
+		}
+		m.Extents = append(m.Extents, x)
+		at += x.Size + 1
+	}
 }
 
 // metadata draws a mutation of names, nodes or extended attributes.
@@ -247,6 +285,7 @@ type restarted struct {
 // restart is a machine with the state of a crash after durable records.
 func (h *history) restart(checkpoint, durable int) restarted {
 	v := newFakeView()
+	v.skews = h.view.skews
 	v.packs = h.view.packs // each stays until a checkpoint has passed its decision
 	// The checkpoint holds the files as of its moment.
 	m := New(v)
