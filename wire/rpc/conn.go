@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -36,11 +37,21 @@ var errPings = errors.New("the peer sends pings without measure")
 // conn is a connection below a yamux session. It joins the header and the body
 // that yamux writes separately into one system call, puts a deadline on every
 // read and write, and counts pings (W1a). yamux reads from one goroutine and
-// writes from one other, so the fields need no lock.
+// writes from one other, so most fields need no lock.
+//
+// It knows the session's streams, and aborts them when yamux closes it: a Read
+// of yamux that waits goes round and round from the moment when its session
+// shuts down until the closing goroutine has come to its stream, which hundreds
+// of them keep from the processors.
 type conn struct {
 	net.Conn
 	writeTimeout time.Duration
 	readTimeout  time.Duration
+
+	mu     sync.Mutex // guards what follows; taken before a stream's
+	live   map[*stream]struct{}
+	over   bool
+	reason error // the first error of a read or a write
 
 	// The writer's.
 	held    bool // hdr waits for its body
@@ -60,7 +71,63 @@ type conn struct {
 }
 
 func newConn(c net.Conn, readTimeout, writeTimeout time.Duration) *conn {
-	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now()}
+	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now(),
+		live: map[*stream]struct{}{}}
+}
+
+// adopt makes st one of the session's streams, until its close.
+func (c *conn) adopt(st *stream) *stream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st.conn = c
+	if c.over {
+		st.abort()
+	} else {
+		c.live[st] = struct{}{}
+	}
+	return st
+}
+
+// drop forgets a stream.
+func (c *conn) drop(st *stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.live, st)
+}
+
+// Close ends the streams, then the connection. yamux calls it as soon as it
+// has begun to close the session.
+func (c *conn) Close() error {
+	c.mu.Lock()
+	c.over = true
+	for st := range c.live {
+		st.abort()
+	}
+	clear(c.live)
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// failed keeps the error that ends the connection, if it is the first.
+func (c *conn) failed(err error) {
+	if err == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.reason == nil && !c.over {
+		c.reason = err
+	}
+}
+
+// why is what ended the connection; nil: nothing has.
+func (c *conn) why() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over && c.reason == nil {
+		return net.ErrClosed
+	}
+	return c.reason
 }
 
 // Write writes b, or keeps it when it is a header whose body comes next.
@@ -102,7 +169,9 @@ func (c *conn) Read(b []byte) (int, error) {
 		into = c.inBuf
 	}
 	n, err := c.Conn.Read(into)
+	c.failed(err)
 	if !c.follow(into[:n]) {
+		c.failed(errPings)
 		return 0, errPings
 	}
 	if len(b) < readAhead {

@@ -36,10 +36,11 @@ type link struct {
 
 // channel is one connection of a link with its session.
 type channel struct {
-	kind wire.Channel
-	conn net.Conn
-	mux  *yamux.Session
-	room chan struct{} // one for each call
+	kind  wire.Channel
+	conn  net.Conn
+	below *conn // between them
+	mux   *yamux.Session
+	room  chan struct{} // one for each call
 
 	mu   sync.Mutex   // guards idle
 	idle []idleStream // the last one used comes last
@@ -176,11 +177,12 @@ func dialError(ctx context.Context, addr string, err error) *wire.Error {
 // add makes a connection the link's.
 func (l *link) add(kind wire.Channel, c net.Conn) error {
 	t := l.o.Timeouts
-	mux, err := yamux.Client(newConn(c, t.readTimeout(), t.Write), muxConfig(kind, t, l.o.Logger))
+	below := newConn(c, t.readTimeout(), t.Write)
+	mux, err := yamux.Client(below, muxConfig(kind, t, l.o.Logger))
 	if err != nil {
 		panic("rpc: yamux refuses its configuration: " + err.Error())
 	}
-	ch := &channel{kind: kind, conn: c, mux: mux}
+	ch := &channel{kind: kind, conn: c, below: below, mux: mux}
 	l.mu.Lock()
 	if kind == wire.ChannelBulk {
 		ch.room, l.bulk = make(chan struct{}, l.o.BulkCalls), ch
@@ -343,7 +345,7 @@ func (l *link) open(ctx context.Context, ch *channel) (*stream, error) {
 			}
 			return nil, l.lost(false, r.err)
 		}
-		return newStream(r.mux, l.o.Timeouts.Stall), nil
+		return ch.below.adopt(newStream(r.mux, l.o.Timeouts.Stall)), nil
 	case <-ctx.Done():
 		return nil, givenUp(ctx, false)
 	case <-timer.C:

@@ -105,7 +105,8 @@ func (p *peer) end(cause error) {
 func (p *peer) serve(c net.Conn, channel wire.Channel) {
 	defer p.end(nil)
 	t := p.s.o.Timeouts
-	y, err := yamux.Server(newConn(c, t.readTimeout(), t.Write), muxConfig(channel, t, p.log))
+	below := newConn(c, t.readTimeout(), t.Write)
+	y, err := yamux.Server(below, muxConfig(channel, t, p.log))
 	if err != nil {
 		panic("rpc: yamux refuses its configuration: " + err.Error())
 	}
@@ -133,7 +134,7 @@ func (p *peer) serve(c net.Conn, channel wire.Channel) {
 		}
 		go func() {
 			defer p.exit(channel)
-			p.serveStream(newStream(mux, t.Stall), channel)
+			p.serveStream(below.adopt(newStream(mux, t.Stall)), channel)
 		}()
 	}
 	_ = y.Close() // always nil

@@ -37,6 +37,7 @@ type stream struct {
 	mux   *yamux.Stream
 	br    *bufio.Reader
 	stall time.Duration
+	conn  *conn // that knows it; nil in tests
 
 	rbuf []byte // the last frame's bytes; the receiver's
 	wbuf []byte // the sender's
@@ -95,7 +96,21 @@ func (s *stream) deadline(d time.Duration, write bool, set func(time.Time) error
 // close ends the stream in both directions; a peer that waits hears of it.
 func (s *stream) close() {
 	s.abort()
+	if s.conn != nil {
+		s.conn.drop(s)
+	}
 	_ = s.mux.Close() // the session's death is the only error
+}
+
+// cause tells why a send or a receive failed: what ended the connection, if it
+// did, rather than that this ended the stream.
+func (s *stream) cause(err error) error {
+	if s.conn != nil && errors.Is(err, yamux.ErrTimeout) {
+		if why := s.conn.why(); why != nil {
+			return why
+		}
+	}
+	return err
 }
 
 // renew prepares a stream for its next call.
@@ -136,7 +151,7 @@ func (s *stream) receive(wait time.Duration, limit int) (message, error) {
 	for {
 		f, err := s.receiveFrame(wait)
 		if err != nil {
-			return message{}, err
+			return message{}, s.cause(err)
 		}
 		m := message{kind: f.Kind, end: f.Flags&wire.FlagEnd != 0, header: f.Header, body: f.Body}
 		if f.Flags&wire.FlagMore == 0 && joined == nil {
@@ -241,7 +256,7 @@ func (s *stream) flush(wait time.Duration) error {
 		n := min(len(b), writeChunk)
 		if _, err := s.mux.Write(b[:n]); err != nil {
 			s.endHalfAlive(err)
-			return err
+			return s.cause(err)
 		}
 		b = b[n:]
 	}
