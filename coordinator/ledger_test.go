@@ -30,7 +30,8 @@ func TestCutWaitsForTheSnapshot(t *testing.T) {
 		posted := make(chan func(), 1000)
 		led.run(func(f func()) { posted <- f }, func(error) {})
 		defer led.close() //nolint:errcheck // what matters is looked at below
-		own := func() { // what the owner does in its turns
+		// own does what the owner does in its turns.
+		own := func() {
 			synctest.Wait()
 			for len(posted) > 0 {
 				(<-posted)()

@@ -101,7 +101,7 @@ func newReign(t *testing.T) *reign {
 // participant dies (false).
 func (c *reign) live(p *Participant) (done bool) {
 	epoch := wire.Epoch{Number: 1, Run: wire.UUID{1}}
-	g, s, err := p.Greet(context.Background(), wire.Greet{Epoch: epoch, Name: "a"})
+	g, s, err := greetInTime(c.t, p, wire.Greet{Epoch: epoch, Name: "a"})
 	if err != nil {
 		return false
 	}
@@ -120,6 +120,18 @@ func (c *reign) live(p *Participant) (done bool) {
 		}
 	}
 	return inTime(c.t, l.durable(uint64(len(c.plan)))) == nil
+}
+
+// greetInTime ends the test where the greeting is neither answered nor refused.
+func greetInTime(t *testing.T, p *Participant, g wire.Greet) (wire.Greeting, wire.TxStream, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	greeting, s, err := p.Greet(ctx, g)
+	if ctx.Err() != nil {
+		t.Fatal("no answer to the greeting")
+	}
+	return greeting, s, err
 }
 
 // inTime ends the test where nothing came; what a crash has ended is not of interest.
@@ -309,7 +321,7 @@ func TestInDoubtBothWays(t *testing.T) {
 // for and whose COMMIT was said to be durable.
 func inDoubtRun(t *testing.T, p *Participant) (voted map[wire.ID]bool, committed map[wire.ID]bool) {
 	voted, committed = map[wire.ID]bool{}, map[wire.ID]bool{}
-	_, s, err := p.Greet(context.Background(), wire.Greet{Epoch: wire.Epoch{Number: 1}})
+	_, s, err := greetInTime(t, p, wire.Greet{Epoch: wire.Epoch{Number: 1}})
 	if err != nil {
 		return voted, committed
 	}
