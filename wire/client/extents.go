@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"tpcfs/wire"
 )
@@ -104,6 +105,64 @@ func (c *Client) Data(ctx context.Context, name string) ([]wire.Range, error) {
 		}
 	})
 	return list, err
+}
+
+// checkParts refuses extents with a content that cannot be theirs, and makes
+// the list of them the transaction's own.
+func (t *transaction) checkParts() error {
+	for i, content := range t.contents {
+		m := &t.muts[i]
+		if content == nil || len(m.Extents) == 0 {
+			continue
+		}
+		sum := int64(0)
+		for k := range m.Extents {
+			sum += m.Extents[k].Size
+		}
+		if sum != content.Size() || len(m.Extents) > 1 && sum > packContents {
+			return &wire.Error{Code: wire.CodeInvalid, Op: "writeFile", Name: m.At.String(), Mutation: i,
+				Text: fmt.Sprintf("%d extents of %d bytes with a content of %d, of several at most %d are allowed", len(m.Extents), sum, content.Size(), packContents)}
+		}
+		m.Extents = slices.Clone(m.Extents)
+	}
+	return nil
+}
+
+// describeInline notes what b, the bytes of m's content in the payload, sum to.
+func describeInline(m *wire.Mutation, b []byte) {
+	if len(m.Extents) == 0 {
+		m.Content = wire.Content{Size: int64(len(b)), Sum: wire.Sum(b)}
+		return
+	}
+	for k := range m.Extents {
+		e := &m.Extents[k]
+		e.Sum = wire.Sum(b[:e.Size])
+		b = b[e.Size:]
+	}
+}
+
+// stageOf is where the stage of a mutation's content is named.
+func stageOf(m *wire.Mutation) *wire.ID {
+	if len(m.Extents) > 0 {
+		return &m.Extents[0].Stage
+	}
+	return &m.Content.Stage
+}
+
+// Expecter is a Content that knows where in its file it will begin, in bytes:
+// of an append that is staged. Elsewhere participants have to read it again.
+type Expecter interface{ Expected() int64 }
+
+// placed is the content of m's only extent, for staging.
+func placed(m *wire.Mutation, c Content) Content {
+	if len(m.Extents) == 0 {
+		return c
+	}
+	at := m.Extents[0].Offset
+	if e, ok := c.(Expecter); ok && m.Write == wire.WriteAppend {
+		at += e.Expected()
+	}
+	return skewed{c, at % wire.BlockSize}
 }
 
 // skewed is a content that begins within a block of its file.

@@ -31,6 +31,9 @@ func (t *transaction) wantsPack(all []int, inline int) bool {
 		if t.contents[i].Size() <= packContents {
 			small++
 		}
+		if len(t.muts[i].Extents) > 1 {
+			return true // one stage is one extent's
+		}
 	}
 	names := 160 * len(t.muts)
 	for i := range t.muts {

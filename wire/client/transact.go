@@ -42,6 +42,10 @@ type transaction struct {
 //
 // Contents of up to wire.MaxInline bytes together travel with the request,
 // the smallest first; others are staged before it.
+//
+// Of a writeFile with Extents, whose offsets and sizes say what is written, the
+// content is that of all of them, one after another. Of several extents it has
+// at most wire.MaxInline bytes: a larger one is a mutation of its own.
 func (c *Client) Transact(ctx context.Context, muts []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	o, err := c.begin(ctx)
 	if err != nil {
@@ -103,6 +107,9 @@ func (o *operation) prepare(muts []wire.Mutation, contents []Content) (*transact
 			return nil, err
 		}
 	}
+	if err := t.checkParts(); err != nil {
+		return nil, err
+	}
 	inline, err := t.plan()
 	if err != nil {
 		return nil, err
@@ -112,7 +119,7 @@ func (o *operation) prepare(muts []wire.Mutation, contents []Content) (*transact
 		if t.payload, err = readInline(t.payload, contents[i]); err != nil {
 			return nil, named(err, "writeFile", t.muts[i].At.String())
 		}
-		t.muts[i].Content = wire.Content{Size: contents[i].Size(), Sum: wire.Sum(t.payload[at:])}
+		describeInline(&t.muts[i], t.payload[at:])
 	}
 	if t.packed != nil {
 		t.packed.inner, t.payload = t.payload, nil
@@ -238,7 +245,7 @@ func (t *transaction) send(l *link) error {
 // far as is known. Those staged in another epoch than the link's are gone.
 func (t *transaction) isStaged(l *link) bool {
 	for _, i := range t.staged {
-		if !stageHolds(t.muts[i].Content.Stage, l) {
+		if !stageHolds(*stageOf(&t.muts[i]), l) {
 			return false
 		}
 	}
@@ -256,7 +263,7 @@ func stageHolds(id wire.ID, l *link) bool {
 
 func (t *transaction) forgetStages() {
 	for _, i := range t.staged {
-		t.muts[i].Content.Stage = 0
+		*stageOf(&t.muts[i]) = 0
 	}
 	for _, p := range t.parts {
 		t.muts[0].Extents[p.extent].Stage = 0
@@ -425,13 +432,17 @@ func (t *transaction) stage(l *link) error {
 	}
 	for n, i := range t.staged {
 		m := &t.muts[i]
-		if stageHolds(m.Content.Stage, l) {
+		if stageHolds(*stageOf(m), l) {
 			continue
 		}
 		group.Go(func() error {
-			r, err := t.o.c.stageOne(ctx, t.contents[i], m.At.String(), t.sent[n])
+			r, err := t.o.c.stageOne(ctx, placed(m, t.contents[i]), m.At.String(), t.sent[n])
 			if err != nil {
 				return ofMutation(err, i)
+			}
+			if len(m.Extents) > 0 {
+				m.Extents[0].Stage, m.Extents[0].Sum = r.ID, r.Sum
+				return nil
 			}
 			m.Content = wire.Content{Size: r.Size, Stage: r.ID, Sum: r.Sum}
 			return nil
