@@ -76,7 +76,7 @@ func (p *member) recover() error {
 	kv := &rottingKV{model, p.host}
 	s, err := store.Open(store.Options{
 		FS: p.fs, Dir: memberDir, KV: kv, InlineMax: p.w.inlineMax, TableBytes: p.w.tableBytes,
-		Ballast: 64 << 10, Workers: 1, Fanout: 2, UUID: uuidOf('s', p.diskNumber()),
+		Ballast: 64 << 10, Workers: 1, Fanout: 2, UUID: uuidOf('s', p.diskNumber()), Held: p.checkpointLetsGo,
 	})
 	if err != nil {
 		return err

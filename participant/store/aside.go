@@ -253,7 +253,7 @@ func (s *Store) Block(ino wire.Ino, block int64) (data []byte, bad bool, err err
 	if r.open() != nil {
 		return nil, r.checks[0].state.isBytes(), nil
 	}
-	r.pin.mu.RLock()
+	s.share(r.pin)
 	defer r.pin.mu.RUnlock()
 	if r.block(block, data) != nil {
 		return nil, true, nil

@@ -203,10 +203,25 @@ func (o *objects) pinLocked(id wire.ID) *pin {
 }
 
 // hold pins an object and keeps others from its file.
-func (o *objects) hold(id wire.ID) *pin {
-	p := o.pin(id)
-	p.mu.Lock()
+func (s *Store) hold(id wire.ID) *pin {
+	p := s.objects.pin(id)
+	for s.o.Held != nil && !p.mu.TryLock() {
+		s.o.Held()
+	}
+	if s.o.Held == nil {
+		p.mu.Lock()
+	}
 	return p
+}
+
+// share keeps an object's file from being written.
+func (s *Store) share(p *pin) {
+	for s.o.Held != nil && !p.mu.TryRLock() {
+		s.o.Held()
+	}
+	if s.o.Held == nil {
+		p.mu.RLock()
+	}
 }
 
 // unpin returns true if the caller has to unlink the file.

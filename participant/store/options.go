@@ -34,6 +34,10 @@ type Options struct {
 	// UUID of a new store; zero: random.
 	UUID   wire.UUID
 	Logger *slog.Logger // nil: discard
+	// Held, if not nil, is called again and again in place of waiting for a
+	// checkpoint that copies into an object; it has to let the checkpoint go
+	// on. For simulations in one goroutine.
+	Held func()
 }
 
 func (o *Options) validate() error {

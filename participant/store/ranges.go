@@ -119,7 +119,7 @@ func (c *Checkpoint) copyObject(id wire.ID, buf []byte) error {
 		}
 	}()
 	for at := int64(0); ; {
-		p := c.s.objects.hold(id)
+		p := c.s.hold(id)
 		r, ok := c.nextRange(id, at, int64(len(buf)))
 		if !ok {
 			c.s.letGo(id, p)

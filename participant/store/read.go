@@ -353,7 +353,7 @@ func (o *opened) piece(buf []byte, at, stop int64) ([]byte, error) {
 		return data, nil
 	}
 	first := at / wire.BlockSize
-	o.r.pin.mu.RLock()
+	o.r.s.share(o.r.pin)
 	defer o.r.pin.mu.RUnlock()
 	for b := first; b*wire.BlockSize < stop; b++ {
 		if err := o.r.block(b, buf[(b-first)*wire.BlockSize:][:wire.BlockSize]); err != nil {

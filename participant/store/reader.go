@@ -85,8 +85,8 @@ func (r *reader) close() {
 
 // wait lets the apply end that was at work when the reader was made.
 func (r *reader) wait() {
-	r.pin.mu.RLock()
-	defer r.pin.mu.RUnlock()
+	r.s.share(r.pin)
+	r.pin.mu.RUnlock()
 }
 
 // block reads a block into buf, BlockSize bytes, zeros past the valid bytes.
@@ -220,7 +220,7 @@ func (s *Store) holdWritten(b *batch) (map[wire.ID]*pin, error) {
 	slices.Sort(ids)
 	held := map[wire.ID]*pin{}
 	for _, id := range slices.Compact(ids) {
-		p := s.objects.hold(id)
+		p := s.hold(id)
 		s.objects.mu.Lock()
 		p.writing = true
 		s.objects.mu.Unlock()
