@@ -206,6 +206,15 @@ func boundText(b vote.Bound) string {
 	if b.Content.Size != 0 {
 		text += fmt.Sprintf(" %d bytes", b.Content.Size)
 	}
+	for _, e := range b.Extents {
+		text += fmt.Sprintf(" %d bytes at %d", e.Size, e.Offset)
+		if e.Stage != 0 {
+			text += fmt.Sprintf(" staged %s", e.Stage)
+		}
+	}
+	if b.Length != 0 {
+		text += fmt.Sprintf(" range of %d bytes at %d", b.Length, b.Offset)
+	}
 	return text
 }
 
