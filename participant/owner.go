@@ -123,7 +123,7 @@ func (p *Participant) handleEntries() {
 	more := true // the batch's bound ended it, not the queue
 	for len(batch) < batchEntries && size < journal.MaxRecord {
 		var d wire.Down
-		if d, more = s.next(p.mayHandle); !more {
+		if d, more = s.next(func(d *wire.Down) bool { return p.mayHandle(d, len(batch) > 0) }); !more {
 			break
 		}
 		r, err := p.step(&d)
@@ -149,7 +149,8 @@ func (p *Participant) handleEntries() {
 // mayHandle holds a PREPARE back while the table or the journal is full (S3);
 // decisions go on. Once a checkpoint has emptied the table, only what is
 // promised can fill it, and for that to be decided the stream has to go on.
-func (p *Participant) mayHandle(d *wire.Down) bool {
+// behind: others stand before it in its batch, which no checkpoint has seen.
+func (p *Participant) mayHandle(d *wire.Down, behind bool) bool {
 	p.held = false
 	if d.Entry == nil || d.Entry.Kind != wire.EntryPrepare {
 		return true
@@ -165,7 +166,7 @@ func (p *Participant) mayHandle(d *wire.Down) bool {
 	if p.heldSince == 0 {
 		p.heldSince = p.freezes + 1
 	}
-	if p.freezes >= p.heldSince || p.end == p.frozenAt {
+	if p.freezes >= p.heldSince || p.end == p.frozenAt && !behind {
 		p.heldSince = 0
 		return true
 	}

@@ -172,7 +172,7 @@ func (p *member) endStream() {
 func (p *member) handle(n int) {
 	var batch []vote.Ready
 	k := p.conn
-	for ; n > 0 && len(k.down) > 0 && p.mayHandle(&k.down[0]); n-- {
+	for ; n > 0 && len(k.down) > 0 && p.mayHandle(&k.down[0], len(batch) > 0); n-- {
 		d := k.down[0]
 		k.down = k.down[1:]
 		r, err := p.step(&d)
@@ -192,7 +192,7 @@ func (p *member) handle(n int) {
 }
 
 // mayHandle mirrors Participant.mayHandle (S3).
-func (p *member) mayHandle(d *wire.Down) bool {
+func (p *member) mayHandle(d *wire.Down, behind bool) bool {
 	p.held = false
 	if d.Entry == nil || d.Entry.Kind != wire.EntryPrepare {
 		return true
@@ -204,7 +204,7 @@ func (p *member) mayHandle(d *wire.Down) bool {
 	if p.heldSince == 0 {
 		p.heldSince = p.freezes + 1
 	}
-	if p.freezes >= p.heldSince || p.end == p.frozenAt {
+	if p.freezes >= p.heldSince || p.end == p.frozenAt && !behind {
 		p.heldSince = 0
 		return true
 	}
