@@ -219,7 +219,7 @@ func (f *fileSystem) reap(n *node) {
 	if n.opens > 0 || n.flight != nil || n.turn != turnNone || n.gone {
 		return
 	}
-	if n.dirtyLocked() {
+	if n.dirtyLocked() && !n.held {
 		if n.fatal == nil && f.commits.Err() == nil {
 			return
 		}
@@ -229,6 +229,9 @@ func (f *fileSystem) reap(n *node) {
 	n.gone = true
 	n.dropLocked()
 	delete(f.nodes, n.ino)
+	if n.held {
+		f.releaseLocked(n.ino)
+	}
 }
 
 // sweep is the goroutine that commits what is due by itself (F3).

@@ -34,10 +34,12 @@
 //
 // # Files without a name
 //
-// A file that this mount unlinks, or renames over, while it is open here is
-// read in whole before, and lives on in memory or spill file until its last
-// close. Another mount that has it open too keeps what it had gathered or
-// loaded; if it had nothing, reads answer ESTALE.
+// A file that this mount unlinks, or renames over, while it is open here, or
+// makes with O_TMPFILE, is held: the service keeps it for the mount's session,
+// without a name, and the mount reclaims it after the last close, or the service
+// when the session ends. Where another mount takes the last name of a file that
+// is not open there, those who have it open here keep what they had gathered or
+// loaded; if that is nothing, reads answer ESTALE.
 //
 // # Waiting
 //

@@ -39,6 +39,9 @@ type fakeInode struct {
 	target string
 	names  map[string]wire.Ino
 	sorted []string // names, if they have not changed since
+
+	xattrs   map[string]string // replaced, never changed
+	linkable bool              // made without a name
 }
 
 func newFake() *fake {
@@ -166,6 +169,7 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		}
 		out.Results = append(out.Results, r)
 	}
+	out.Orphans = f.orphans(mutations, saved, wire.Ino(out.Tx))
 	if f.after != nil {
 		if err := f.after(mutations, out); err != nil {
 			return wire.Outcome{}, err
@@ -223,7 +227,7 @@ func (f *fake) apply(m wire.Mutation, data []byte, tx wire.ID, ino wire.Ino) (wi
 		if err != nil {
 			return wire.Result{}, err
 		}
-		return f.remove(m.At, in, m.Kind == wire.MutRmdir, now)
+		return f.remove(m.At, in, m.Kind == wire.MutRmdir, m.Hold, now)
 	case wire.MutRename:
 		if err != nil {
 			return wire.Result{}, err
@@ -236,7 +240,7 @@ func (f *fake) apply(m wire.Mutation, data []byte, tx wire.ID, ino wire.Ino) (wi
 		f.setattr(m, in, tx, now)
 		return wire.Result{Ino: in.attr.Ino}, nil
 	default:
-		return wire.Result{}, fakeErr(wire.CodeUnsupported)
+		return f.applyNames(m, in, err, ino, now)
 	}
 }
 
@@ -288,7 +292,7 @@ func (n *fakeInode) touch(now int64) {
 	n.attr.Size, n.sorted = int64(len(n.names)), nil
 }
 
-func (f *fake) remove(at wire.At, in *fakeInode, isDir bool, now int64) (wire.Result, error) {
+func (f *fake) remove(at wire.At, in *fakeInode, isDir, hold bool, now int64) (wire.Result, error) {
 	switch {
 	case isDir && in.names == nil:
 		return wire.Result{}, fakeErr(wire.CodeNotDir)
@@ -299,7 +303,10 @@ func (f *fake) remove(at wire.At, in *fakeInode, isDir bool, now int64) (wire.Re
 	}
 	dir := f.inodes[at.Dir]
 	delete(dir.names, at.Path)
-	delete(f.inodes, in.attr.Ino)
+	if in.attr.Nlink--; isDir || in.attr.Nlink == 0 && !hold {
+		delete(f.inodes, in.attr.Ino)
+	}
+	in.attr.Ctime = max(now, in.attr.Ctime)
 	if isDir {
 		dir.attr.Nlink--
 	}
@@ -313,6 +320,10 @@ func (f *fake) rename(m wire.Mutation, in *fakeInode, now int64) (wire.Result, e
 	switch {
 	case dir == nil:
 		return wire.Result{}, fakeErr(wire.CodeNotExist)
+	case m.Rename == wire.RenameNoReplace && err == nil:
+		return wire.Result{}, fakeErr(wire.CodeExist)
+	case m.Rename == wire.RenameExchange:
+		return f.exchange(m, in, to, err, now)
 	case err == nil && to == in:
 		return wire.Result{Ino: in.attr.Ino}, nil
 	case err == nil && in.names != nil && to.names == nil:
@@ -328,7 +339,7 @@ func (f *fake) rename(m wire.Mutation, in *fakeInode, now int64) (wire.Result, e
 		}
 	}
 	if err == nil {
-		if _, err := f.remove(m.To, to, to.names != nil, now); err != nil {
+		if _, err := f.remove(m.To, to, to.names != nil, m.Hold, now); err != nil {
 			return wire.Result{}, err
 		}
 	}
@@ -380,8 +391,11 @@ func (f *fake) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wir
 		return wire.ReadReply{}, err
 	}
 	reply, data, piece := wire.ReadReply{Attr: in.attr, Target: in.target}, in.data, f.piece
-	if req.Kind == wire.ReadList {
+	switch req.Kind {
+	case wire.ReadList:
 		err = f.listing(in, req, &reply)
+	case wire.ReadGetxattr, wire.ReadListxattr:
+		err = in.readXattr(req, &reply)
 	}
 	hook := f.afterRead
 	f.mu.Unlock()

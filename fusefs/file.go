@@ -30,15 +30,20 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 		return statusOf(err)
 	}
 	n := f.hold(a.Ino)
-	n.see(a)
-	n.mu.Lock()
-	if n.c == nil && n.turn == turnNone && a.Version == tx { // nobody was faster: it is known to be empty
-		n.replaceLocked(newContents(f.depot), tx, noEdits())
-	}
-	n.mu.Unlock()
+	f.beginEmpty(n, a, tx)
 	fillEntry(&out.EntryOut, a)
 	out.Fh = f.openHandle(n, in.Flags)
 	return fuse.OK
+}
+
+// beginEmpty: a file that tx has made is known to be empty, if nobody was faster.
+func (f *fileSystem) beginEmpty(n *node, a wire.Attr, tx wire.ID) {
+	n.see(a)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.c == nil && n.turn == turnNone && a.Version == tx {
+		n.replaceLocked(newContents(f.depot), tx, noEdits())
+	}
 }
 
 // create makes an empty regular file and returns its attributes and the
@@ -68,12 +73,16 @@ func (f *fileSystem) attrOfNew(ctx context.Context, out wire.Outcome) (wire.Attr
 func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
-	ino := wire.Ino(in.NodeId)
-	a, err := f.attr(ctx, wire.At{Dir: ino})
+	n := f.hold(wire.Ino(in.NodeId)) // from here on who takes its last name holds it
+	err := f.waitUnnamed(ctx, n.ino)
+	var a wire.Attr
+	if err == nil {
+		a, err = f.attr(ctx, n.at())
+	}
 	if err != nil {
+		f.letGo(n)
 		return statusOf(err)
 	}
-	n := f.hold(ino)
 	n.see(a)
 	if in.Flags&syscall.O_TRUNC != 0 {
 		err := f.cut(ctx, n)
@@ -292,7 +301,7 @@ func (f *fileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status
 		return fuse.OK
 	}
 	h.n.mu.Lock()
-	dirty := h.n.dirtyLocked()
+	dirty := h.n.dirtyLocked() && !h.n.held // without a name nobody will look for it
 	h.n.mu.Unlock()
 	if !dirty {
 		return fuse.OK
@@ -324,7 +333,7 @@ func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 		return
 	}
 	h.n.mu.Lock()
-	if h.n.dirtyLocked() && h.n.flight == nil && h.n.fatal == nil && h.writes {
+	if h.n.dirtyLocked() && !h.n.held && h.n.flight == nil && h.n.fatal == nil && h.writes {
 		f.startLocked(h.n)
 	}
 	h.n.mu.Unlock()

@@ -42,6 +42,10 @@ type fileSystem struct {
 	dirs    map[uint64]*dirHandle
 	lastFH  uint64
 	removed map[wire.Ino]wire.Attr // directories removed here that the kernel still knows: somebody's working directory
+
+	unnaming   map[*unnaming]struct{} // those at work
+	released   []wire.Ino             // files without a name that wait for their reclaim
+	reclaiming int                    // goroutines that reclaim
 }
 
 // handle is one open file.
@@ -62,7 +66,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
-		removed: map[wire.Ino]wire.Attr{},
+		removed: map[wire.Ino]wire.Attr{}, unnaming: map[*unnaming]struct{}{},
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
 	f.commits, f.stopCommits = context.WithCancel(context.Background())

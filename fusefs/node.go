@@ -43,6 +43,7 @@ type node struct {
 	mtimeSet, atimeSet bool
 	privChecked        bool      // set-id bits are known to be gone since the last chmod
 	orphan             bool      // without a name: what is here is all there is
+	held               bool      // without a name: the service keeps it for this mount
 	attr               wire.Attr // as last seen; an orphan's own
 	gone               bool      // removed from the table: look it up again
 }
