@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 
@@ -75,7 +76,8 @@ func (f *fileSystem) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr 
 	case !xattrKnown(attr):
 		return fuse.Status(syscall.EOPNOTSUPP)
 	}
-	return f.changeXattr(cancel, &in.InHeader, wire.Mutation{Kind: wire.MutSetxattr, Name: attr, Value: data, Xattr: mode})
+	value := slices.Clone(data) // the request's memory is used again, and the transaction may outlive the call
+	return f.changeXattr(cancel, &in.InHeader, wire.Mutation{Kind: wire.MutSetxattr, Name: attr, Value: value, Xattr: mode})
 }
 
 // RemoveXAttr is removexattr(2).
