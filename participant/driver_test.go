@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -143,6 +144,14 @@ type rig struct {
 	link  *link
 	next  uint64 // index of the next entry
 	seq   uint64
+}
+
+// spare waits until the journal has made a spare segment: in the background,
+// with syncs of its own.
+func (r *rig) spare() {
+	for r.p.writer.Stats().Spares == 0 {
+		runtime.Gosched()
+	}
 }
 
 func newRig(t testing.TB, fsys *forget.FS, change func(*Options)) *rig {

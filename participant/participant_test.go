@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -59,9 +58,7 @@ func TestOneForcedSyncPerCommit(t *testing.T) {
 	r := newRig(t, fsys, func(o *Options) { o.QuietForce = time.Hour })
 	r.begin(1)
 	r.write(2, "warm", "up")
-	for r.p.writer.Stats().Spares == 0 { // the journal makes one in the background
-		runtime.Gosched()
-	}
+	r.spare()
 	before, others := fsys.Count(forget.Sync), fsys.Count(forget.SyncDir)
 	r.write(3, "f", "hello")
 	r.wantFile("f", "hello")
