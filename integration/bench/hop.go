@@ -28,7 +28,8 @@ func hopConfig() *yamux.Config {
 	return c
 }
 
-// serveHop is a hop's process: it answers requests itself, or passes them on.
+// serveHop is a hop's process: it answers requests itself, or passes them on,
+// until it fails.
 func serveHop(sock, next string) error {
 	var upstream *yamux.Session
 	if next != "" {

@@ -72,11 +72,8 @@ func main() {
 	flag.Parse()
 	o.large = *large * gib
 	if *hop != "" {
-		if err := serveHop(*hop, *next); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
-		}
-		return
+		fmt.Fprintln(os.Stderr, "bench:", serveHop(*hop, *next))
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
