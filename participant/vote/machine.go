@@ -178,7 +178,7 @@ func (m *Machine) checkW(w wire.Position) error {
 
 func (m *Machine) handlePrepare(e *wire.Entry, at wire.Position) (Ready, error) {
 	p := e.Prepare
-	if p == nil || p.Tx == 0 || p.Tx.Epoch() != at.Epoch {
+	if p == nil || p.Tx == 0 || p.Tx.Epoch() != at.Epoch || lastID(p).Epoch() != at.Epoch {
 		return Ready{}, protocol("entry %v is no prepare of this epoch", at)
 	}
 	if !m.opened {
@@ -362,6 +362,8 @@ func (m *Machine) handleAbort(id wire.ID, at wire.Position) (Ready, error) {
 		return m.void(at), nil
 	case t != nil && t.state == wire.TxCommitted:
 		return Ready{}, protocol("entry %v aborts transaction %v, which is committed here", at, id)
+	case id.Epoch() > at.Epoch: // it would be the greatest id met, which a next coordinator must not be behind of
+		return Ready{}, protocol("entry %v aborts transaction %v, of an epoch to come", at, id)
 	}
 	// Those that voted NO, or never heard of it, keep the ABORT too (P4).
 	return m.step(&Record{Kind: KindAbort, Position: at, ID: id}, false), nil
@@ -379,6 +381,8 @@ func (m *Machine) handleConfig(e *wire.Entry, at wire.Position) (Ready, error) {
 		return Ready{}, protocol("config %v is the first one here and describes no root directory", c.ID)
 	case c.ID.Compare(m.config.ID) <= 0:
 		return m.void(at), nil
+	case c.ID.Epoch > at.Epoch || len(wire.Marshal(c)) > wire.MaxBindings:
+		return Ready{}, protocol("entry %v carries config %v, of an epoch to come or too large for a record", at, c.ID)
 	}
 	r := &Record{Kind: KindConfig, Position: at, Config: c}
 	if m.config.ID == zero {
