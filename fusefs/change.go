@@ -63,6 +63,11 @@ func (f *fileSystem) forgetPriv(ino wire.Ino) {
 func (f *fileSystem) setAttr(ctx context.Context, ino wire.Ino, m wire.Mutation) error {
 	if n := f.peek(ino); n != nil {
 		defer f.letGo(n)
+		if m.Set&wire.SetSize != 0 { // whether it cuts or extends
+			if err := f.refresh(ctx, n); err != nil {
+				return err
+			}
+		}
 		left, err := f.gatherAttr(n, m)
 		if err != nil {
 			return err

@@ -17,6 +17,10 @@ const (
 	lastRetry   = 30 * time.Second
 	sweepEvery  = 250 * time.Millisecond
 	exitingPoll = time.Second
+
+	// maxOvertaken is how often an append is tried again because of a newer
+	// base before it goes where the end is, whatever the base.
+	maxOvertaken = 2
 )
 
 // sync commits all changes of a node that were made before the call (fsync,
@@ -95,8 +99,17 @@ func (f *fileSystem) land(n *node, fl *flight, err error) {
 // commit tries until the changes are committed, the error is final, or
 // ConflictWait is over. The caller has the node's turn.
 func (f *fileSystem) commit(n *node, fl *flight) error {
+	overtaken := 0
 	for b := f.backoff(); ; {
-		err := f.attempt(n, fl)
+		n.mu.Lock()
+		look := n.unsure
+		n.mu.Unlock()
+		if look { // before anything is sent twice
+			if err := f.rebase(f.commits, n); err != nil && !isGone(err) {
+				return err
+			}
+		}
+		err := f.attempt(n, fl, overtaken < maxOvertaken)
 		switch {
 		case err == nil:
 			return nil
@@ -106,6 +119,7 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 		case !b.again(f.commits, err):
 			return err
 		case wire.CodeOf(err) == wire.CodeVersion:
+			overtaken++
 			if err := f.rebase(f.commits, n); err != nil && !isGone(err) {
 				return err
 			}
@@ -113,57 +127,82 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 	}
 }
 
-// attempt is one transaction: the whole contents, if they changed, and the
-// times with them, which stay as fstat showed them.
-func (f *fileSystem) attempt(n *node, fl *flight) error {
+// attempt is one transaction: what was written, and the times with it, which
+// stay as fstat showed them. guarded: a newer base is to refuse it.
+func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	n.mu.Lock()
 	if !n.dirtyLocked() {
 		n.mu.Unlock()
 		return nil
 	}
+	if !guarded && n.mtimeSet {
+		n.mtime = max(time.Now().UnixNano(), n.mtime+1) // as rebase does, for who comes in between
+	}
 	before := *n.timesLocked()
-	mutations, data := n.mutationsLocked()
-	if len(mutations) == 0 { // what was unsure turned out to be done
+	p := n.planLocked(guarded)
+	if len(p.mutations) == 0 { // what was unsure turned out to be done
 		n.saved = n.gen
 		n.mu.Unlock()
 		return nil
 	}
-	contents := make([]Content, len(mutations))
-	var snap *snapshot
-	if data {
-		snap = n.c.Snapshot()
-		contents[0] = snap
-	}
-	flying, size := n.cur, before.size
-	n.flying, n.cur = &flying, noEdits()
+	flying := n.cur
+	n.flying, n.flyingSize, n.cur = &flying, before.size, noEdits()
 	fl.gen = n.gen
 	since := n.since
 	n.since = time.Time{}
 	n.mu.Unlock()
 
-	out, err := f.client.Transact(f.commits, mutations, contents)
-	if snap != nil {
-		snap.Release()
-	}
+	out, err := f.client.Transact(f.commits, p.mutations, p.contents)
+	p.release()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flying = nil
 	if err != nil {
-		n.cur = flying.then(size, n.cur)
+		if n.c != nil {
+			n.cur = flying.then(before.size, n.cur, n.c.Size())
+		}
 		if n.since = since; wire.CodeOf(err) == wire.CodeUnknownOutcome {
-			n.unsure = true
+			n.unsure, n.sent = true, sent{mtime: before.mtime, gen: fl.gen}
+			if flying.tail >= 0 {
+				n.sent.tail = before.size - flying.tail
+			}
 		}
 		return err
 	}
 	n.saved, n.unsure = fl.gen, false
-	if data {
-		n.base = out.Tx
-	}
 	if n.mtimeSet = n.mtimeSet && n.mtime != before.mtime; !n.mtimeSet {
 		n.mtime = 0
 	}
 	n.atimeSet = n.atimeSet && n.atime != before.atime
 	n.savedAt = f.saves.Add(1)
+	if flying.empty() {
+		return nil
+	}
+	if err := n.acknowledgeLocked(&flying, &p, out); err != nil {
+		f.log.Warn("moving gathered appends behind those of others failed; the next read or commit tries again", "inode", n.ino, "err", err)
+	}
+	return nil
+}
+
+// acknowledgeLocked makes the version that a commit has made the base.
+func (n *node) acknowledgeLocked(flying *edits, p *plan, out wire.Outcome) error {
+	if n.c == nil || n.orphan {
+		return nil
+	}
+	size := max(n.baseSize, flying.end())
+	switch {
+	case flying.keep != untouched:
+		size = n.flyingSize
+	case p.appended >= 0 && p.appended < len(out.Results):
+		size = out.Results[p.appended].Offset + n.flyingSize - flying.tail
+	}
+	e, c, err := n.cur.rebase(n.c, size)
+	if err != nil {
+		return err // the base is another than n.base: whoever looks finds out
+	}
+	n.installLocked(c, e)
+	n.base, n.baseSize = out.Tx, size
+	n.c.retain(e.ours(n.c.Size()))
 	return nil
 }
 
@@ -178,31 +217,6 @@ func (n *node) timesLocked() *times {
 		t.size = n.c.Size()
 	}
 	return t
-}
-
-// mutationsLocked is the transaction of what is gathered. IfVersion stands
-// where bytes of the base are part of the contents: another mount's commit in
-// between must not be undone. A file cut to nothing and written anew owes
-// nothing to what was there: the later of two whole rewrites wins.
-func (n *node) mutationsLocked() (mutations []wire.Mutation, data bool) {
-	if data = !n.cur.empty(); data {
-		m := wire.Mutation{Kind: wire.MutWriteFile, At: n.at(), Create: wire.MustExist}
-		if n.cur.needsBase() {
-			m.IfVersion = n.base
-		}
-		mutations = append(mutations, m)
-	}
-	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime}
-	if n.mtimeSet {
-		set.Set |= wire.SetMtime
-	}
-	if n.atimeSet {
-		set.Set |= wire.SetAtime
-	}
-	if set.Set != 0 {
-		mutations = append(mutations, set)
-	}
-	return mutations, data
 }
 
 // at names the inode itself: whatever its name is by now, or without one.

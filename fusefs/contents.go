@@ -6,12 +6,13 @@ import (
 	"io"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
 
 // pageSize is the grain in which gathered bytes are kept, shared and spilled.
-const pageSize = 128 << 10
+const pageSize = 32 << 10
 
 // depot is what the gathered contents of one mount share: memory and the
 // directory for what does not fit there.
@@ -31,9 +32,9 @@ func (d *depot) take(n int64) bool {
 	return true
 }
 
-// contents is the whole of one file's bytes: in memory while they are few,
-// then in an unlinked file. What was never written is zeros and takes no
-// space. A snapshot shares the pages; a page that is shared is never changed.
+// contents holds gathered bytes at their places in the file: in memory while
+// they are few, then in an unlinked file. What was never written is zeros and
+// takes no space. A snapshot shares the pages; a page that is shared is never changed.
 type contents struct {
 	depot *depot
 
@@ -324,7 +325,7 @@ func (c *contents) Truncate(size int64) error {
 }
 
 // copyRange copies the bytes [from, to) of o to the place at.
-func (c *contents) copyRange(o *contents, from, to, at int64) error {
+func (c *contents) copyRange(o io.ReaderAt, from, to, at int64) error {
 	buf := make([]byte, min(pageSize, max(to-from, 0)))
 	for from < to {
 		n, err := o.ReadAt(buf[:min(int64(len(buf)), to-from)], from)
@@ -339,27 +340,28 @@ func (c *contents) copyRange(o *contents, from, to, at int64) error {
 	return nil
 }
 
-// equal reports whether both hold the same bytes.
-func (c *contents) equal(o *contents) (bool, error) {
-	size := c.Size()
-	if size != o.Size() {
-		return false, nil
-	}
-	a, b := make([]byte, pageSize), make([]byte, pageSize)
-	for off := int64(0); off < size; off += pageSize {
-		n, err := c.ReadAt(a, off)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return false, err
-		}
-		m, err := o.ReadAt(b, off)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return false, err
-		}
-		if string(a[:n]) != string(b[:m]) {
-			return false, nil
+// retain gives back the pages that hold nothing of the ranges, which are
+// sorted and disjoint. What they held reads as anything, as nobody asks.
+func (c *contents) retain(ranges []extent) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for index, pg := range c.pages {
+		from, to := index*pageSize, (index+1)*pageSize
+		i, _ := slices.BinarySearchFunc(ranges, from, func(x extent, at int64) int {
+			if x.to <= at {
+				return -1
+			}
+			return 1
+		})
+		if i == len(ranges) || ranges[i].from >= to {
+			c.unrefLocked(pg)
+			delete(c.pages, index)
 		}
 	}
-	return true, nil
+	if len(c.pages) == 0 && c.spill != nil && c.spill.refs == 1 { // memory serves again
+		c.dropLocked(nil, c.spill)
+		c.spill = nil
+	}
 }
 
 // Close gives everything back. Snapshots stay readable.

@@ -8,10 +8,10 @@ import (
 // untouched is the keep of edits that never cut the file.
 const untouched = math.MaxInt64
 
-// edits says which bytes of the gathered contents are ours and which came
-// from the base, the version that they were loaded from. When another mount
-// commits first, ours are laid over the newer base, as two processes' writes
-// to one local file end up in one file:
+// edits says which bytes of a file are gathered here; all others are those of
+// the base, a version that the service has. When another mount commits first,
+// ours lie over the newer base, as two processes' writes to one local file end
+// up in one file:
 //
 //   - a plain write keeps its offset;
 //   - what O_APPEND wrote moves to the new end, so that no append is lost;
@@ -64,6 +64,7 @@ func (e *edits) truncate(size, to int64) {
 	e.fix(size)
 	if to < size {
 		e.keep = min(e.keep, to)
+		e.extents = clip(e.extents, to)
 	}
 	if to > size {
 		e.least = max(e.least, to)
@@ -99,8 +100,9 @@ func (e *edits) add(from, to int64) {
 	e.extents = slices.Replace(e.extents, i, j, extent{from, to})
 }
 
-// then returns both edits as one: e first, which left size bytes, then later.
-func (e *edits) then(size int64, later edits) edits {
+// then returns both edits as one: e first, which left size bytes, then later,
+// by which the file has now bytes.
+func (e *edits) then(size int64, later edits, now int64) edits {
 	out := edits{extents: slices.Clone(e.extents), keep: e.keep, least: e.least, tail: e.tail}
 	grew := later.tail > size || later.least > size // by other means than appends
 	extents := later.extents
@@ -114,6 +116,7 @@ func (e *edits) then(size int64, later edits) edits {
 	}
 	if later.keep != untouched {
 		out.least = min(out.least, later.keep)
+		out.extents = clip(out.extents, later.keep)
 	}
 	out.keep, out.least = min(out.keep, later.keep), max(out.least, later.least)
 	for _, x := range extents {
@@ -122,50 +125,104 @@ func (e *edits) then(size int64, later edits) edits {
 	if out.tail < 0 {
 		out.tail = later.tail
 	}
-	if out.keep != untouched { // all past the cut is ours already
-		out.tail = -1
+	if out.keep != untouched { // the size is ours: the place is too
+		out.fix(now)
 	}
 	return out
 }
 
-// rebase lays the edits, whose result is ours, over a newer base, which
-// becomes the result. It returns what the edits are then.
-func (e *edits) rebase(ours, base *contents) (edits, error) {
-	size, out := ours.Size(), edits{extents: slices.Clone(e.extents), keep: e.keep, least: e.least, tail: -1}
-	limit := min(size, e.keep)
+// end is where the bytes written and the extension reach, but for what is
+// appended behind them.
+func (e *edits) end() int64 {
+	end := e.least
+	if n := len(e.extents); n > 0 {
+		end = max(end, e.extents[n-1].to)
+	}
+	return end
+}
+
+// settle gives the extents up to what is appended, which moves by itself.
+func (e *edits) settle() edits {
+	out := edits{extents: slices.Clone(e.extents), keep: e.keep, least: e.least, tail: e.tail}
 	if e.tail >= 0 {
-		limit = min(limit, e.tail)
-	}
-	if e.keep != untouched && base.Size() > e.keep {
-		if err := base.Truncate(e.keep); err != nil {
-			return out, err
-		}
-	}
-	for _, x := range e.extents {
-		if x.from >= limit {
-			break
-		}
-		if err := base.copyRange(ours, x.from, min(x.to, limit), x.from); err != nil {
-			return out, err
-		}
-	}
-	if e.keep != untouched {
-		if err := base.copyRange(ours, e.keep, size, e.keep); err != nil {
-			return out, err
-		}
-		return out, base.Truncate(size)
-	}
-	if e.least > base.Size() {
-		if err := base.Truncate(e.least); err != nil {
-			return out, err
-		}
-	}
-	if e.tail >= 0 {
-		out.tail = base.Size()
 		out.extents = clip(out.extents, e.tail)
-		return out, base.copyRange(ours, e.tail, size, out.tail)
 	}
-	return out, nil
+	return out
+}
+
+// rebase lays the edits, whose bytes are c's, over a base of another size. It
+// returns what they are then and who has their bytes: c, or if some had to
+// move, others that the caller installs.
+func (e *edits) rebase(c *contents, size int64) (edits, *contents, error) {
+	if e.keep != untouched { // the size is ours
+		return *e, c, nil
+	}
+	out := e.settle()
+	end := max(size, out.end())
+	if e.tail < 0 {
+		return out, c, c.Truncate(end)
+	}
+	if e.tail == end {
+		return out, c, nil
+	}
+	moved := newContents(c.depot)
+	for _, x := range out.extents {
+		if err := moved.copyRange(c, x.from, x.to, x.from); err != nil {
+			moved.Close()
+			return *e, c, err
+		}
+	}
+	if err := moved.copyRange(c, e.tail, c.Size(), end); err != nil {
+		moved.Close()
+		return *e, c, err
+	}
+	out.tail = end
+	return out, moved, nil
+}
+
+// ours lists the bytes of a file of size bytes that are gathered: sorted,
+// disjoint.
+func (e *edits) ours(size int64) []extent {
+	list := clip(e.extents, size)
+	if e.tail >= 0 {
+		list = append(clip(list, e.tail), extent{e.tail, size})
+	}
+	return list
+}
+
+// gap is the least range that holds all bytes of [from, to), of a file of size
+// bytes, that are the base's; empty: all are ours, or zeros.
+func (e *edits) gap(from, to, size int64) extent {
+	to = min(to, size, e.keep)
+	for _, x := range e.ours(size) {
+		if x.from <= from {
+			from = max(from, x.to)
+		} else if x.to >= to {
+			to = min(to, x.from)
+		}
+	}
+	return extent{from, max(from, to)}
+}
+
+// lay puts what is gathered, c's bytes, over a base's bytes from off on, with
+// zeros behind its end. It returns how many of them the file has.
+func (e *edits) lay(c *contents, buf []byte, off int64) (int, error) {
+	size := c.Size()
+	buf = buf[:max(0, min(int64(len(buf)), size-off))]
+	end := off + int64(len(buf))
+	if e.keep < end {
+		clear(buf[max(0, e.keep-off):])
+	}
+	for _, x := range e.ours(size) {
+		from, to := max(x.from, off), min(x.to, end)
+		if from >= to {
+			continue
+		}
+		if n, err := c.ReadAt(buf[from-off:to-off], from); err != nil && int64(n) != to-from {
+			return 0, err
+		}
+	}
+	return len(buf), nil
 }
 
 // clip drops what lies at or past limit.

@@ -191,55 +191,66 @@ func TestRebaseKeepsBoth(t *testing.T) {
 			},
 			"fail": func(t *rapid.T) {
 				if flying != nil {
-					cur, flying = flying.then(flyingSize, cur), nil
+					cur, flying = flying.then(flyingSize, cur, ours.Size()), nil
 				}
 			},
 		})
 		if flying != nil {
-			cur = flying.then(flyingSize, cur)
+			cur = flying.then(flyingSize, cur, ours.Size())
 		}
 		// The cut decides the size only where the base was cut.
-		newer := contentsOf(t, d, theirs)
-		after, err := cur.rebase(ours, newer)
+		after, newer, err := cur.rebase(ours, int64(len(theirs)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := bytesOf(t, newer, newer.Size())
+		got := laid(t, after, newer, theirs)
 		if !bytes.Equal(got, want) {
 			t.Fatalf("got %q, want %q (base %q, theirs %q, edits %+v)", got, want, base, []byte(theirs), cur)
 		}
 		// A second rebase over the same base changes nothing: it can fail halfway.
-		again := contentsOf(t, d, theirs)
-		if _, err := after.rebase(newer, again); err != nil {
+		after, again, err := after.rebase(newer, int64(len(theirs)))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := bytesOf(t, again, again.Size()); !bytes.Equal(got, want) {
+		if got := laid(t, after, again, theirs); !bytes.Equal(got, want) {
 			t.Fatalf("after a second rebase: %q, want %q", got, want)
 		}
 	})
+}
+
+// laid is a file as a mount shows it: edits over a base, read in two parts.
+func laid(t *rapid.T, e edits, c *contents, base []byte) []byte {
+	all := make([]byte, c.Size())
+	cut := int64(rapid.IntRange(0, len(all)).Draw(t, "read"))
+	for _, x := range []extent{{0, cut}, {cut, c.Size()}} {
+		buf := all[x.from:x.to]
+		if gap := e.gap(x.from, x.to, c.Size()); gap.from < min(gap.to, int64(len(base))) {
+			copy(all[gap.from:gap.to], base[gap.from:])
+		}
+		if n, err := e.lay(c, buf, x.from); err != nil || n != len(buf) {
+			t.Fatal(n, err)
+		}
+	}
+	return all
 }
 
 // TestWriteAcrossAppended: a plain write over the old end changes bytes of
 // the base and appended ones; each part stays with its own.
 func TestWriteAcrossAppended(t *testing.T) {
 	d := testDepot(t)
-	fill := func(text string) *contents {
-		c := newContents(d)
-		if _, err := c.WriteAt([]byte(text), 0); err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	ours, e := fill("aaa12Y"), noEdits()
-	e.append(4, 2)
-	e.write(3, 5, 6)
-	newer := fill("aaaabbbb")
-	if _, err := e.rebase(ours, newer); err != nil {
+	ours, e := newContents(d), noEdits()
+	if _, err := ours.WriteAt([]byte("aaa12Y"), 0); err != nil {
 		t.Fatal(err)
 	}
-	got := make([]byte, newer.Size())
-	_, _ = newer.ReadAt(got, 0)
-	if string(got) != "aaa1bbbb2Y" {
+	e.append(4, 2)
+	e.write(3, 5, 6)
+	e, ours, err := e.rebase(ours, 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, ours.Size())
+	copy(got, "aaaabbbb")
+	if _, err := e.lay(ours, got, 0); err != nil || string(got) != "aaa1bbbb2Y" {
 		t.Fatalf("got %q", got)
 	}
 }

@@ -19,6 +19,8 @@ type fake struct {
 	calls    atomic.Int64 // transactions asked for
 	readCall atomic.Int64
 	sunk     atomic.Int64
+	sent     atomic.Int64 // bytes of contents
+	readSent atomic.Int64 // bytes read
 
 	mu        sync.Mutex // guards all below
 	inodes    map[wire.Ino]*fakeInode
@@ -131,7 +133,9 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 				return wire.Outcome{}, err
 			}
 			f.sunk.Add(n)
-			sunk = n
+			if sunk = n; mutations[i].Write != wire.WriteWhole {
+				panic("a sink takes whole files")
+			}
 			continue
 		}
 		data[i], err = io.ReadAll(r)
@@ -141,6 +145,7 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		if int64(len(data[i])) != c.Size() {
 			panic("contents of another size than they say")
 		}
+		f.sent.Add(c.Size())
 		_ = r.Close()
 	}
 	if err := f.wait(ctx); err != nil {
@@ -253,15 +258,41 @@ func (f *fake) writeFile(m wire.Mutation, in *fakeInode, err error, data []byte,
 	case err == nil && in.target != "":
 		return wire.Result{}, fakeErr(wire.CodeSymlink)
 	case err == nil:
+		at := int64(len(in.data))
+		if m.Write != wire.WriteWhole {
+			data = withExtents(in.data, m, data)
+		}
 		in.data = data
 		in.attr.Size, in.attr.Blocks, in.attr.Version = int64(len(data)), int64(len(data)+511)/512, tx
 		in.attr.Mtime, in.attr.Ctime = max(now, in.attr.Mtime), max(now, in.attr.Ctime)
+		if m.Write == wire.WriteAppend {
+			return wire.Result{Ino: in.attr.Ino, Offset: at}, nil
+		}
 		return wire.Result{Ino: in.attr.Ino}, nil
 	case wire.CodeOf(err) != wire.CodeNotExist || m.Create == wire.MustExist || m.At.Path == "":
 		return wire.Result{}, err
 	}
 	n := &fakeInode{data: data, attr: wire.Attr{Nlink: 1, Mode: wire.ModeRegular | m.Mode, Size: int64(len(data)), Version: tx}}
 	return f.enter(m, n, ino, now)
+}
+
+// withExtents returns what a file holds after a write of parts.
+func withExtents(old []byte, m wire.Mutation, data []byte) []byte {
+	start := int64(0)
+	if m.Write == wire.WriteAppend {
+		start = int64(len(old))
+	}
+	out := slices.Clone(old)
+	for _, e := range m.Extents {
+		end := start + e.Offset + e.Size
+		out = append(out, make([]byte, max(0, end-int64(len(out))))...)
+		copy(out[start+e.Offset:], data[:e.Size])
+		data = data[e.Size:]
+	}
+	if len(data) > 0 {
+		panic("more bytes than extents")
+	}
+	return out
 }
 
 func (f *fake) enter(m wire.Mutation, n *fakeInode, ino wire.Ino, now int64) (wire.Result, error) {
@@ -420,6 +451,7 @@ func (f *fake) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wir
 		if err := w.WritePiece(wire.Piece{Version: reply.Attr.Version, Offset: from, Sum: wire.Sum(b), Data: b}); err != nil {
 			return reply, err
 		}
+		f.readSent.Add(int64(len(b)))
 		from += int64(len(b))
 	}
 	return reply, nil

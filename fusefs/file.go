@@ -2,8 +2,6 @@ package fusefs
 
 import (
 	"context"
-	"errors"
-	"io"
 	"syscall"
 	"time"
 
@@ -11,6 +9,9 @@ import (
 
 	"tpcfs/wire"
 )
+
+// maxGathered is how many extents of a file gather before writers wait.
+const maxGathered = 2 * wire.MaxExtents
 
 // Create makes an empty file at once and opens it. A taken name is ESTALE
 // without O_EXCL: the kernel looks up again, checks permissions and opens.
@@ -155,7 +156,15 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 			return 0, statusOf(err)
 		}
 	}
+	if err := f.makeRoom(ctx, n); err != nil {
+		return 0, statusOf(err)
+	}
 	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
+	if cached { // the file's end counts
+		if err := f.refresh(ctx, n); err != nil {
+			return 0, statusOf(err)
+		}
+	}
 	written := 0
 	err := f.change(ctx, n, needBase, func(time.Time) (err error) {
 		size := n.c.Size()
@@ -187,6 +196,18 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		written = int(in.Size)
 	}
 	return uint32(written), fuse.OK
+}
+
+// makeRoom waits for a commit where so many extents are gathered that they
+// would be too much for one transaction.
+func (f *fileSystem) makeRoom(ctx context.Context, n *node) error {
+	n.mu.Lock()
+	full := len(n.cur.extents) >= maxGathered && !n.orphan
+	n.mu.Unlock()
+	if !full {
+		return nil
+	}
+	return f.sync(ctx, n)
 }
 
 // killPriv clears the set-id bits, as an unprivileged write or chown must.
@@ -224,8 +245,7 @@ func withoutPriv(mode uint32) uint32 {
 	return mode
 }
 
-// Read reads from what is gathered or kept, if it is still of the newest
-// version, else from the service.
+// Read reads from the service, with what is gathered over it.
 func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	h := f.handle(in.Fh)
 	if h == nil {
@@ -233,41 +253,88 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
-	n := h.n
-	if err := f.refresh(ctx, n); err != nil {
-		return nil, statusOf(err)
-	}
-	n.mu.Lock()
-	if n.c != nil {
-		k, err := n.c.ReadAt(buf, int64(in.Offset))
-		n.mu.Unlock()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, statusOf(err)
-		}
-		return fuse.ReadResultData(buf[:k]), fuse.OK
-	}
-	n.mu.Unlock()
-	k, err := f.readService(ctx, n.ino, buf, int64(in.Offset))
+	k, err := f.readNode(ctx, h.n, buf, int64(in.Offset))
 	if err != nil {
 		return nil, statusOf(staleIfGone(err))
 	}
 	return fuse.ReadResultData(buf[:k]), fuse.OK
 }
 
+// readNode fills buf; short at the file's end only.
+func (f *fileSystem) readNode(ctx context.Context, n *node, buf []byte, off int64) (int, error) {
+	for b := f.backoff(); ; {
+		k, moved, err := f.readOver(ctx, n, buf, off)
+		if !moved || err != nil {
+			return k, err
+		}
+		if again := wire.NewError(wire.CodeChanged, "the file kept changing while it was read"); !b.again(ctx, again) {
+			return 0, again
+		}
+	}
+}
+
+// readOver reads once. It takes what is the base's there before it asks for
+// it; moved: the base is not the one that the edits are over any more.
+func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int64) (k int, moved bool, err error) {
+	if err := f.refresh(ctx, n); err != nil {
+		return 0, false, err
+	}
+	n.mu.Lock()
+	if n.plainLocked() {
+		n.mu.Unlock()
+		k, _, err := f.readService(ctx, n.ino, buf, off)
+		return k, false, err
+	}
+	all, base := n.allLocked(), n.base
+	gap := all.gap(off, off+int64(len(buf)), n.c.Size())
+	gap.to = max(gap.from, min(gap.to, n.baseSize))
+	lost := n.orphan && gap.from < gap.to
+	n.mu.Unlock()
+	if lost {
+		return 0, false, &wire.Error{Code: wire.CodeStale, Op: "read", Name: n.at().String(), Text: "another mount has deleted the file, and only what was written here is left"}
+	}
+	clear(buf)
+	if gap.from < gap.to {
+		_, attr, err := f.readService(ctx, n.ino, buf[gap.from-off:gap.to-off], gap.from)
+		if isGone(err) {
+			f.lose(n)
+			return 0, true, nil
+		} else if err != nil {
+			return 0, false, err
+		}
+		if attr.Version != base {
+			return 0, true, nil
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.plainLocked() || n.base != base {
+		return 0, true, nil
+	}
+	all = n.allLocked()
+	k, err = all.lay(n.c, buf, off)
+	return k, false, err
+}
+
+// plainLocked: the file is what the service has.
+func (n *node) plainLocked() bool {
+	return n.c == nil || !n.orphan && n.flying == nil && n.cur.empty()
+}
+
 // readService fills buf from the service; short at the file's end only.
-func (f *fileSystem) readService(ctx context.Context, ino wire.Ino, buf []byte, off int64) (int, error) {
+func (f *fileSystem) readService(ctx context.Context, ino wire.Ino, buf []byte, off int64) (int, wire.Attr, error) {
 	select {
 	case f.reading <- struct{}{}:
 		defer func() { <-f.reading }()
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return 0, wire.Attr{}, ctx.Err()
 	}
 	w := &collector{buf: buf, off: off}
 	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Offset: off, Length: int64(len(buf))}, w)
 	if w.version != reply.Attr.Version {
-		return 0, err // cut below off meanwhile: what came is of a version before
+		return 0, reply.Attr, err // cut below off meanwhile: what came is of a version before
 	}
-	return w.n, err
+	return w.n, reply.Attr, err
 }
 
 // collector takes a range's pieces, and begins again when they do.

@@ -262,7 +262,7 @@ func (f *fileSystem) overlay(ctx context.Context, a *wire.Attr, saves uint64) (o
 		return false, nil
 	}
 	times := n.cur.empty() && n.flying == nil // they alone are gathered
-	if !times && n.basedLocked() && n.base != a.Version {
+	if !times && n.basedLocked() && (n.base != a.Version || n.baseSize != a.Size) {
 		n.mu.Unlock()
 		err := f.refresh(ctx, n)
 		n.mu.Lock()

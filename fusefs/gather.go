@@ -1,8 +1,10 @@
 package fusefs
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"time"
 
@@ -14,12 +16,12 @@ type need int
 
 const (
 	needNothing need = iota // the file becomes empty
-	needBase                // the contents as they are
+	needBase                // its version and size
 )
 
-// ensure sees to it that the node has contents to change or to read: gathered
-// or kept ones, else loaded. When it returns nil the contents may have been
-// dropped again: callers check under mu.
+// ensure sees to it that the node has contents to change: gathered or kept
+// ones, else none over the base as it is now, of which nothing is read. When
+// it returns nil they may have been dropped again: callers check under mu.
 func (f *fileSystem) ensure(ctx context.Context, n *node, what need) error {
 	n.mu.Lock()
 	have := n.c != nil
@@ -41,65 +43,22 @@ func (f *fileSystem) ensure(ctx context.Context, n *node, what need) error {
 	case orphan:
 		return &wire.Error{Code: wire.CodeStale, Op: "write", Name: n.at().String(), Text: "the file is deleted and its contents were not kept"}
 	}
-	c, version := newContents(f.depot), wire.ID(0)
+	var base wire.Attr
 	if what == needBase {
-		attr, err := f.stat(ctx, n.at())
-		if err != nil {
+		var err error
+		if base, err = f.stat(ctx, n.at()); err != nil {
 			return err
 		}
-		if version = attr.Version; attr.Size > 0 {
-			if version, err = f.load(ctx, n.ino, c); err != nil {
-				c.Close()
-				return err
-			}
-		}
+	}
+	c := newContents(f.depot)
+	if err := c.Truncate(base.Size); err != nil {
+		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.replaceLocked(c, version, noEdits())
+	n.replaceLocked(c, base.Version, noEdits())
+	n.baseSize = base.Size
 	return nil
-}
-
-// load reads the whole file into c: one version, every piece checked (G7).
-func (f *fileSystem) load(ctx context.Context, ino wire.Ino, c *contents) (wire.ID, error) {
-	w := &loader{c: c}
-	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Length: -1}, w)
-	if err != nil {
-		return 0, err
-	}
-	if reply.Attr.Size == 0 { // what came is of a version before
-		return reply.Attr.Version, c.Truncate(0)
-	}
-	if w.version != reply.Attr.Version || c.Size() != reply.Attr.Size {
-		return 0, &wire.Error{Code: wire.CodeProtocol, Op: "readFile", Name: wire.At{Dir: ino}.String(), Text: "the contents do not fit their attributes"}
-	}
-	return reply.Attr.Version, nil
-}
-
-// loader takes a whole file's pieces, and begins again when they do.
-type loader struct {
-	c       *contents
-	version wire.ID
-	next    int64
-}
-
-// WritePiece is that of wire.PieceWriter.
-func (l *loader) WritePiece(p wire.Piece) error {
-	if wire.Sum(p.Data) != p.Sum {
-		return wire.NewError(wire.CodeCorrupt, "a piece of the contents was damaged on its way")
-	}
-	if p.Offset == 0 && (l.next > 0 || p.Version != l.version) {
-		l.version, l.next = p.Version, 0
-		if err := l.c.Truncate(0); err != nil {
-			return err
-		}
-	}
-	if p.Offset != l.next || p.Version != l.version {
-		return wire.NewError(wire.CodeProtocol, "the contents came out of order")
-	}
-	l.next += int64(len(p.Data))
-	_, err := l.c.WriteAt(p.Data, p.Offset)
-	return err
 }
 
 // refresh compares kept or gathered contents with the service's version and
@@ -147,47 +106,91 @@ func (f *fileSystem) moved(ctx context.Context, n *node) (bool, error) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.basedLocked() && n.base != attr.Version, nil
+	return n.basedLocked() && (n.base != attr.Version || n.baseSize != attr.Size), nil
 }
 
-// rebase loads the newest version and lays the edits over it. The caller has
-// the node's turn.
+// rebase lays the edits over the newest version. The caller has the node's turn.
 func (f *fileSystem) rebase(ctx context.Context, n *node) error {
-	base := newContents(f.depot)
-	version, err := f.load(ctx, n.ino, base)
+	base, err := f.stat(ctx, n.at())
 	if err != nil {
-		base.Close()
+		return err
+	}
+	happened, err := f.happened(ctx, n, base)
+	if err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.c == nil || n.orphan {
-		base.Close()
 		return nil
 	}
-	if n.unsure { // the commit whose outcome nobody knew may be what is there now
-		same, err := n.c.equal(base)
-		if err != nil {
-			base.Close()
-			return err
-		}
-		if same {
-			n.unsure = false
-			n.replaceLocked(base, version, noEdits())
-			return nil
-		}
+	if happened {
+		n.creditLocked()
 	}
-	e, err := n.cur.rebase(n.c, base)
+	if n.base == base.Version && n.baseSize == base.Size {
+		return nil
+	}
+	e, c, err := n.cur.rebase(n.c, base.Size)
 	if err != nil {
-		base.Close()
 		return err
 	}
-	n.replaceLocked(base, version, e)
+	n.installLocked(c, e)
+	n.base, n.baseSize = base.Version, base.Size
 	// Another mtime has the kernel drop its pages, which are of the older
 	// base. A notification could not: it voids the GETATTR that is under way
 	// and with it the new size.
-	n.mtime, n.mtimeSet = max(time.Now().UnixNano(), n.mtime+1), true
+	if !happened {
+		n.mtime, n.mtimeSet = max(time.Now().UnixNano(), n.mtime+1), true
+	}
 	return nil
+}
+
+// happened tells whether a commit of unknown outcome has: the file has its
+// mtime, which is this mount's clock in nanoseconds, or the appended bytes are
+// where they were to be.
+func (f *fileSystem) happened(ctx context.Context, n *node, now wire.Attr) (bool, error) {
+	n.mu.Lock()
+	sent, tail := n.sent, n.cur.tail
+	unsure := n.unsure && n.c != nil && now.Version != n.base
+	n.mu.Unlock()
+	switch {
+	case !unsure:
+		return false, nil
+	case sent.mtime != 0 && now.Mtime == sent.mtime:
+		return true, nil
+	case sent.tail == 0 || tail < 0:
+		return false, nil
+	}
+	there, own := make([]byte, min(sent.tail, 1<<20)), make([]byte, min(sent.tail, 1<<20))
+	k, _, err := f.readService(ctx, n.ino, there, tail)
+	if err != nil {
+		return false, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.c == nil || n.cur.tail != tail {
+		return false, nil
+	}
+	if _, err := n.c.ReadAt(own, tail); err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return k == len(own) && bytes.Equal(there, own), nil
+}
+
+// creditLocked takes out of the edits what a commit of unknown outcome has
+// brought to the service. Bytes with a place may be written again, appended
+// ones may not.
+func (n *node) creditLocked() {
+	n.unsure = false
+	switch {
+	case n.gen == n.sent.gen:
+		n.cur = noEdits()
+	case n.cur.tail >= 0 && n.sent.tail > 0:
+		if n.cur.tail += n.sent.tail; n.cur.tail >= n.c.Size() {
+			n.cur.tail = -1
+		}
+	}
+	n.sent = sent{}
 }
 
 // lose notes that the service has the file no more: another mount deleted

@@ -303,9 +303,15 @@ func TestUnlinkedFilesLiveOn(t *testing.T) {
 	synced.must("pwrite 0 C", "ok")
 	sh(t, other, "rm $D/elsewhere $D/synced")
 	synced.must("fsync", "ok")
-	synced.must("read", `"Contents"`)
+	synced.must("read", "error: stale file handle") // what was written here alone is here
 	synced.must("close", "ok")
-	want := map[string]string{"clean": "contents", "dirty": "Contents", "replaced": "contents", "elsewhere": "Contents"}
+	want := map[string]string{"clean": "contents", "dirty": "Contents", "replaced": "contents"}
+	lost := files["elsewhere"]
+	delete(files, "elsewhere")
+	lost.must("read", "error: stale file handle")
+	lost.must("pwrite 1 ontents", "ok")
+	lost.must("read", `"Contents"`)
+	lost.must("close", "ok")
 	for name, f := range files {
 		f.must("read", fmt.Sprintf("%q", want[name]))
 		f.must("pwrite 8 !", "ok")
@@ -420,11 +426,23 @@ func TestSpill(t *testing.T) {
 	spill := t.TempDir()
 	dir, m := mountAt(t, s, Options{SpillDir: spill, Memory: 4 << 20})
 	const size = 64 << 20
-	out := sh(t, dir, fmt.Sprintf(`head -c %d /dev/zero | tr '\0' x > $D.src 2>/dev/null || head -c %d /dev/zero > $D.src
-		cp $D.src $D/f; exec 3<>$D/g; cat $D.src >&3; cksum < $D.src; cksum < $D/g; exec 3>&-; rm $D.src`, size, size))
-	if lines := strings.Fields(out); len(lines) != 4 || lines[0] != lines[2] {
+	g := openFile(t, dir+"/g", os.O_RDWR|os.O_CREATE)
+	s.set(func(s *fake) {
+		s.before = func(m []wire.Mutation) error {
+			if m[0].At.Path == "" { // a commit
+				return fakeErr(wire.CodeUnavailable)
+			}
+			return nil
+		}
+	})
+	out := sh(t, dir, fmt.Sprintf(`yes | head -c %d > $D.src; cat $D.src > $D/g || true; cksum < $D.src; cksum < $D/g`, size))
+	if lines := strings.Fields(strings.Join(strings.Split(out, "\n")[1:], " ")); len(lines) != 4 || lines[0] != lines[2] {
 		t.Fatalf("read back while gathered: %s", out)
 	}
+	s.set(func(s *fake) { s.before = nil })
+	sh(t, dir, "cp $D.src $D/f; rm $D.src")
+	g.must("fsync", "ok")
+	g.must("close", "ok")
 	if n := s.sunk.Load(); n < 2*size {
 		t.Fatalf("%d bytes came through, want %d", n, 2*size)
 	}

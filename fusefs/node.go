@@ -25,8 +25,13 @@ type node struct {
 	c    *contents // nil: nothing gathered, nothing kept
 	base wire.ID   // the version that the edits are over; 0 when they need none
 
-	cur    edits   // since the commit in flight, or since the base
-	flying *edits  // in the commit in flight; nil: none
+	baseSize int64 // of base as this mount knows it, bytes
+
+	cur    edits  // since the commit in flight, or since the base
+	flying *edits // in the commit in flight; nil: none
+
+	flyingSize int64 // of the file when it was made, bytes
+
 	flight *flight // the commit at work; nil: none
 
 	gen     uint64    // counts changes
@@ -37,6 +42,7 @@ type node struct {
 	logged  bool
 	fatal   error  // the last commit failed, and so will the next
 	unsure  bool   // a commit's outcome is unknown
+	sent    sent   // what it would have done
 	savedAt uint64 // fileSystem.saves when the last commit was done
 
 	mtime, atime       int64 // nanoseconds since 1970; gathered if set
@@ -46,6 +52,13 @@ type node struct {
 	held               bool      // without a name: the service keeps it for this mount
 	attr               wire.Attr // as last seen; an orphan's own
 	gone               bool      // removed from the table: look it up again
+}
+
+// sent is what a commit of unknown outcome was: enough to know it again.
+type sent struct {
+	mtime int64
+	tail  int64 // bytes appended
+	gen   uint64
 }
 
 // turn is who works on a node's base.
@@ -130,15 +143,29 @@ func (n *node) dropLocked() {
 		n.c.Close()
 		n.c = nil
 	}
-	n.base, n.cur = 0, noEdits()
+	n.base, n.baseSize, n.cur = 0, 0, noEdits()
 }
 
-// replaceLocked installs other contents.
+// replaceLocked installs other contents over a base of no length.
 func (n *node) replaceLocked(c *contents, base wire.ID, e edits) {
-	if n.c != nil {
+	n.installLocked(c, e)
+	n.base, n.baseSize = base, 0
+}
+
+// installLocked sets the edits and whose bytes they are.
+func (n *node) installLocked(c *contents, e edits) {
+	if n.c != nil && n.c != c {
 		n.c.Close()
 	}
-	n.c, n.base, n.cur = c, base, e
+	n.c, n.cur = c, e
+}
+
+// allLocked are the edits that the service has not acknowledged. There are contents.
+func (n *node) allLocked() edits {
+	if n.flying == nil {
+		return n.cur
+	}
+	return n.flying.then(n.flyingSize, n.cur, n.c.Size())
 }
 
 // becomeOrphanLocked cuts the node off from the service: its name is gone.
@@ -158,7 +185,14 @@ func (n *node) overlayLocked(a *wire.Attr) {
 	}
 	if n.c != nil {
 		a.Size = n.c.Size()
-		a.Blocks = (a.Size + 511) / 512
+		all := n.allLocked()
+		if all.keep == 0 {
+			a.Blocks = 0
+		}
+		for _, x := range all.ours(a.Size) {
+			a.Blocks += (x.to-1)/wire.BlockSize*8 - x.from/wire.BlockSize*8 + 8
+		}
+		a.Blocks = min(a.Blocks, (a.Size+wire.BlockSize-1)/wire.BlockSize*8)
 	}
 	if n.mtimeSet {
 		a.Mtime = n.mtime

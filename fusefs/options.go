@@ -61,8 +61,8 @@ type Options struct {
 	// CommitAfter is how long after the first unsaved write of a file a
 	// commit begins by itself. Default: 5 s.
 	CommitAfter time.Duration
-	// SpillCommitAfter is the same for a file beyond FileMemory, each commit
-	// of which sends all of it again. Default: 60 s.
+	// SpillCommitAfter is the same for a file beyond FileMemory: most likely
+	// it is still being written. Default: 60 s.
 	SpillCommitAfter time.Duration
 	// ConflictWait is how long a change that others' changes abort is tried
 	// again before EAGAIN (F5). Default: 10 s.
