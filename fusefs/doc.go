@@ -7,23 +7,25 @@
 //
 // # Writes
 //
-// Writes gather per inode, shared by all handles of this mount: whole contents,
-// in memory up to FileMemory, then in an unlinked file in SpillDir. What they
-// are over, the base, is loaded at the first write: not for a new or empty file,
-// nor after O_TRUNC. One transaction of the whole file,
-// with the times that fstat showed, commits them at fsync, at close and by
-// itself CommitAfter after the first. READ and every attribute show gathered
-// bytes, size and times. Size and times of a file with gathered data gather
-// too; all else is committed when its call returns.
+// Writes gather per inode, shared by all handles of this mount: the bytes
+// written, in memory up to FileMemory, then in an unlinked file in SpillDir.
+// Nothing is read for them. One transaction of what was written (F4), with the
+// times that fstat showed, commits them at fsync, at close and by itself
+// CommitAfter after the first: extents, and what O_APPEND wrote at wherever the
+// end is by then; a new file, or one after O_TRUNC, as a whole. READ lays
+// gathered bytes over the service's, and every attribute shows gathered size
+// and times. Size and times of a file with gathered data gather too; all else
+// is committed when its call returns.
 //
 // # Two mounts, one file
 //
-// A commit whose contents hold bytes of a base says which version that was.
-// When another mount was faster, the newer version is loaded and the edits are
-// laid over it, and the commit is tried again: plain writes keep their offsets,
-// appends move to the new end, so neither mount undoes the other's bytes. After
-// a truncation to nothing the contents owe nothing to a base: of two whole
-// rewrites the later wins, whole.
+// A commit that leaves bytes of a base says which version that was. When
+// another mount was faster, the edits are laid over the newer version, of which
+// only the size is asked for, and the commit is tried again: plain writes keep
+// their offsets, appends move to the new end, so neither mount undoes the
+// other's bytes. An append that is overtaken again and again goes without a
+// version. After a truncation to nothing the contents owe nothing to a base: of
+// two whole rewrites the later wins, whole.
 //
 // Changes that others' abort are tried again with growing pauses for
 // ConflictWait, then the error is EAGAIN (F5). A failed commit is reported by

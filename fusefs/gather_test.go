@@ -62,6 +62,49 @@ func TestCommitsByItself(t *testing.T) {
 	eventually(t, "the second too", func() bool { got, _ := s.file("f"); return got == "datamore" })
 }
 
+// TestCommitSendsWhatChanged, and nothing is read for it; also when another
+// mount was faster.
+func TestCommitSendsWhatChanged(t *testing.T) {
+	s := newFake()
+	s.put("f", strings.Repeat("x", 8<<20))
+	dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f, g := openFile(t, dir+"/f", os.O_RDWR), openFile(t, dir+"/f", os.O_WRONLY|os.O_APPEND)
+	for i, other := range []bool{false, false, true} {
+		sent, read := s.sent.Load(), s.readSent.Load()
+		f.must("pwrite 5000000 four", "ok")
+		f.must("pwrite 100 two", "ok")
+		g.must("write end", "ok")
+		if other {
+			theirs := wire.Mutation{Kind: wire.MutWriteFile, At: wire.At{Dir: wire.RootIno, Path: "f"}, Write: wire.WriteAppend, Extents: []wire.Extent{{Size: 5}}}
+			if _, err := s.Transact(context.Background(), []wire.Mutation{theirs}, []Content{textContent("their")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.must("fsync", "ok")
+		if n := s.sent.Load() - sent; n > 30 {
+			t.Errorf("%d bytes sent for 10", n)
+		}
+		if n := s.readSent.Load() - read; n > 0 {
+			t.Errorf("%d bytes read", n)
+		}
+		got, _ := s.file("f")
+		want := strings.Repeat("end", i+1)
+		if other {
+			want = "endendtheirend"
+		}
+		if got[8<<20:] != want || got[100:104] != "twox" || got[5000000:5000005] != "fourx" {
+			t.Errorf("round %d: %q", i, got[8<<20:])
+		}
+	}
+	f.must("truncate 200", "ok")
+	f.must("pwrite 300 far", "ok")
+	f.must("truncate 150", "ok")
+	f.must("truncate 160", "ok")
+	f.must("fsync", "ok")
+	want := strings.Repeat("x", 100) + "two" + strings.Repeat("x", 47) + strings.Repeat("\x00", 10)
+	wantFile(t, s, "f", want)
+}
+
 // TestTruncateGathers only with gathered data.
 func TestTruncateGathers(t *testing.T) {
 	s := newFake()

@@ -190,9 +190,9 @@ func (n *node) overlayLocked(a *wire.Attr) {
 			a.Blocks = 0
 		}
 		for _, x := range all.ours(a.Size) {
-			a.Blocks += (x.to-1)/wire.BlockSize*8 - x.from/wire.BlockSize*8 + 8
+			a.Blocks += ((x.to-1)/wire.BlockSize - x.from/wire.BlockSize + 1) * wire.BlockSize / 512
 		}
-		a.Blocks = min(a.Blocks, (a.Size+wire.BlockSize-1)/wire.BlockSize*8)
+		a.Blocks = min(a.Blocks, (a.Size+511)/512)
 	}
 	if n.mtimeSet {
 		a.Mtime = n.mtime
