@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -29,11 +30,26 @@ import (
 // (S1: only scrub sees that).
 type rot struct {
 	rotten bool
-	mends  int               // weight of the step that restores the bits
-	rows   map[string]int    // bits of rows of the kv, by key
-	keys   map[string]bool   // rows of the kv
-	last   [2]int64          // where the kv's last transaction lies
-	bad    map[wire.Ino]bool // files of which a rotten block was cut (S5)
+	mends  int                  // weight of the step that restores the bits
+	rows   map[string]int       // bits of rows of the kv, by key
+	keys   map[string]bool      // rows of the kv
+	last   [2]int64             // where the kv's last transaction lies
+	bad    map[wire.Ino]bool    // files of which a rotten block was cut, or got a rotten part (S5)
+	parts  map[wire.ID]wire.Ino // staged objects that are a part of a file: a checkpoint copies them
+	rotted map[wire.ID]bool     // objects that had a flipped bit
+}
+
+// rotPart notes the file that a staged part with a flipped bit is copied into:
+// the copy cannot be mended, and its checksum, which the record has, tells that.
+func (r *rot) rotPart(stage wire.ID) {
+	ino, part := r.parts[stage]
+	if !part || !r.rotted[stage] {
+		return
+	}
+	if r.bad == nil {
+		r.bad = map[wire.Ino]bool{}
+	}
+	r.bad[ino] = true
 }
 
 // mayRot: on one host at a time, and on no disk that stands in for another.
@@ -131,9 +147,24 @@ func (w *world) rotsObject(h *host) bool {
 		}
 		if w.flips(h, names[n], 0, to) {
 			w.reach(reachRotObject)
+			h.rotObject(path.Base(names[n]))
 		}
 	}
 	return true
+}
+
+// rotObject notes that an object has a flipped bit.
+func (r *rot) rotObject(name string) {
+	raw, err := hex.DecodeString(name)
+	if err != nil || len(raw) != 8 { // the checksums of one
+		return
+	}
+	if r.rotted == nil {
+		r.rotted = map[wire.ID]bool{}
+	}
+	id := wire.ID(binary.BigEndian.Uint64(raw))
+	r.rotted[id] = true
+	r.rotPart(id)
 }
 
 // names: does a row of the kv name the object?
@@ -216,6 +247,16 @@ func corrupt(format string, args ...any) *wire.Error {
 func (p *member) cuts(tx *vote.Tx) {
 	for i := range tx.Bounds {
 		d := &tx.Bounds[i]
+		for _, x := range d.Extents {
+			if x.Stage == 0 {
+				continue
+			}
+			if p.parts == nil {
+				p.parts = map[wire.ID]wire.Ino{}
+			}
+			p.parts[x.Stage] = d.Ino
+			p.rotPart(x.Stage)
+		}
 		if (d.Tail == nil || !d.Tail.Bad) && !slices.ContainsFunc(d.Sums, func(s vote.BlockSum) bool { return s.Bad }) {
 			continue
 		}
