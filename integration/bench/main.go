@@ -64,7 +64,7 @@ func main() {
 	bin := flag.String("tpcfs", "./bin/tpcfs", "the binary")
 	dir := flag.String("dir", "", "where the data lie while measuring (default: the directory for temporary files)")
 	var o options
-	flag.StringVar(&o.only, "only", "", "measure only this: one, processes, contents, files or restart")
+	flag.StringVar(&o.only, "only", "", "measure only this: one, processes, contents, mount, files or restart")
 	large := flag.Int64("large", 10, "GiB of the file whose way is watched for memory")
 	flag.IntVar(&o.files, "files", 1_000_000, "how many files are made")
 	hop := flag.String("hop", "", "be a hop of the bare relay on this socket (for bench itself)")
@@ -105,7 +105,7 @@ func measure(ctx context.Context, bin, dir string, o options) (ok bool, err erro
 	for _, part := range []struct {
 		name string
 		run  func(ctx context.Context, bin, dir string, o options) ([]row, error)
-	}{{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents}, {"files", manyFiles}, {"restart", restart}} {
+	}{{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents}, {"mount", mountWrites}, {"files", manyFiles}, {"restart", restart}} {
 		if o.only != "" && o.only != part.name {
 			continue
 		}
