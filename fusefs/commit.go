@@ -256,6 +256,7 @@ func (f *fileSystem) sweep() {
 		select {
 		case <-ticker.C:
 			f.commitDue(time.Now(), false)
+			f.signOfLife(time.Now())
 		case <-f.commits.Done():
 			return
 		case <-f.swept:

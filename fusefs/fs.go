@@ -46,6 +46,7 @@ type fileSystem struct {
 	unnaming   map[*unnaming]struct{} // those at work
 	released   []wire.Ino             // files without a name that wait for their reclaim
 	reclaiming int                    // goroutines that reclaim
+	signed     time.Time              // when the service last had a sign of life for the sake of held files
 }
 
 // handle is one open file.

@@ -54,6 +54,8 @@ func helper(args []string) int {
 			err = unix.Fchmod(fd, uint32(num(1)))
 		case "fsync":
 			err = unix.Fsync(fd)
+		case "link":
+			err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, f[1], unix.AT_SYMLINK_FOLLOW)
 		case "close":
 			err = unix.Close(fd)
 		case "map":

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -13,8 +14,10 @@ import (
 // it so; a mount does while it has it open, and reclaims it at the last close.
 // What it does not get to goes when its session ends.
 
-// maxReclaims is how many reclaims are under way at a time.
-const maxReclaims = 8
+const (
+	maxReclaims = 8               // reclaims under way at a time
+	signEvery   = 2 * time.Minute // well below what a session may be silent
+)
 
 // unnaming is a change at work that may take a file's last name, of a file
 // that was not open here when it began.
@@ -128,6 +131,29 @@ func (n *node) setHeld(held bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.held = held
+}
+
+// signOfLife keeps the session of a mount that holds files and changes nothing:
+// reads do not, and what it holds would go with it.
+func (f *fileSystem) signOfLife(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now.Sub(f.signed) < signEvery {
+		return
+	}
+	for _, n := range f.nodes {
+		n.mu.Lock()
+		held := n.held
+		n.mu.Unlock()
+		if held {
+			f.signed = now
+			f.wg.Go(func() {
+				// Refused as empty, and heard all the same.
+				_, _ = f.client.Transact(f.commits, nil, nil)
+			})
+			return
+		}
+	}
 }
 
 // releaseLocked lets the service have a file back that nobody has open any

@@ -121,7 +121,8 @@ const (
 //	punchHole   At, Offset, Length: the range is a hole; the size stays.
 //	zeroRange   At, Offset, Length: as allocate, and all of it is zeros.
 //	reclaim     At {inode, ""}: an inode without a name goes, if it has none
-//	            still. The coordinator's own: clients are refused.
+//	            still. The coordinator's own, and, alone in a transaction, its
+//	            session's.
 //
 // Hold: the last name gone, the inode stays without one (nlink 0) until it is
 // reclaimed: somebody has it open (F7).

@@ -7,7 +7,8 @@ import (
 )
 
 // Inodes without a name live as long as the session that left them so, and are
-// then reclaimed by transactions of the coordinator's own (F7). Which there
+// then reclaimed by transactions of the coordinator's own, or until it reclaims
+// them itself (F7). Which there
 // are follows from outcomes; after a start from a participant's list, where a
 // session that is not back yet has SessionIdle to come.
 
@@ -75,6 +76,34 @@ func (m *Machine) holding(s wire.SessionID) *holding {
 		m.orphans.held[s] = h
 	}
 	return h
+}
+
+// admitReclaim checks a client's reclaim: a session may give up what it holds
+// before it ends.
+func (m *Machine) admitReclaim(r *Request) *wire.Error {
+	at := r.Transact.Mutations[0].At
+	if s, ok := m.orphans.holder[at.Dir]; len(r.Transact.Mutations) != 1 || at.Path != "" || !ok || s != r.Transact.Op.Session {
+		return &wire.Error{Code: wire.CodePermission, Name: at.String(),
+			Text: "a reclaim is of one inode without a name, which the session holds, and alone in its transaction"}
+	}
+	r.releases = at.Dir
+	return nil
+}
+
+// released: a session holds an inode no more, which is gone or has a name.
+func (m *Machine) released(s wire.SessionID, ino wire.Ino) {
+	o := &m.orphans
+	if o.holder[ino] != s {
+		return
+	}
+	delete(o.holder, ino)
+	h := o.held[s]
+	if h == nil {
+		return
+	}
+	if h.inos = slices.DeleteFunc(h.inos, func(i wire.Ino) bool { return i == ino }); len(h.inos) == 0 {
+		delete(o.held, s)
+	}
 }
 
 // listOrphans asks for the next page of those that there were before this reign.

@@ -150,12 +150,58 @@ func TestOrphansAfterRestart(t *testing.T) {
 	b.wantReclaims(5)
 }
 
-// Clients reclaim nothing.
-func TestReclaimRefused(t *testing.T) {
-	b := newBench(t).serve()
-	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: alice, Seq: 1}, Link: b.link,
-		Mutations: []wire.Mutation{{Kind: wire.MutReclaim, At: wire.At{Dir: 7}}}}}
+// reclaim submits a session's own reclaim.
+func (b *bench) reclaim(s wire.SessionID, link, seq uint64, mutations ...wire.Mutation) *Request {
+	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: s, Seq: seq}, Link: link, Mutations: mutations}}
 	b.m.Submit(r)
 	b.run()
-	b.wantAnswer(r, "operation not permitted")
+	return r
+}
+
+// Clients reclaim nothing but what their session holds, one at a time.
+func TestReclaimRefused(t *testing.T) {
+	b := newBench(t).serve()
+	other := b.m.Attach(bob).Link
+	b.hold(alice, b.link, 1, 7)
+	b.settle()
+	b.hold(alice, b.link, 2, 8)
+	b.settle()
+	of := func(ino wire.Ino, path string) wire.Mutation {
+		return wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: ino, Path: path}}
+	}
+	b.wantAnswer(b.reclaim(bob, other, 1, of(7, "")), "operation not permitted")
+	b.wantAnswer(b.reclaim(alice, b.link, 3, of(9, "")), "operation not permitted")
+	b.wantAnswer(b.reclaim(alice, b.link, 4, of(7, "x")), "operation not permitted")
+	b.wantAnswer(b.reclaim(alice, b.link, 5, of(7, ""), of(8, "")), "operation not permitted")
+	b.wantAnswer(b.reclaim(alice, b.link, 6, wire.Mutation{Kind: wire.MutMkdir, At: wire.At{Dir: 1, Path: "d"}}, of(8, "")), "operation not permitted")
+	if b.m.Unnamed() != 2 {
+		t.Errorf("%d are known", b.m.Unnamed())
+	}
+}
+
+// What a session has reclaimed itself is not reclaimed again when it ends, and
+// is forgotten; a reclaim that fails changes nothing.
+func TestReclaimOfItsSession(t *testing.T) {
+	b := newBench(t).serve()
+	b.hold(alice, b.link, 1, 7)
+	b.settle()
+	b.hold(alice, b.link, 2, 8)
+	b.settle()
+	b.sent[0] = nil
+	again := b.reclaim(alice, b.link, 3, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: 7}})
+	if b.m.Unnamed() != 2 {
+		t.Error("it is forgotten before it is decided")
+	}
+	b.settle()
+	if again.tx == nil || b.m.Unnamed() != 1 {
+		t.Errorf("%d are known", b.m.Unnamed())
+	}
+	b.sent[0] = nil
+	b.m.Detach(alice)
+	b.settle()
+	b.wantReclaims(8)
+	b.settle()
+	if o := &b.m.orphans; len(o.holder)+len(o.held)+len(o.due)+len(o.flying) != 0 {
+		t.Errorf("not forgotten: %+v", o)
+	}
 }

@@ -55,6 +55,7 @@ type Request struct {
 	Token    any // the caller's own
 
 	reclaims wire.Ino // not 0: the machine's own, about that inode
+	releases wire.Ino // not 0: its session's reclaim of that inode
 
 	tx       *tx // that it waits for; nil while queued
 	arrived  int64
@@ -135,7 +136,9 @@ func (m *Machine) admit(r *Request) *wire.Error {
 	for i := range t.Mutations {
 		mu := &t.Mutations[i]
 		if mu.Kind == wire.MutReclaim {
-			return &wire.Error{Code: wire.CodePermission, Name: mu.At.String(), Mutation: i, Text: "only the coordinator reclaims"}
+			if err := m.admitReclaim(r); err != nil {
+				return err
+			}
 		}
 		if err := checkSizes(mu); err != nil {
 			err.Mutation = i
@@ -509,6 +512,9 @@ func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
 	rep := Reply{Request: r, Err: err}
 	if err == nil {
 		rep.Reply = wire.TransactReply{Outcome: *o, ServiceTime: m.state.ServiceTime}
+	}
+	if r.releases != 0 && (err == nil || err.Code == wire.CodeStale) {
+		m.released(r.Transact.Op.Session, r.releases)
 	}
 	m.touch(r.Transact.Op.Session)
 	m.rd.Replies = append(m.rd.Replies, rep)
