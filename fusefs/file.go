@@ -10,8 +10,9 @@ import (
 	"tpcfs/wire"
 )
 
-// maxGathered is how many extents of a file gather before writers wait.
-const maxGathered = 2 * wire.MaxExtents
+// maxGathered is how many extents of a file gather before writers wait: one
+// commit holds them in a pack.
+const maxGathered = wire.MaxExtents / 4
 
 // Create makes an empty file at once and opens it. A taken name is ESTALE
 // without O_EXCL: the kernel looks up again, checks permissions and opens.

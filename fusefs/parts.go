@@ -10,6 +10,9 @@ const (
 	// groupBytes is up to how many bytes of small extents are one mutation: the
 	// service's client takes no more of several.
 	groupBytes = 64 << 10
+	// groupsBytes is how much of a transaction is such groups: what its pack
+	// surely holds. Each further extent is a mutation of its own.
+	groupsBytes = wire.MaxPack / 2
 	// appendBytes is the most of one append mutation: participants read again
 	// what was staged for another place within a block, up to 16 MiB.
 	appendBytes = 8 << 20
@@ -110,11 +113,14 @@ func (n *node) partsLocked(p *plan, set *wire.Mutation) {
 
 // extentsLocked writes extents: small ones together, each large one by itself.
 func (n *node) extentsLocked(p *plan, list []extent) {
-	for len(list) > 0 {
+	for grouped := int64(0); len(list) > 0; {
 		k, bytes := 1, list[0].to-list[0].from
-		for k < len(list) && k < wire.MaxExtents && bytes+list[k].to-list[k].from <= groupBytes {
+		for k < len(list) && grouped < groupsBytes && k < wire.MaxExtents && bytes+list[k].to-list[k].from <= groupBytes {
 			bytes += list[k].to - list[k].from
 			k++
+		}
+		if k > 1 {
+			grouped += bytes
 		}
 		m := wire.Mutation{Kind: wire.MutWriteFile, At: n.at(), Create: wire.MustExist, Write: wire.WriteExtents}
 		for _, x := range list[:k] {

@@ -43,8 +43,8 @@ func (t *transaction) wantsPack(all []int, inline int) bool {
 	return small >= packStages || names > packNames
 }
 
-// inPack is how many of the mutations with contents, the smallest first, have
-// theirs in the pack.
+// inPack is how many of the mutations with contents, those of several extents
+// first, then the smallest, have theirs in the pack.
 func (t *transaction) inPack(all []int) (int, error) {
 	head, err := wire.PackHeader(t.muts, 0)
 	if err != nil {

@@ -167,8 +167,14 @@ func (t *transaction) plan() (inline []int, err error) {
 	}
 	if t.wantsPack(all, n) {
 		t.packed = &packed{name: t.muts[0].At.String()}
+		slices.SortStableFunc(all, func(i, j int) int { // one stage is one extent's
+			return cmp.Compare(min(len(t.muts[j].Extents), 2), min(len(t.muts[i].Extents), 2))
+		})
 		if n, err = t.inPack(all); err != nil {
 			return nil, err
+		}
+		if n < len(all) && len(t.muts[all[n]].Extents) > 1 {
+			return nil, wire.NewError(wire.CodeTooMany, "the small extents of a transaction are more than a pack holds: write them in parts")
 		}
 	}
 	inline, t.staged = all[:n:n], all[n:]
