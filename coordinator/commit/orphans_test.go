@@ -183,6 +183,7 @@ func TestReclaimRefused(t *testing.T) {
 // is forgotten; a reclaim that fails changes nothing.
 func TestReclaimOfItsSession(t *testing.T) {
 	b := newBench(t).serve()
+	other := b.m.Attach(bob).Link
 	b.hold(alice, b.link, 1, 7)
 	b.settle()
 	b.hold(alice, b.link, 2, 8)
@@ -195,6 +196,13 @@ func TestReclaimOfItsSession(t *testing.T) {
 	b.settle()
 	if again.tx == nil || b.m.Unnamed() != 1 {
 		t.Errorf("%d are known", b.m.Unnamed())
+	}
+	b.hold(bob, other, 1, 9)
+	b.settle()
+	b.reclaim(bob, other, 2, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: 9}})
+	b.settle()
+	if b.m.orphans.held[bob] != nil {
+		t.Error("a session that holds nothing any more is kept as one that does")
 	}
 	b.sent[0] = nil
 	b.m.Detach(alice)
