@@ -6,16 +6,19 @@ import (
 	"tpcfs/wire"
 )
 
-// Inodes without a name live as long as the session that left them so, and are
-// then reclaimed by transactions of the coordinator's own, or until it reclaims
-// them itself (F7). Which there
-// are follows from outcomes; after a start from a participant's list, where a
-// session that is not back yet has SessionIdle to come.
+// Inodes without a name live as long as the session that left them so, or until
+// it reclaims them itself (F7); then transactions of the coordinator's own
+// reclaim them. Which there are follows from outcomes; after a start from a
+// participant's list, where a session that is not back yet has SessionIdle to
+// come.
 
 // maxReclaims is how many reclaims are under way at a time.
 const maxReclaims = 8
 
 // reclaimPause is how long, in milliseconds, an inode that could not be
+// reclaimed is left alone.
+const reclaimPause = 1000
+
 // ownSession is the session of a reign's own transactions: no other reign has
 // its run, and no client makes it up.
 func ownSession(e wire.Epoch) wire.SessionID {
@@ -25,9 +28,6 @@ func ownSession(e wire.Epoch) wire.SessionID {
 	}
 	return s
 }
-
-// reclaimed is left alone.
-const reclaimPause = 1000
 
 // orphans is what the machine knows of inodes without a name. Some may have
 // got one: a reclaim looks again.
