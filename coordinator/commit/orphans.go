@@ -37,6 +37,11 @@ type orphans struct {
 	due    []dueOrphan // nobody held them
 	flying []uint64    // sequence numbers of the reclaims under way
 	seq    uint64      // the last one, in ownSession
+
+	// Until all is heard of that there was before this reign: who has detached
+	// in it meanwhile.
+	left   map[wire.SessionID]bool
+	listed bool
 }
 
 // holding is what a session holds, or has held: holder counts.
@@ -76,6 +81,23 @@ func (m *Machine) holding(s wire.SessionID) *holding {
 		m.orphans.held[s] = h
 	}
 	return h
+}
+
+// leaves: a session does not come back for what it holds, be it known already
+// or not. Of more than MaxSessions that leave during a list, the rest has
+// SessionIdle as if it had said nothing.
+func (m *Machine) leaves(s wire.SessionID) {
+	o := &m.orphans
+	if h := o.held[s]; h != nil {
+		h.until = 0
+	}
+	if o.listed || len(o.left) >= m.o.MaxSessions {
+		return
+	}
+	if o.left == nil {
+		o.left = map[wire.SessionID]bool{}
+	}
+	o.left[s] = true
 }
 
 // admitReclaim checks a client's reclaim: a session may give up what it holds
@@ -118,13 +140,20 @@ func (m *Machine) Orphans(reply wire.ReadReply) {
 	}
 	n := min(len(reply.Entries), len(reply.Holders))
 	for i, e := range reply.Entries[:n] {
-		if _, known := m.orphans.holder[e.Attr.Ino]; !known {
-			m.holds(reply.Holders[i], m.now+m.o.SessionIdle, e.Attr.Ino)
+		if _, known := m.orphans.holder[e.Attr.Ino]; known {
+			continue
 		}
+		until := m.now + m.o.SessionIdle
+		if m.orphans.left[reply.Holders[i]] {
+			until = 0
+		}
+		m.holds(reply.Holders[i], until, e.Attr.Ino)
 	}
 	if reply.More && n > 0 {
 		m.listOrphans(reply.Entries[n-1].Attr.Ino)
+		return
 	}
+	m.orphans.left, m.orphans.listed = nil, true
 }
 
 // Unnamed is the number of inodes without a name that the machine knows of.

@@ -150,6 +150,71 @@ func TestOrphansAfterRestart(t *testing.T) {
 	b.wantReclaims(5)
 }
 
+// Who detaches before a new coordinator has heard what it holds is waited for no
+// more than anybody else who detaches; who has come back since is.
+func TestOrphansOfWhoLeftDuringTheList(t *testing.T) {
+	b := newBench(t).serve()
+	entry := func(ino wire.Ino) wire.DirEntry { return wire.DirEntry{Attr: wire.Attr{Ino: ino}} }
+	carol := wire.SessionID{3}
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(5)}, Holders: []wire.SessionID{alice}, More: true})
+	b.sent[0] = nil
+	b.m.Detach(alice)
+	b.m.Detach(bob)
+	b.m.Attach(bob)
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(6), entry(7), entry(8)}, Holders: []wire.SessionID{alice, bob, carol}, More: true})
+	b.tick(1)
+	b.wantReclaims(5, 6)
+	b.settle()
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(9)}, Holders: []wire.SessionID{alice}})
+	b.tick(1)
+	b.wantReclaims(9)
+	b.settle()
+	if b.m.orphans.left != nil {
+		t.Error("it is still remembered who has left")
+	}
+	b.m.Detach(carol)
+	b.tick(1)
+	b.wantReclaims(8)
+	if b.m.orphans.left != nil {
+		t.Error("it is remembered who leaves, and nobody will ask")
+	}
+}
+
+// Who has detached and come back is away as others are when it is forgotten to
+// make room.
+func TestOrphansOfWhoIsBackAndForgotten(t *testing.T) {
+	b := newBench(t)
+	b.opts.MaxSessions = 2
+	b.start()
+	b.serve()
+	b.m.Detach(bob)
+	b.m.Attach(bob)
+	b.tick(1)
+	b.m.touch(alice)
+	b.m.Attach(wire.SessionID{3})
+	if b.m.sessions[bob] != nil {
+		t.Fatal("it is not forgotten")
+	}
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{{Attr: wire.Attr{Ino: 5}}}, Holders: []wire.SessionID{bob}})
+	b.tick(b.m.o.SessionIdle - 1)
+	b.wantReclaims()
+	b.tick(1)
+	b.wantReclaims(5)
+}
+
+// Who leaves while the list is not there yet costs no more than the bound.
+func TestWhoLeavesIsBounded(t *testing.T) {
+	b := newBench(t)
+	b.opts.MaxSessions = 100
+	b.start()
+	for i := range 1000 {
+		b.m.Detach(wire.SessionID{7, byte(i), byte(i >> 8)})
+	}
+	if n := len(b.m.orphans.left); n != 100 {
+		t.Errorf("%d are remembered", n)
+	}
+}
+
 // reclaim submits a session's own reclaim.
 func (b *bench) reclaim(s wire.SessionID, link, seq uint64, mutations ...wire.Mutation) *Request {
 	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: s, Seq: seq}, Link: link, Mutations: mutations}}

@@ -37,6 +37,7 @@ type stage struct {
 // that is not put any more (W5).
 func (m *Machine) Attach(id wire.SessionID) wire.Attached {
 	m.links++
+	delete(m.orphans.left, id)
 	s := m.sessions[id]
 	if s == nil {
 		if len(m.sessions) >= m.o.MaxSessions {
@@ -55,9 +56,7 @@ func (m *Machine) Detach(id wire.SessionID) {
 	m.dropQueued(id)
 	m.dropStages(id)
 	delete(m.sessions, id)
-	if h := m.orphans.held[id]; h != nil {
-		h.until = 0 // it does not come back
-	}
+	m.leaves(id)
 }
 
 func (m *Machine) dropQueued(id wire.SessionID) {

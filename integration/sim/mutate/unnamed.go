@@ -55,11 +55,36 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/orphans.go",
-				`m.now+m.o.SessionIdle, e.Attr.Ino`,
-				`0, e.Attr.Ino`,
+				`		until := m.now + m.o.SessionIdle
+`,
+				`		until := int64(0)
+`,
 			},
 		},
 		test: "./coordinator/commit TestOrphansAfterRestart",
+	},
+	{
+		rule: "F7", leaves: "after a restart who has detached is waited for",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`		if m.orphans.left[reply.Holders[i]] {`,
+				`		if m.orphans.left[reply.Holders[i]] && false {`,
+			},
+		},
+		trace: "TestTraceDetachDuringTheList", test: "./coordinator/commit TestOrphansOfWhoLeftDuringTheList",
+	},
+	{
+		rule: "F7", leaves: "after a restart who has detached, and is back, is not waited for",
+		edits: []edit{
+			{
+				"coordinator/commit/session.go",
+				`	delete(m.orphans.left, id)
+`,
+				"",
+			},
+		},
+		test: "./coordinator/commit TestOrphansOfWhoIsBackAndForgotten",
 	},
 	{
 		rule: "F7", leaves: "a new coordinator does not ask what has no name",
