@@ -46,6 +46,12 @@ func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
 		return err
 	}
 	defer closeRead(f)
+	// Most writes end before the tail. All of it, which grows with the file, is
+	// read only for those that do not (F4).
+	st, at, err := readTrailer(f, id, false)
+	if err != nil || st != nil && blocksOf(end)*wire.BlockSize <= at {
+		return err
+	}
 	st, ok, err := readTail(f, id, false)
 	if err == nil && !ok {
 		st, ok, err = s.loadAside(id)

@@ -290,34 +290,43 @@ func (s *Store) loadStaged(id wire.ID) (st *staged, ok bool, err error) {
 // readTail reads the checksums and the trailer that a file ends in; alone:
 // there is nothing before them.
 func readTail(f disk.File, id wire.ID, alone bool) (st *staged, ok bool, err error) {
-	size, err := f.Size()
-	if err != nil || size < trailerLen {
+	st, at, err := readTrailer(f, id, alone)
+	if err != nil || st == nil {
 		return nil, false, err
 	}
-	t := make([]byte, min(skewedLen, size))
-	if _, err := readUpTo(f, t, size-int64(len(t))); err != nil {
-		return nil, false, err
-	}
-	st, length := decodeTrailer(t, id)
-	if st == nil {
-		return nil, false, nil
-	}
-	at, blocks := int64(0), blocksOf(st.skew+st.size)
-	if !alone {
-		at = tailOffset(st.size)
-	}
-	if at+4*blocks+length != size {
-		return nil, false, nil
-	}
-	raw := make([]byte, 4*blocks)
+	raw := make([]byte, 4*blocksOf(st.skew+st.size))
 	if _, err := readUpTo(f, raw, at); err != nil {
 		return nil, false, err
 	}
-	st.sums = make([]uint32, blocks)
+	st.sums = make([]uint32, len(raw)/4)
 	for i := range st.sums {
 		st.sums[i] = binary.LittleEndian.Uint32(raw[4*i:])
 	}
 	return st, sumOfSums(st.sums) == st.sum, nil
+}
+
+// readTrailer reads a trailer alone, whose checksums begin at at; nil: the file
+// does not end in one.
+func readTrailer(f disk.File, id wire.ID, alone bool) (st *staged, at int64, err error) {
+	size, err := f.Size()
+	if err != nil || size < trailerLen {
+		return nil, 0, err
+	}
+	t := make([]byte, min(skewedLen, size))
+	if _, err := readUpTo(f, t, size-int64(len(t))); err != nil {
+		return nil, 0, err
+	}
+	st, length := decodeTrailer(t, id)
+	if st == nil {
+		return nil, 0, nil
+	}
+	if !alone {
+		at = tailOffset(st.size)
+	}
+	if at+4*blocksOf(st.skew+st.size)+length != size {
+		return nil, 0, nil
+	}
+	return st, at, nil
 }
 
 // decodeTrailer returns what a trailer at the end of t says, and its length.
