@@ -13,6 +13,7 @@ import (
 
 	"tpcfs/wire"
 	"tpcfs/wire/rpc"
+	"tpcfs/wire/rpc/identity"
 )
 
 // Conn is one connection to a coordinator. Close ends the connection, not the
@@ -34,8 +35,11 @@ type Options struct {
 	// UID and GID own what Mkdir and Symlink make.
 	UID, GID uint32
 	// Host is shown by status. Default: the host's name and the process's number.
-	Host   string
-	Logger *slog.Logger // nil: discard
+	Host string
+	// Identity, if set, encrypts: Dial then wants a coordinator of the same
+	// authority, and shows it this certificate. Its file may be renewed meanwhile.
+	Identity *identity.Identity
+	Logger   *slog.Logger // nil: discard
 }
 
 func (o *Options) validate() error {
@@ -83,6 +87,7 @@ type Client struct {
 	mu          sync.Mutex // guards what follows
 	closed      bool
 	current     *link
+	cluster     wire.UUID // that the session belongs to; zero: it never had a link
 	connecting  *attempt
 	lastSeq     uint64
 	unanswered  map[uint64]struct{} // sequence numbers in use
@@ -133,7 +138,7 @@ func Dial(ctx context.Context, addr string, o Options) (*Client, error) {
 		return nil, err
 	}
 	return New(ctx, func(ctx context.Context) (Conn, error) {
-		return rpc.DialService(ctx, addr, rpc.DialOptions{Peer: wire.UUID(o.Session), Logger: o.Logger})
+		return rpc.DialService(ctx, addr, rpc.DialOptions{Peer: wire.UUID(o.Session), Identity: o.Identity, Logger: o.Logger})
 	}, o)
 }
 
@@ -157,8 +162,9 @@ func New(ctx context.Context, dial func(ctx context.Context) (Conn, error), o Op
 	}
 	c.mu.Lock()
 	err := a.err
+	hopeless := c.permanentLocked(err)
 	c.mu.Unlock()
-	if err != nil && permanent(err) {
+	if hopeless {
 		_ = c.Close() // always nil
 		return nil, err
 	}
@@ -211,9 +217,9 @@ func (c *Client) connect(a *attempt) {
 		a.link, a.err = l, err
 		if l != nil {
 			c.hearLocked(at.ServiceTime)
-			c.current = l
+			c.current, c.cluster = l, at.Cluster
 		}
-		if l != nil || permanent(err) || c.closed || a.waiters == 0 {
+		if l != nil || c.permanentLocked(err) || c.closed || a.waiters == 0 {
 			c.connecting = nil
 			close(a.done)
 			c.mu.Unlock()
@@ -254,18 +260,29 @@ func (c *Client) attach(a *attempt) (*link, wire.Attached, error) {
 		_ = conn.Close() // the attach's error says more
 		return nil, at, err
 	}
+	c.mu.Lock()
+	own := c.cluster
+	c.mu.Unlock()
+	if own != (wire.UUID{}) && own != at.Cluster {
+		_ = conn.Close() // nothing was asked there
+		return nil, at, wire.NewError(wire.CodeUnavailable, fmt.Sprintf("the coordinator that answers is that of cluster %v, this session belongs to %v: was its data directory replaced?", at.Cluster, own))
+	}
 	return &link{conn: conn, number: at.Link, epoch: at.Epoch}, at, nil
 }
 
-// permanent reports whether connecting again would fail the same way.
-func permanent(err error) bool {
+// permanentLocked reports whether connecting again would fail the same way. A
+// session that was let in before and is not now, as when a certificate has
+// expired, waits for that to be mended: it may hold what is not committed yet.
+func (c *Client) permanentLocked(err error) bool {
 	var e *wire.Error
 	if !errors.As(err, &e) || e.Lost {
 		return false
 	}
 	switch e.Code {
-	case wire.CodeProtocol, wire.CodeInvalid, wire.CodeAccess, wire.CodePermission, wire.CodeUnsupported:
+	case wire.CodeProtocol, wire.CodeInvalid, wire.CodeUnsupported:
 		return true
+	case wire.CodeAccess, wire.CodePermission:
+		return c.cluster == wire.UUID{}
 	default:
 		return false
 	}
@@ -395,7 +412,7 @@ func (o *operation) link() (*link, error) {
 		return a.link, nil
 	case o.ctx.Err() != nil:
 		return nil, o.gaveUp()
-	case a.err != nil && permanent(a.err):
+	case c.permanentLocked(a.err):
 		return nil, a.err
 	case a.err != nil:
 		return nil, wire.NewError(wire.CodeUnavailable, fmt.Sprintf("waited %v for a connection: %v", c.o.Wait, a.err))

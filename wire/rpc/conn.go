@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"tpcfs/wire"
 )
 
 // The few words of yamux's own framing (its spec.md) that conn looks at: a
@@ -18,8 +20,12 @@ const (
 )
 
 // joinBytes is up to which size a body is copied behind its header instead of
-// being handed over with writev.
-const joinBytes = 8 << 10
+// being handed over with writev. Below encryption there is no writev: there,
+// what fits into one piece and its frame is copied.
+const (
+	joinBytes    = 8 << 10
+	joinBytesTLS = wire.PieceSize + 64<<10
+)
 
 // readAhead is how many bytes are read at once where yamux asks for less: a
 // small message in one call.
@@ -54,6 +60,7 @@ type conn struct {
 	reason error // the first error of a read or a write
 
 	// The writer's.
+	join    int  // up to which size a body is copied
 	held    bool // hdr waits for its body
 	hdr     [muxHeader]byte
 	joined  []byte
@@ -71,8 +78,12 @@ type conn struct {
 }
 
 func newConn(c net.Conn, readTimeout, writeTimeout time.Duration) *conn {
+	join := joinBytes
+	if _, ok := c.(safeConn); ok {
+		join = joinBytesTLS
+	}
 	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now(),
-		live: map[*stream]struct{}{}}
+		live: map[*stream]struct{}{}, join: join}
 }
 
 // adopt makes st one of the session's streams, until its close.
@@ -144,7 +155,7 @@ func (c *conn) Write(b []byte) (int, error) {
 		return c.Conn.Write(b)
 	}
 	c.held = false
-	if len(b) <= joinBytes {
+	if len(b) <= c.join {
 		c.joined = append(append(c.joined[:0], c.hdr[:]...), b...)
 		n, err := c.Conn.Write(c.joined)
 		return max(0, n-muxHeader), err

@@ -91,7 +91,7 @@ func dial(ctx context.Context, addr string, role wire.Role, o DialOptions) (*lin
 	_, _ = rand.Read(nonce[:]) // never fails (crypto/rand)
 	l := &link{addr: addr, o: o, done: make(chan struct{})}
 	for _, kind := range []wire.Channel{wire.ChannelControl, wire.ChannelBulk} {
-		c, err := connect(ctx, network, address, addr, wire.Preface{
+		c, err := o.connect(ctx, network, address, addr, wire.Preface{
 			Versions: o.Versions, Role: role, Channel: kind, Cluster: o.Cluster, Peer: o.Peer, Nonce: nonce,
 		})
 		if err == nil {
@@ -106,21 +106,31 @@ func dial(ctx context.Context, addr string, role wire.Role, o DialOptions) (*lin
 	return l, nil
 }
 
-// connect opens one connection and exchanges prefaces.
-func connect(ctx context.Context, network, address, addr string, ours wire.Preface) (net.Conn, error) {
+// called is the role of who is called by a client, or by a coordinator.
+var called = map[wire.Role]wire.Role{wire.RoleClient: wire.RoleCoordinator, wire.RoleCoordinator: wire.RoleParticipant}
+
+// connect opens one connection, encrypted if there is an identity, and
+// exchanges prefaces.
+func (o *DialOptions) connect(ctx context.Context, network, address, addr string, ours wire.Preface) (net.Conn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, dialError(ctx, addr, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(past) }) // the handshake fails at once
-	err = handshake(ctx, c, ours)
+	raw := c
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(past) }) // the handshake fails at once
+	if o.Identity != nil {
+		c, err = encrypt(ctx, o.Identity.Client(raw, called[ours.Role], o.PeerName))
+	}
+	if err == nil {
+		err = handshake(ctx, c, ours)
+	}
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
 	if err == nil {
 		return c, nil
 	}
-	_ = c.Close() // nothing was asked yet
+	_ = raw.Close() // nothing was asked yet
 	var e *wire.Error
 	if errors.As(err, &e) {
 		e.Name = addr
@@ -144,7 +154,7 @@ func handshake(ctx context.Context, c net.Conn, ours wire.Preface) error {
 		lost := theirs.Code == wire.CodeUnavailable || theirs.Code == wire.CodeTooMany // for now
 		return &wire.Error{Code: theirs.Code, Text: theirs.Refusal, Lost: lost}
 	}
-	if want := map[wire.Role]wire.Role{wire.RoleClient: wire.RoleCoordinator, wire.RoleCoordinator: wire.RoleParticipant}[ours.Role]; theirs.Role != want {
+	if want := called[ours.Role]; theirs.Role != want {
 		return wire.NewError(wire.CodeProtocol, fmt.Sprintf("want a %v there, it is a %v", want, theirs.Role))
 	}
 	if !ours.Cluster.IsZero() && !theirs.Cluster.IsZero() && ours.Cluster != theirs.Cluster {

@@ -69,7 +69,7 @@ func Listen(addr string, insecure bool) (net.Listener, error) {
 }
 
 func checkLoopback(addr, host string) error {
-	refused := &wire.Error{Code: wire.CodePermission, Name: addr, Text: "not a loopback address: anybody who reaches it could read and write everything; use 127.0.0.1 or unix:PATH, or --insecure to open it all the same"}
+	refused := &wire.Error{Code: wire.CodePermission, Name: addr, Text: "not a loopback address: anybody who reaches it could read and write everything; use 127.0.0.1 or unix:PATH, --tls FILE to encrypt and know who calls, or --insecure to open it all the same"}
 	if host == "" {
 		return refused
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/yamux"
 
 	"tpcfs/wire"
+	"tpcfs/wire/rpc/identity"
 )
 
 // Timeouts bound every wait on a link. Zero fields get the defaults.
@@ -50,6 +51,9 @@ type ServerOptions struct {
 	Cluster func() wire.UUID
 	// Versions spoken. Default wire.Versions.
 	Versions wire.VersionRange
+	// Identity, if set, is this side's: every link is encrypted, and of a peer
+	// whose certificate says that it has the role that it claims (W4).
+	Identity *identity.Identity
 
 	MaxLinks       int           // peers at a time. Default 1024
 	LinkIdle       time.Duration // after which a link without calls makes room for a new one beyond MaxLinks. Default 10 s
@@ -94,6 +98,11 @@ type DialOptions struct {
 	Cluster  wire.UUID         // that the peer must belong to; zero: any
 	Peer     wire.UUID         // names this side in the peer's log
 	Versions wire.VersionRange // spoken. Default wire.Versions
+	// Identity, if set, is this side's: the link is encrypted, and the other
+	// side has to show that it is what it is taken for. PeerName: which
+	// participant that has to be; "" for any.
+	Identity *identity.Identity
+	PeerName string
 
 	// Calls at a time; further ones wait. They must stay below the server's
 	// limits. Defaults: control 384, bulk 48, to a participant 192.

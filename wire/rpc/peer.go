@@ -20,6 +20,7 @@ type peer struct {
 	s     *Server
 	log   *slog.Logger
 	role  wire.Role
+	who   caller
 	id    wire.UUID
 	nonce wire.UUID
 	half  *list.Element // the control connection, while no bulk one has come
@@ -46,11 +47,14 @@ type peer struct {
 	used     time.Time // when the last one ended; at first when the link began
 }
 
-func newPeer(s *Server, c net.Conn, half *list.Element, theirs wire.Preface) *peer {
+func newPeer(s *Server, c net.Conn, half *list.Element, theirs wire.Preface, who caller) *peer {
 	p := &peer{
-		s: s, role: theirs.Role, id: theirs.Peer, nonce: theirs.Nonce, half: half,
+		s: s, role: theirs.Role, who: who, id: theirs.Peer, nonce: theirs.Nonce, half: half,
 		log:    s.o.Logger.With("peer", c.RemoteAddr().String(), "role", theirs.Role.String()),
 		paired: make(chan struct{}), pending: semaphore.NewWeighted(s.o.MaxPending), moves: map[uint64]*move{}, used: time.Now(),
+	}
+	if who.certified {
+		p.log = p.log.With("name", who.who.Name)
 	}
 	p.ctx, p.cancel = context.WithCancel(s.ctx)
 	p.txCtx, p.endTx = context.WithCancel(p.ctx)

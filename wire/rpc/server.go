@@ -177,10 +177,15 @@ func (s *Server) complete(e *list.Element) {
 }
 
 // handshake exchanges prefaces, then runs the connection's session.
-func (s *Server) handshake(c net.Conn, e *list.Element) {
+func (s *Server) handshake(raw net.Conn, e *list.Element) {
 	defer s.complete(e)
-	defer c.Close() // the session has closed it already, or it is refused
-	if err := c.SetDeadline(time.Now().Add(s.o.Timeouts.Handshake)); err != nil {
+	defer raw.Close() // the session has closed it already, or it is refused
+	if err := raw.SetDeadline(time.Now().Add(s.o.Timeouts.Handshake)); err != nil {
+		return
+	}
+	c, who, err := s.secure(raw)
+	if err != nil {
+		s.o.Logger.Warn("no handshake", "peer", c.RemoteAddr().String(), "err", err)
 		return
 	}
 	theirs, err := readPreface(c)
@@ -192,7 +197,7 @@ func (s *Server) handshake(c net.Conn, e *list.Element) {
 		return
 	}
 	log := s.o.Logger.With("peer", c.RemoteAddr().String(), "role", theirs.Role.String())
-	p, err := s.admit(c, e, theirs)
+	p, err := s.admit(c, e, theirs, who)
 	if err != nil {
 		log.Warn("refused a connection", "err", err)
 		_ = writePreface(c, s.preface(theirs, err)) // it is leaving anyway
@@ -254,7 +259,10 @@ func (s *Server) preface(theirs wire.Preface, refusal error) wire.Preface {
 }
 
 // admit checks a preface and finds or makes its link.
-func (s *Server) admit(c net.Conn, e *list.Element, theirs wire.Preface) (*peer, error) {
+func (s *Server) admit(c net.Conn, e *list.Element, theirs wire.Preface, who caller) (*peer, error) {
+	if err := who.claims(theirs.Role); err != nil {
+		return nil, err
+	}
 	if _, err := wire.Agree(s.o.Versions, theirs.Versions); err != nil {
 		return nil, err
 	}
@@ -283,11 +291,11 @@ func (s *Server) admit(c net.Conn, e *list.Element, theirs wire.Preface) (*peer,
 		if len(s.links) >= s.o.MaxLinks && !s.makeRoomLocked() {
 			return nil, wire.NewError(wire.CodeTooMany, fmt.Sprintf("%d peers are connected, no more are allowed: try again later", s.o.MaxLinks))
 		}
-		p = newPeer(s, c, e, theirs)
+		p = newPeer(s, c, e, theirs, who)
 		s.links[theirs.Nonce] = p
 		return p, nil
 	case wire.ChannelBulk:
-		if p == nil || p.role != theirs.Role || p.id != theirs.Peer {
+		if p == nil || p.role != theirs.Role || p.id != theirs.Peer || p.who != who {
 			return nil, wire.NewError(wire.CodeProtocol, "no control connection came before this bulk connection")
 		}
 		if !p.pair() {
