@@ -117,7 +117,15 @@ func (a *app) completeName(cmd *cobra.Command, begun string) ([]string, cobra.Sh
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
 	defer cancel()
-	c, err := client.Dial(ctx, addr, client.Options{Wait: completeTime})
+	file, err := cmd.Flags().GetString("tls")
+	if err != nil {
+		return nil, none
+	}
+	id, err := a.identityOf(file, wire.RoleClient)
+	if err != nil {
+		return nil, none
+	}
+	c, err := client.Dial(ctx, addr, client.Options{Wait: completeTime, Identity: id})
 	if err != nil {
 		return nil, none
 	}

@@ -13,6 +13,7 @@ import (
 	"tpcfs/wire"
 	"tpcfs/wire/client"
 	"tpcfs/wire/rpc"
+	"tpcfs/wire/rpc/identity"
 )
 
 const defaultAddr = "127.0.0.1:7420"
@@ -23,11 +24,13 @@ const defaultWait = 30 * time.Second
 // clientFlags are the flags of every command that talks to a coordinator.
 type clientFlags struct {
 	coordinator string
+	tls         string
 	wait        time.Duration
 }
 
 func (f *clientFlags) add(cmd *cobra.Command, wait time.Duration) {
 	cmd.Flags().StringVar(&f.coordinator, "coordinator", defaultAddr, "`address` of the coordinator: HOST:PORT or unix:PATH")
+	cmd.Flags().StringVar(&f.tls, "tls", "", "encrypt: this client's identity `file`, made by tpcfs cert issue")
 	cmd.Flags().DurationVar(&f.wait, "wait", wait, "how long an operation may wait for the service; 0 is for ever")
 }
 
@@ -65,18 +68,22 @@ func (a *app) connect(ctx context.Context, command string, f clientFlags) (*clie
 	if err := f.check(command); err != nil {
 		return nil, err
 	}
+	id, err := a.identityOf(f.tls, wire.RoleClient)
+	if err != nil {
+		return nil, err
+	}
 	a.asked = f.coordinator
 	if isTerminal(a.err) {
-		time.AfterFunc(progressAfter, func() { a.sayWaiting(ctx, f.coordinator) })
+		time.AfterFunc(progressAfter, func() { a.sayWaiting(ctx, f.coordinator, id) })
 	}
-	return client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Logger: a.clientLogger()})
+	return client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Identity: id, Logger: a.clientLogger()})
 }
 
 // sayWaiting tells a user at a terminal what a command that takes long waits for.
-func (a *app) sayWaiting(ctx context.Context, addr string) {
+func (a *app) sayWaiting(ctx context.Context, addr string, id *identity.Identity) {
 	ctx, cancel := context.WithTimeout(ctx, progressAfter)
 	defer cancel()
-	st, err := askStatus(ctx, addr, rpc.DialOptions{}, wire.StatusRequest{})
+	st, err := askStatus(ctx, addr, rpc.DialOptions{Identity: id}, wire.StatusRequest{})
 	switch {
 	case ctx.Err() == nil && err != nil:
 		fmt.Fprintf(a.err, "tpcfs: waiting for the coordinator (is `tpcfs up` running?): %v\n", err)

@@ -31,7 +31,9 @@ once every participant has answered; tpcfs status says who is missing before
 that. The participants of a cluster are set at its first start; later --participant
 only tells their addresses, and may be left out.`,
 		Example: `  tpcfs coordinator --dir /srv/tpcfs-coordinator \
-      --participant a=127.0.0.1:7421 --participant b=127.0.0.1:7422 --participant c=unix:/run/tpcfs-c.sock`,
+      --participant a=127.0.0.1:7421 --participant b=127.0.0.1:7422 --participant c=unix:/run/tpcfs-c.sock
+  tpcfs coordinator --dir /srv/tpcfs-coordinator --listen 0.0.0.0:7420 --tls /etc/tpcfs/main.pem \
+      --participant a=a.example:7421 --participant b=b.example:7421 --participant c=c.example:7421`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.coordinator(cmd.Context(), f) },
 	}
@@ -72,16 +74,20 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	if _, err := os.Stat(f.dir); len(peers) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return usage("coordinator", "--participant is missing: the first start needs NAME=ADDR of each")
 	}
+	id, err := a.identityOf(f.tls, wire.RoleCoordinator)
+	if err != nil {
+		return err
+	}
 	log := a.logger()
 	dial := func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
-		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Logger: log})
+		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: log})
 	}
 	c, err := coordinator.Open(coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = closed(err, c.Close()) }()
-	s, err := serve(f.serveFlags, rpc.ServerOptions{Service: c, Logger: log})
+	s, err := serve(f.serveFlags, rpc.ServerOptions{Service: c, Identity: id, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -165,7 +165,7 @@ func (a *app) load(ctx context.Context, f loadFlags) error {
 	if err := about(o.Dir, master.Mkdir(ctx, o.Dir, 0o755)); err != nil {
 		return err
 	}
-	clients, err := openClients(ctx, f)
+	clients, err := a.openClients(ctx, f)
 	defer func() {
 		for _, c := range clients {
 			closeClient(c)
@@ -188,10 +188,14 @@ func (a *app) load(ctx context.Context, f loadFlags) error {
 
 // openClients opens a session for each client. What was opened is returned also
 // with an error.
-func openClients(ctx context.Context, f loadFlags) ([]*client.Client, error) {
+func (a *app) openClients(ctx context.Context, f loadFlags) ([]*client.Client, error) {
+	id, err := a.identityOf(f.tls, wire.RoleClient)
+	if err != nil {
+		return nil, err
+	}
 	var clients []*client.Client
 	for range f.clients {
-		c, err := client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait})
+		c, err := client.Dial(ctx, f.coordinator, client.Options{Wait: f.wait, Identity: id})
 		if err != nil {
 			return clients, err
 		}

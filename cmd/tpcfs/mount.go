@@ -196,7 +196,7 @@ func (a *app) mountBackground(ctx context.Context, f mountCmdFlags, mountpoint s
 	defer func() { _ = r.Close() }() // only read
 	const readyFD = 3
 	args := []string{"mount", "--foreground", fmt.Sprintf("--ready-fd=%d", readyFD), "--output=text",
-		"--coordinator=" + f.coordinator, "--wait=" + f.wait.String(), fmt.Sprintf("--read-only=%t", f.readOnly),
+		"--coordinator=" + f.coordinator, "--tls=" + f.tls, "--wait=" + f.wait.String(), fmt.Sprintf("--read-only=%t", f.readOnly),
 		fmt.Sprintf("--allow-other=%t", f.allowOther), "--spill-dir=" + f.spillDir, "--log-level=" + a.logLevel, "--", mountpoint}
 	child := exec.Command(self, args...)
 	child.Stdout, child.Stderr, child.ExtraFiles = logFile, logFile, []*os.File{w}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tpcfs/participant"
+	"tpcfs/wire"
 	"tpcfs/wire/rpc"
 )
 
@@ -20,7 +21,8 @@ func (a *app) participantCommand() *cobra.Command {
 the coordinator. Prints one line "ready ..." when it is usable. Stops at Ctrl-C
 or SIGTERM; killing it loses nothing that was acknowledged.`,
 		Example: `  tpcfs participant --dir /srv/tpcfs-a --listen 127.0.0.1:7421
-  tpcfs participant --dir /srv/tpcfs-a --listen unix:/run/tpcfs-a.sock`,
+  tpcfs participant --dir /srv/tpcfs-a --listen unix:/run/tpcfs-a.sock
+  tpcfs participant --dir /srv/tpcfs-a --listen 0.0.0.0:7421 --tls /etc/tpcfs/a.pem`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.participant(cmd.Context(), f) },
 	}
@@ -32,12 +34,16 @@ func (a *app) participant(ctx context.Context, f serveFlags) (err error) {
 	if err := f.check("participant"); err != nil {
 		return err
 	}
+	id, err := a.identityOf(f.tls, wire.RoleParticipant)
+	if err != nil {
+		return err
+	}
 	p, err := participant.Open(participant.Options{Dir: f.dir, SegmentSize: f.segmentSize, Logger: a.logger()})
 	if err != nil {
 		return err
 	}
 	defer func() { err = closed(err, p.Close()) }()
-	s, err := serve(f, rpc.ServerOptions{Replica: p.Replica(), Logger: a.logger()})
+	s, err := serve(f, rpc.ServerOptions{Replica: p.Replica(), Identity: id, Logger: a.logger()})
 	if err != nil {
 		return err
 	}

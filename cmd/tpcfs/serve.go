@@ -9,15 +9,19 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"tpcfs/wire"
 	"tpcfs/wire/rpc"
+	"tpcfs/wire/rpc/identity"
 )
 
 // serveFlags are the flags of every command that listens.
 type serveFlags struct {
 	dir, listen string
+	tls         string
 	insecure    bool
 	segmentSize int64
 }
@@ -25,6 +29,7 @@ type serveFlags struct {
 func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
 	cmd.Flags().StringVar(&f.dir, "dir", dir, "data `directory`; made if it is missing")
 	cmd.Flags().StringVar(&f.listen, "listen", listen, "`address` for "+whom+": HOST:PORT (port 0: any free one) or unix:PATH")
+	cmd.Flags().StringVar(&f.tls, "tls", "", "encrypt: this server's identity `file`, made by tpcfs cert issue; who connects needs one of the same authority")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "listen on a public address too, without encryption or authentication")
 	cmd.Flags().Int64Var(&f.segmentSize, "segment-size", 0, "`bytes` of a new journal's segments, a multiple of 4096, 1 MiB or more (default: participants 16 MiB, coordinator 4 MiB)")
 }
@@ -55,9 +60,31 @@ type server struct {
 	err  error         // why; readable after done
 }
 
+// identityOf loads the identity that --tls names, which has to be of the role;
+// nil without one.
+func (a *app) identityOf(path string, role wire.Role) (*identity.Identity, error) {
+	if path == "" {
+		return nil, nil
+	}
+	id, err := identity.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	if who := id.Who(); who.Role != role {
+		return nil, &wire.Error{Code: wire.CodeInvalid, Name: path, Text: fmt.Sprintf("the identity is that of the %v: a %v is needed (tpcfs cert issue %v NAME)", who, role, role)}
+	}
+	if left := time.Until(id.Expires()); left < soonExpired {
+		a.logger().Warn("the certificate expires soon, or has: renew it with tpcfs cert issue; no restart is needed", "file", path, "expires", id.Expires().UTC().Format(time.RFC3339))
+	}
+	return id, nil
+}
+
+// soonExpired is how long before its end a certificate is worth a word.
+const soonExpired = 14 * 24 * time.Hour
+
 // serve listens and serves until close.
 func serve(f serveFlags, o rpc.ServerOptions) (*server, error) {
-	l, err := rpc.Listen(f.listen, f.insecure)
+	l, err := rpc.Listen(f.listen, f.insecure || o.Identity != nil)
 	if err != nil {
 		return nil, err
 	}

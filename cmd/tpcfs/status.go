@@ -45,13 +45,17 @@ func (a *app) status(ctx context.Context, f clientFlags, req wire.StatusRequest)
 	if err := f.check("status"); err != nil {
 		return err
 	}
+	id, err := a.identityOf(f.tls, wire.RoleClient)
+	if err != nil {
+		return err
+	}
 	a.asked = f.coordinator
 	if f.wait > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.wait)
 		defer cancel()
 	}
-	st, err := askStatus(ctx, f.coordinator, rpc.DialOptions{Logger: a.clientLogger()}, req)
+	st, err := askStatus(ctx, f.coordinator, rpc.DialOptions{Identity: id, Logger: a.clientLogger()}, req)
 	if err != nil {
 		return err
 	}

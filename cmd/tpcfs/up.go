@@ -160,6 +160,10 @@ func participantName(i int) string { return string(rune('a' + i)) }
 
 // open starts the participants, at once, then the coordinator and its server.
 func (h *house) open() error {
+	id, err := h.app.identityOf(h.flags.tls, wire.RoleCoordinator)
+	if err != nil {
+		return err
+	}
 	var g errgroup.Group
 	opened := make([]*participant.Participant, h.flags.participants)
 	var peers []coordinator.Peer
@@ -174,7 +178,7 @@ func (h *house) open() error {
 			return err
 		})
 	}
-	err := g.Wait()
+	err = g.Wait()
 	for i, p := range opened {
 		if p != nil {
 			h.parts[participantName(i)] = p
@@ -194,7 +198,7 @@ func (h *house) open() error {
 	if err != nil {
 		return err
 	}
-	h.server, err = serve(h.flags.serveFlags, rpc.ServerOptions{Service: h.coord, Logger: h.app.logger()})
+	h.server, err = serve(h.flags.serveFlags, rpc.ServerOptions{Service: h.coord, Identity: id, Logger: h.app.logger()})
 	return err
 }
 

@@ -116,10 +116,19 @@ func (p *Proc) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
 // WaitLine waits until the process prints a line that begins with prefix and
 // returns it.
 func (p *Proc) WaitLine(ctx context.Context, prefix string) (string, error) {
+	return p.wait(ctx, prefix, strings.HasPrefix)
+}
+
+// WaitText is WaitLine for a line that has part somewhere in it.
+func (p *Proc) WaitText(ctx context.Context, part string) (string, error) {
+	return p.wait(ctx, part, strings.Contains)
+}
+
+func (p *Proc) wait(ctx context.Context, what string, has func(line, what string) bool) (string, error) {
 	for {
 		text, more := p.out.get()
 		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, prefix) && strings.HasSuffix(line, "\n") {
+			if has(line, what) && strings.HasSuffix(line, "\n") {
 				return strings.TrimSpace(line), nil
 			}
 		}
@@ -129,9 +138,9 @@ func (p *Proc) WaitLine(ctx context.Context, prefix string) (string, error) {
 			if now, _ := p.out.get(); now != text {
 				continue
 			}
-			return "", fmt.Errorf("%s ended (%v) before it printed %q:\n%s", p.Name, p.err, prefix, text)
+			return "", fmt.Errorf("%s ended (%v) before it printed %q:\n%s", p.Name, p.err, what, text)
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s did not print %q: %w\n%s", p.Name, prefix, ctx.Err(), text)
+			return "", fmt.Errorf("%s did not print %q: %w\n%s", p.Name, what, ctx.Err(), text)
 		}
 	}
 }
