@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tpcfs/coordinator/commit"
+	"tpcfs/coordinator/meter"
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
 	"tpcfs/wire/failpoint"
@@ -139,6 +140,8 @@ type Coordinator struct {
 	changed   notifier // links, service
 	stages    chan struct{}
 	space     spaceCache
+	changes   meter.Meter
+	reads     meter.Meter
 	rotten    rottenList
 
 	ctx       context.Context // of everything that waits; ends with the owner

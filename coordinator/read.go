@@ -40,7 +40,10 @@ func (c *Coordinator) Read(ctx context.Context, req wire.Read, w wire.PieceWrite
 	if req.Kind == wire.ReadOrphans {
 		return wire.ReadReply{}, &wire.Error{Code: wire.CodePermission, Op: readNames[req.Kind], Text: "only the coordinator asks for what has no name"}
 	}
-	return c.read(ctx, req, w)
+	began := time.Since(c.began)
+	reply, err := c.read(ctx, req, w)
+	c.count(&c.reads, began, err)
+	return reply, err
 }
 
 func (c *Coordinator) read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error) {

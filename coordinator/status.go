@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"tpcfs/coordinator/meter"
 	"tpcfs/wire"
 )
 
@@ -25,6 +26,7 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 		return wire.Status{Cluster: c.cluster, Epoch: c.epoch, Problem: c.gone(ctx, "status").Error()}, nil
 	}
 	s := <-answer
+	s.Changes, s.Reads = c.opStats(&c.changes), c.opStats(&c.reads)
 	replicas := c.replicas(ctx, req, wait)
 	for i := range s.Members {
 		m := &s.Members[i]
@@ -35,6 +37,29 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 		}
 	}
 	return s, nil
+}
+
+// count counts an operation that began so long after the start.
+func (c *Coordinator) count(m *meter.Meter, began time.Duration, err error) {
+	outcome := meter.Done
+	switch wire.CodeOf(err) {
+	case wire.CodeConflict:
+		outcome = meter.Conflict
+	case wire.CodeUnavailable, wire.CodeUnknownOutcome, wire.CodeNoSpace, wire.CodeCorrupt, wire.CodeIO, wire.CodeProtocol:
+		outcome = meter.Failed
+	default:
+	}
+	now := time.Since(c.began)
+	m.Add(now, now-began, outcome)
+}
+
+func (c *Coordinator) opStats(m *meter.Meter) wire.OpStats {
+	var s wire.OpStats
+	s.Done, s.Conflicts, s.Failed = m.Counts()
+	rate, took := m.Recent(time.Since(c.began))
+	q := took.Quantiles(0.5, 0.99, 1)
+	s.PerSecond, s.P50, s.P99, s.Max = rate, q[0].Microseconds(), q[1].Microseconds(), q[2].Microseconds()
+	return s
 }
 
 type replicaAnswer struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
@@ -60,6 +61,13 @@ func (c *Coordinator) gone(ctx context.Context, op string) *wire.Error {
 
 // Transact implements wire.Service.
 func (c *Coordinator) Transact(ctx context.Context, req wire.Transact, payload []byte) (wire.TransactReply, error) {
+	began := time.Since(c.began)
+	reply, err := c.transact(ctx, req, payload)
+	c.count(&c.changes, began, err)
+	return reply, err
+}
+
+func (c *Coordinator) transact(ctx context.Context, req wire.Transact, payload []byte) (wire.TransactReply, error) {
 	if err := checkPayload(&req, payload); err != nil {
 		return wire.TransactReply{}, err
 	}

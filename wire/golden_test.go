@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write testdata/golden.txt anew")
 // one are pinned with every field set.
 var messages = []any{
 	&Attach{}, &Attached{}, &Detach{}, &Transact{}, &TransactReply{}, &SessionStage{}, &StageRequest{}, &StageReply{},
-	&Read{}, &ReadReply{}, &Nothing{}, &Statfs{}, &Status{}, &Greet{}, &Greeting{}, &PositionedRead{}, &Unstage{},
+	&Read{}, &ReadReply{}, &Nothing{}, &Statfs{}, &Status{}, &OpStats{}, &Greet{}, &Greeting{}, &PositionedRead{}, &Unstage{},
 	&ReplicaStatus{}, &Down{}, &Up{}, &Error{}, &Piece{}, &Moved{}, &Config{}, &Mutation{}, &Vote{}, &Testimony{},
 	&StatusRequest{},
 }
@@ -58,6 +58,8 @@ func fillIn(v reflect.Value, n *uint64) {
 		v.SetUint(*n << 33)
 	case reflect.Int, reflect.Int64:
 		v.SetInt(-int64(*n << 20))
+	case reflect.Float64:
+		v.SetFloat(float64(*n) / 4)
 	default:
 		panic("a field of kind " + v.Kind().String())
 	}

@@ -119,6 +119,21 @@ type Status struct {
 	InDoubt     []InDoubtStatus `cbor:"11,keyasint,omitempty" json:"in_doubt,omitempty"`
 	Queued      int             `cbor:"12,keyasint" json:"queued"` // requests that wait for their prepare
 	Sessions    int             `cbor:"13,keyasint" json:"sessions"`
+	Changes     OpStats         `cbor:"14,keyasint" json:"changes"` // transactions
+	Reads       OpStats         `cbor:"15,keyasint" json:"reads"`
+}
+
+// OpStats tells of the operations of one kind that the coordinator has answered.
+type OpStats struct {
+	Done      uint64  `cbor:"1,keyasint" json:"done"`      // since its start; "no such file" is an answer, too
+	Conflicts uint64  `cbor:"2,keyasint" json:"conflicts"` // another came first
+	Failed    uint64  `cbor:"3,keyasint" json:"failed"`    // unavailable, unknown, no space, corrupt
+	PerSecond float64 `cbor:"4,keyasint" json:"per_second"`
+	// Of the last minute, in microseconds: within which half of them, 99 % of
+	// them and all of them were answered.
+	P50 int64 `cbor:"5,keyasint" json:"p50_us"`
+	P99 int64 `cbor:"6,keyasint" json:"p99_us"`
+	Max int64 `cbor:"7,keyasint" json:"max_us"`
 }
 
 // MemberStatus is a participant as the coordinator sees it.

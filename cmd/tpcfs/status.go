@@ -18,6 +18,7 @@ import (
 func (a *app) statusCommand() *cobra.Command {
 	var f clientFlags
 	var req wire.StatusRequest
+	var watch time.Duration
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show how the cluster does",
@@ -27,14 +28,25 @@ for. Exit code 0: all participants are in sync; 8: one is not, or something
 needs mending; 4: the coordinator cannot be reached or does not serve.
 
 --digest adds a digest of each participant's files, equal where they hold the
-same; it reads all metadata, which takes seconds for a million files.`,
+same; it reads all metadata, which takes seconds for a million files.
+
+--watch shows it again every two seconds (--watch=10s: every ten) until Ctrl-C, in
+place where the output is a terminal; the exit code is that of what it showed last.`,
 		Example: `  tpcfs status
   tpcfs status --digest
+  tpcfs status --watch
   tpcfs status -o json | jq '.members[] | {name, state, lag}'`,
 		Args: takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.status(cmd.Context(), f, req) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("watch") {
+				return a.watchStatus(cmd.Context(), f, req, watch)
+			}
+			return a.status(cmd.Context(), f, req)
+		},
 	}
 	cmd.Flags().BoolVar(&req.Digest, "digest", false, "compare what the participants hold")
+	cmd.Flags().DurationVar(&watch, "watch", 0, "show it again and again, so often")
+	cmd.Flags().Lookup("watch").NoOptDefVal = "2s"
 	f.add(cmd, 5*time.Second)
 	return cmd
 }
@@ -63,6 +75,39 @@ func (a *app) status(ctx context.Context, f clientFlags, req wire.StatusRequest)
 		return err
 	}
 	return judge(st)
+}
+
+// watchStatus shows the status until the user has seen enough. A coordinator
+// that cannot be reached is shown, too.
+func (a *app) watchStatus(ctx context.Context, f clientFlags, req wire.StatusRequest, every time.Duration) error {
+	if every < 100*time.Millisecond {
+		return usage("status", "--watch %s: 100ms or more", every)
+	}
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		if isTerminal(a.out) && !a.json() {
+			fmt.Fprint(a.out, "\x1b[H\x1b[2J") // home, and all of the screen is empty
+		}
+		err := a.status(ctx, f, req)
+		var shown *exitError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case exitCode(err) == exitUsage:
+			return err
+		case err != nil && !(errors.As(err, &shown) && shown.silent):
+			fmt.Fprintln(a.out, describe("status", err))
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			if err == nil {
+				return nil
+			}
+			return &exitError{exitCode(err), err, true}
+		}
+	}
 }
 
 func askStatus(ctx context.Context, addr string, o rpc.DialOptions, req wire.StatusRequest) (wire.Status, error) {
@@ -114,6 +159,14 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 	if st.Problem != "" {
 		fmt.Fprintf(&b, "PROBLEM: %s\n", st.Problem)
 	}
+	for _, o := range []struct {
+		what string
+		s    wire.OpStats
+	}{{"changes", st.Changes}, {"reads", st.Reads}} {
+		if o.s.Done+o.s.Conflicts+o.s.Failed > 0 {
+			fmt.Fprintln(&b, opText(o.what, o.s))
+		}
+	}
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "PARTICIPANT\tSTATE\tADDRESS\tHANDLED\tDURABLE\tLAG\tIN DOUBT\tFILES\tFREE\tJOURNAL"+column(digest, "DIGEST"))
 	for _, m := range st.Members {
@@ -150,6 +203,21 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 		fmt.Fprintln(&b)
 	}
 	return b.String()
+}
+
+func opText(what string, s wire.OpStats) string {
+	text := fmt.Sprintf("%s: %.1f a second, %d done", what, s.PerSecond, s.Done)
+	if s.Conflicts > 0 {
+		text += fmt.Sprintf(", %d conflicts", s.Conflicts)
+	}
+	if s.Failed > 0 {
+		text += fmt.Sprintf(", %d FAILED", s.Failed)
+	}
+	if s.Max > 0 {
+		us := func(n int64) time.Duration { return (time.Duration(n) * time.Microsecond).Round(10 * time.Microsecond) }
+		text += fmt.Sprintf("; in the last minute half within %v, 99%% within %v, the slowest %v", us(s.P50), us(s.P99), us(s.Max))
+	}
+	return text
 }
 
 // column is a last column of a table, where it is wanted.

@@ -493,24 +493,3 @@ func TestOptionsAreChecked(t *testing.T) {
 		}
 	}
 }
-
-func TestQuantiles(t *testing.T) {
-	var h histogram
-	for i := range 1000 {
-		h.add(time.Duration(i+1) * time.Millisecond)
-	}
-	q := h.quantiles(0.5, 0.9, 0.99, 1)
-	for i, want := range []time.Duration{500, 900, 990, 1000} {
-		want *= time.Millisecond
-		if q[i] < want || q[i] > want+want/25 {
-			t.Errorf("%v, want %v", q[i], want)
-		}
-	}
-	for _, d := range []time.Duration{0, 1, 63, 64, 65, 1 << 40, 1<<63 - 1} {
-		var h histogram
-		h.add(d)
-		if got := h.quantiles(0.5)[0]; got != d {
-			t.Errorf("%d: %d", d, got)
-		}
-	}
-}

@@ -3,62 +3,19 @@ package load
 import (
 	"fmt"
 	"maps"
-	"math/bits"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"tpcfs/coordinator/meter"
 	"tpcfs/wire"
 )
 
-// histogram counts durations in buckets each about 3 % wide.
-type histogram struct {
-	counts [59 * 32]atomic.Int64
-	max    atomic.Int64 // ns
-}
-
-func (h *histogram) add(d time.Duration) {
-	v := uint64(max(d, 0))
-	shift := max(0, bits.Len64(v)-6)
-	h.counts[shift*32+int(v>>shift)].Add(1)
-	for {
-		old := h.max.Load()
-		if int64(d) <= old || h.max.CompareAndSwap(old, int64(d)) {
-			return
-		}
-	}
-}
-
-// bound is the greatest duration of a bucket.
-func bound(bucket int) time.Duration {
-	shift := max(0, bucket/32-1)
-	return time.Duration((uint64(bucket-shift*32)+1)<<shift - 1)
-}
-
-// quantiles are the durations within which those parts of all were done.
-func (h *histogram) quantiles(parts ...float64) []time.Duration {
-	var total int64
-	for i := range h.counts {
-		total += h.counts[i].Load()
-	}
-	found := make([]time.Duration, len(parts))
-	for n, part := range parts {
-		left := int64(part*float64(total) + 0.5)
-		for i := range h.counts {
-			if left -= h.counts[i].Load(); left <= 0 {
-				found[n] = min(bound(i), time.Duration(h.max.Load()))
-				break
-			}
-		}
-	}
-	return found
-}
-
 // stats is what has been counted so far.
 type stats struct {
-	latency [kinds]histogram
+	latency [kinds]meter.Histogram
 	done    [kinds]atomic.Int64
 	missing [kinds]atomic.Int64
 	bytes   [kinds]atomic.Int64
@@ -82,7 +39,7 @@ func expected(code wire.Code) bool {
 }
 
 func (s *stats) add(k Kind, missing bool, size int64, took time.Duration) {
-	s.latency[k].add(took)
+	s.latency[k].Add(took)
 	if missing {
 		s.missing[k].Add(1)
 		return
@@ -166,9 +123,9 @@ func (s *stats) report(elapsed time.Duration) Report {
 	kind := func(k Kind) KindReport {
 		r := KindReport{Done: s.done[k].Load(), Missing: s.missing[k].Load(), Bytes: s.bytes[k].Load()}
 		r.PerSecond = float64(r.Done+r.Missing) / seconds
-		q := s.latency[k].quantiles(0.5, 0.9, 0.99, 0.999)
+		q := s.latency[k].Quantiles(0.5, 0.9, 0.99, 0.999)
 		ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-		r.P50, r.P90, r.P99, r.P999, r.Max = ms(q[0]), ms(q[1]), ms(q[2]), ms(q[3]), ms(time.Duration(s.latency[k].max.Load()))
+		r.P50, r.P90, r.P99, r.P999, r.Max = ms(q[0]), ms(q[1]), ms(q[2]), ms(q[3]), ms(s.latency[k].Max())
 		return r
 	}
 	r := Report{Seconds: elapsed.Seconds(), Write: kind(Write), Read: kind(Read), Delete: kind(Delete)}
