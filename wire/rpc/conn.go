@@ -38,6 +38,10 @@ const (
 	pingPerSec = 20
 )
 
+// unixBuffer is how many bytes may be on their way through a unix socket: a few
+// pieces, so that writing one waits less often for the peer to read another.
+const unixBuffer = 512 << 10
+
 var errPings = errors.New("the peer sends pings without measure")
 
 // conn is a connection below a yamux session. It joins the header and the body
@@ -79,8 +83,11 @@ type conn struct {
 
 func newConn(c net.Conn, readTimeout, writeTimeout time.Duration) *conn {
 	join := joinBytes
-	if _, ok := c.(safeConn); ok {
+	switch c := c.(type) {
+	case safeConn:
 		join = joinBytesTLS
+	case *net.UnixConn:
+		_ = c.SetWriteBuffer(unixBuffer) // smaller, it is slower
 	}
 	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now(),
 		live: map[*stream]struct{}{}, join: join}
