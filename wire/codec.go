@@ -14,6 +14,39 @@ func Sum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 // SumUpdate is the CRC32C of what sum is of, followed by b.
 func SumUpdate(sum uint32, b []byte) uint32 { return crc32.Update(sum, castagnoli, b) }
 
+// JoinBlock is the CRC32C of what sum is of, followed by a whole block
+// (BlockSize bytes) of the sum block.
+func JoinBlock(sum, block uint32) uint32 { return blockShift.apply(sum) ^ block }
+
+// A CRC is linear: the sum of a followed by b is that of b, and of what zeros in
+// b's place make of the sum of a. (The method of zlib's crc32_combine.)
+type crcMatrix [32]uint32 // what becomes of each bit
+
+// blockShift is what BlockSize zeros make of a sum.
+var blockShift = newBlockShift()
+
+func newBlockShift() (m crcMatrix) {
+	none := SumUpdate(0, []byte{0})
+	for i := range m {
+		m[i] = SumUpdate(1<<i, []byte{0}) ^ none // one zero
+	}
+	for n := 1; n < BlockSize; n *= 2 {
+		var twice crcMatrix
+		for i := range m {
+			twice[i] = m.apply(m[i])
+		}
+		m = twice
+	}
+	return m
+}
+
+func (m *crcMatrix) apply(sum uint32) (out uint32) {
+	for i := 0; sum != 0; i, sum = i+1, sum>>1 {
+		out ^= m[i] & -(sum & 1)
+	}
+	return out
+}
+
 var encMode, decMode = mustModes()
 
 func mustModes() (cbor.EncMode, cbor.DecMode) {

@@ -85,22 +85,51 @@ type Frame struct {
 	Body   []byte
 }
 
+// check panics at a frame that must not be sent.
+func (f *Frame) check() {
+	if n := len(f.Header) + len(f.Body); n > MaxFrame || f.Flags&^flagsKnown != 0 || f.Kind == 0 {
+		panic(fmt.Sprintf("wire: frame of kind %d, flags %#x, %d bytes", f.Kind, f.Flags, n))
+	}
+}
+
 // AppendFrame appends an encoded frame to dst. A frame over MaxFrame is our
 // own bug: callers bound what they send.
 func AppendFrame(dst []byte, f Frame) []byte {
-	n := len(f.Header) + len(f.Body)
-	if n > MaxFrame || f.Flags&^flagsKnown != 0 || f.Kind == 0 {
-		panic(fmt.Sprintf("wire: frame of kind %d, flags %#x, %d bytes", f.Kind, f.Flags, n))
-	}
+	f.check()
 	at := len(dst)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(n))
-	dst = append(dst, byte(f.Kind), byte(f.Flags), 0, 0)
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(f.Header)))
-	dst = append(dst, 0, 0, 0, 0)
+	dst = append(dst, make([]byte, FramePrefix)...)
 	dst = append(dst, f.Header...)
 	dst = append(dst, f.Body...)
-	binary.LittleEndian.PutUint32(dst[at+12:], frameSum(dst[at:at+12], dst[at+FramePrefix:]))
+	sealFrame(dst[at:], f)
 	return dst
+}
+
+// FrameRoom is how much memory before a piece's contents a frame's prefix and
+// header need, in bytes.
+const FrameRoom = 64
+
+// FrameBefore encodes a frame into the memory before its body, which stays where
+// it is: room ends there, and its capacity goes on over the body. false: it does
+// not, or it is too small. Else as AppendFrame.
+func FrameBefore(room []byte, f Frame) ([]byte, bool) {
+	f.check()
+	n := FramePrefix + len(f.Header)
+	if len(f.Body) == 0 || len(room) < n || cap(room)-len(room) < len(f.Body) || &room[:len(room)+1][len(room)] != &f.Body[0] {
+		return nil, false
+	}
+	b := room[len(room)-n : len(room)+len(f.Body)]
+	copy(b[FramePrefix:], f.Header)
+	sealFrame(b, f)
+	return b, true
+}
+
+// sealFrame fills in the prefix of a frame whose header and body are in b.
+func sealFrame(b []byte, f Frame) {
+	le := binary.LittleEndian
+	le.PutUint32(b, uint32(len(b)-FramePrefix))
+	b[4], b[5], b[6], b[7] = byte(f.Kind), byte(f.Flags), 0, 0
+	le.PutUint32(b[8:], uint32(len(f.Header)))
+	le.PutUint32(b[12:], frameSum(b[:12], b[FramePrefix:]))
 }
 
 func frameSum(prefix, rest []byte) uint32 {

@@ -154,3 +154,49 @@ func TestAgree(t *testing.T) {
 		}
 	}
 }
+
+// A frame in place is the frame that would have been appended.
+func TestFrameBefore(t *testing.T) {
+	memory := make([]byte, 300)
+	for i := range memory {
+		memory[i] = byte(i)
+	}
+	f := Frame{Kind: FramePiece, Header: []byte("header"), Body: memory[100:250]}
+	want := AppendFrame(nil, f)
+	got, ok := FrameBefore(memory[:100], f)
+	if !ok || !bytes.Equal(got, want) {
+		t.Errorf("in place: %x, %t, want %x", got, ok, want)
+	}
+	if memory[100-FramePrefix-len(f.Header)-1] != 100-FramePrefix-7 {
+		t.Error("what lies before the frame was written")
+	}
+	for name, room := range map[string][]byte{
+		"none":              nil,
+		"too small":         memory[100-FramePrefix-5 : 100],
+		"elsewhere":         memory[:99],
+		"of another memory": make([]byte, 100, 300),
+		"ending there":      memory[:100:100],
+		"ending within":     memory[:100:249],
+	} {
+		if b, ok := FrameBefore(room, f); ok {
+			t.Errorf("room %s: %x, want none", name, b)
+		}
+	}
+	if _, ok := FrameBefore(memory[:100], Frame{Kind: FramePiece, Body: memory[100:100]}); ok {
+		t.Error("a frame without a body was put before it")
+	}
+}
+
+// The sums of blocks, joined, are the sum of them all.
+func TestJoinBlock(t *testing.T) {
+	b := make([]byte, 3*BlockSize+100)
+	for i := range b {
+		b[i] = byte(i * i >> 3)
+	}
+	for _, n := range []int{0, 1, 100, BlockSize, 2*BlockSize + 99} {
+		got := JoinBlock(Sum(b[:n]), Sum(b[n:n+BlockSize]))
+		if want := Sum(b[:n+BlockSize]); got != want {
+			t.Errorf("%d bytes and a block: %#x, want %#x", n, got, want)
+		}
+	}
+}

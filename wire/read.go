@@ -97,4 +97,7 @@ type Piece struct {
 	Offset  int64  `cbor:"2,keyasint"`           // of Data in the file, bytes
 	Sum     uint32 `cbor:"3,keyasint"`
 	Data    []byte `cbor:"-"` // at most PieceSize bytes, raw after the header
+	// Room, if there is any, is the memory before Data, as FrameBefore takes it:
+	// whoever passes the piece on may write there.
+	Room []byte `cbor:"-"`
 }

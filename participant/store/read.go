@@ -318,19 +318,23 @@ func (s *Store) readFile(req wire.Read, w wire.PieceWriter) (wire.ReadReply, err
 	}
 }
 
-var pieceBuffers = sync.Pool{New: func() any { return new([wire.PieceSize]byte) }}
+// pieceBuffer is a piece's contents, and room to send them on from where they are.
+type pieceBuffer [wire.FrameRoom + wire.PieceSize]byte
+
+var pieceBuffers = sync.Pool{New: func() any { return new(pieceBuffer) }}
 
 // send gives [from, end) to w, in pieces cut at multiples of PieceSize.
 func (o *opened) send(from, end int64, w wire.PieceWriter) error {
-	buf := pieceBuffers.Get().(*[wire.PieceSize]byte)
+	buf := pieceBuffers.Get().(*pieceBuffer)
 	defer pieceBuffers.Put(buf)
 	for at := from; at < end; {
 		stop := min(end, at/wire.PieceSize*wire.PieceSize+wire.PieceSize)
-		data, err := o.piece(buf[:], at, stop)
+		p, err := o.piece(buf, at, stop)
 		if err != nil {
 			return err
 		}
-		if err := w.WritePiece(wire.Piece{Version: o.n.attr.Version, Offset: at, Sum: wire.Sum(data), Data: data}); err != nil {
+		p.Version, p.Offset = o.n.attr.Version, at
+		if err := w.WritePiece(p); err != nil {
 			return &pieceError{err}
 		}
 		at = stop
@@ -338,28 +342,41 @@ func (o *opened) send(from, end int64, w wire.PieceWriter) error {
 	return nil
 }
 
-// piece returns the contents [at, stop), in buf unless they are there already;
-// of an object it reads and verifies whole blocks.
-func (o *opened) piece(buf []byte, at, stop int64) ([]byte, error) {
+// piece returns the contents [at, stop) and their sum, in buf unless they are
+// there already; of an object it reads and verifies whole blocks.
+func (o *opened) piece(buf *pieceBuffer, at, stop int64) (wire.Piece, error) {
 	if o.n.content == contentInline && stop <= o.n.valid {
-		return o.inline[at:stop], nil
+		data := o.inline[at:stop]
+		return wire.Piece{Sum: wire.Sum(data), Data: data}, nil
 	}
+	room := buf[:wire.FrameRoom]
 	if o.r == nil {
-		data := buf[:stop-at]
+		data := buf[wire.FrameRoom:][:stop-at]
 		clear(data)
 		if o.n.content == contentInline && at < o.n.valid {
 			copy(data, o.inline[at:o.n.valid])
 		}
-		return data, nil
+		return wire.Piece{Sum: wire.Sum(data), Data: data, Room: room}, nil
 	}
-	first := at / wire.BlockSize
 	o.r.s.share(o.r.pin)
 	defer o.r.pin.mu.RUnlock()
+	first, sum := at/wire.BlockSize, uint32(0)
+	blocks := buf[wire.FrameRoom:]
 	for b := first; b*wire.BlockSize < stop; b++ {
-		if err := o.r.block(b, buf[(b-first)*wire.BlockSize:][:wire.BlockSize]); err != nil {
-			return nil, err
+		start := b * wire.BlockSize
+		block := blocks[start-first*wire.BlockSize:][:wire.BlockSize]
+		if err := o.r.block(b, block); err != nil {
+			return wire.Piece{}, err
+		}
+		// What the block was verified with needs no second look at its bytes.
+		part := block[max(at-start, 0):min(stop-start, wire.BlockSize)]
+		if whole, ok := o.r.sum(b); ok && len(part) == wire.BlockSize {
+			sum = wire.JoinBlock(sum, whole)
+		} else {
+			sum = wire.SumUpdate(sum, part)
 		}
 	}
 	o.r.next = stop / wire.BlockSize
-	return buf[at-first*wire.BlockSize : stop-first*wire.BlockSize], nil
+	skip := at - first*wire.BlockSize
+	return wire.Piece{Sum: sum, Data: blocks[skip : stop-first*wire.BlockSize], Room: buf[:wire.FrameRoom+skip]}, nil
 }

@@ -132,6 +132,14 @@ func (r *reader) block(b int64, buf []byte) error {
 	return nil
 }
 
+// sum is what block has verified a whole block with, if it has bytes.
+func (r *reader) sum(b int64) (uint32, bool) {
+	if i := b - r.first; i >= 0 && i < int64(len(r.checks)) && b*wire.BlockSize < r.valid && r.checks[i].state == blockSum {
+		return r.checks[i].sum, true
+	}
+	return 0, false
+}
+
 // overlay puts what is staged over what the object's file has.
 func (r *reader) overlay(start int64, buf []byte) error {
 	end := start + int64(len(buf))

@@ -28,7 +28,7 @@ func (r relay) Stage(ctx context.Context, _ wire.SessionID, req wire.StageReques
 }
 
 // twoHops returns a client of a coordinator of a participant that holds n bytes.
-func twoHops(b *testing.B, n int) ServiceConn {
+func twoHops(b testing.TB, n int) ServiceConn {
 	f := &fake{contents: random(n), version: 1}
 	addr, _ := serve(b, ServerOptions{Replica: fakeReplica{f}})
 	to := dialReplica(b, addr, DialOptions{})

@@ -66,11 +66,11 @@ func (w *pieceWriter) write(p wire.Piece) error {
 			return err
 		}
 	}
-	w.out.put(wire.FramePiece, false, wire.Marshal(p), p.Data)
 	if w.move {
+		w.out.put(wire.FramePiece, false, wire.Marshal(p), p.Data)
 		return nil // goes with the reply, or before Moved
 	}
-	if err := w.out.flush(w.out.stall); err != nil {
+	if err := w.out.sendPiece(w.out.stall, wire.Marshal(p), p); err != nil {
 		return wire.NewError(wire.CodeCanceled, "the reader went away: "+err.Error())
 	}
 	return nil

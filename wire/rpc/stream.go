@@ -29,6 +29,7 @@ type message struct {
 	end    bool
 	header []byte
 	body   []byte
+	room   []byte // the memory before body, header included (wire.Piece.Room)
 }
 
 // stream sends and receives messages over one yamux stream. One goroutine may
@@ -39,7 +40,7 @@ type stream struct {
 	stall time.Duration
 	conn  *conn // that knows it; nil in tests
 
-	rbuf []byte // the last frame's bytes; the receiver's
+	rbuf []byte // wire.FrameRoom bytes, and those of the last frame; the receiver's
 	wbuf []byte // the sender's
 
 	mu      sync.Mutex // guards what follows, and orders it with the deadlines
@@ -153,7 +154,7 @@ func (s *stream) receive(wait time.Duration, limit int) (message, error) {
 		if err != nil {
 			return message{}, s.cause(err)
 		}
-		m := message{kind: f.Kind, end: f.Flags&wire.FlagEnd != 0, header: f.Header, body: f.Body}
+		m := message{kind: f.Kind, end: f.Flags&wire.FlagEnd != 0, header: f.Header, body: f.Body, room: s.rbuf[:wire.FrameRoom+len(f.Header)]}
 		if f.Flags&wire.FlagMore == 0 && joined == nil {
 			return m, nil
 		}
@@ -205,13 +206,17 @@ func (s *stream) receiveFrame(wait time.Duration) (wire.Frame, error) {
 	if err := s.fill(n); err != nil {
 		return wire.Frame{}, noEOF(err)
 	}
-	return wire.ParseFrame(prefix[:], s.rbuf)
+	return wire.ParseFrame(prefix[:], s.rbuf[wire.FrameRoom:])
 }
 
 // fill reads n bytes into rbuf, which grows as they come: a peer pays for
 // memory with bytes.
 func (s *stream) fill(n int) error {
-	for have := 0; have < n; {
+	if s.rbuf == nil {
+		s.rbuf = make([]byte, wire.FrameRoom, wire.FrameRoom+min(n, growStep))
+	}
+	n += wire.FrameRoom
+	for have := wire.FrameRoom; have < n; {
 		end := min(n, max(cap(s.rbuf), have+max(have, growStep)))
 		if end > cap(s.rbuf) {
 			s.rbuf = append(make([]byte, 0, end), s.rbuf[:have]...)
@@ -251,6 +256,10 @@ func (s *stream) put(kind wire.FrameKind, end bool, header, body []byte) {
 func (s *stream) flush(wait time.Duration) error {
 	b := s.wbuf
 	s.wbuf = s.wbuf[:0]
+	return s.write(b, wait)
+}
+
+func (s *stream) write(b []byte, wait time.Duration) error {
 	for len(b) > 0 {
 		s.writeBy(wait)
 		n := min(len(b), writeChunk)
@@ -261,6 +270,17 @@ func (s *stream) flush(wait time.Duration) error {
 		b = b[n:]
 	}
 	return nil
+}
+
+// sendPiece sends a piece with its header. Where there is room for that before
+// its contents they are not copied.
+func (s *stream) sendPiece(wait time.Duration, header []byte, p wire.Piece) error {
+	if len(s.wbuf) == 0 {
+		if b, ok := wire.FrameBefore(p.Room, wire.Frame{Kind: wire.FramePiece, Header: header, Body: p.Data}); ok {
+			return s.write(b, wait)
+		}
+	}
+	return s.send(wait, wire.FramePiece, false, header, p.Data)
 }
 
 // send is put and flush.

@@ -330,6 +330,7 @@ func (l *link) receiveRead(ctx context.Context, st *stream, req request, w wire.
 			if err != nil {
 				return false, l.broken(err.Error())
 			}
+			p.Room = m.room // its header is decoded
 			if err := w.WritePiece(p); err != nil {
 				return false, err
 			}
