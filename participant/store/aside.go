@@ -229,7 +229,7 @@ func readStagedBlock(f disk.File, st *staged, p []byte, at int64) (int, bool) {
 }
 
 // Block implements vote.View.
-func (s *Store) Block(ino wire.Ino, block int64) (data []byte, bad bool, err error) {
+func (s *Store) Block(ino wire.Ino, block int64, into []byte) (have int, bad bool, err error) {
 	var r *reader
 	err = s.look(func(m *moment) error {
 		n, err := m.inode(ino)
@@ -242,7 +242,7 @@ func (s *Store) Block(ino wire.Ino, block int64) (data []byte, bad bool, err err
 				err = s.damage(fmt.Sprintf("contents of inode %d are missing", ino))
 			}
 			if err == nil {
-				data = val[block*wire.BlockSize : min(n.valid, (block+1)*wire.BlockSize)]
+				have = copy(into, val[block*wire.BlockSize:min(n.valid, (block+1)*wire.BlockSize)])
 			}
 			return err
 		}
@@ -252,19 +252,18 @@ func (s *Store) Block(ino wire.Ino, block int64) (data []byte, bad bool, err err
 		return err
 	})
 	if err != nil || r == nil {
-		return data, false, err
+		return have, false, err
 	}
 	defer r.close()
-	data = make([]byte, wire.BlockSize)
 	if r.open() != nil {
-		return nil, r.checks[0].state.isBytes(), nil
+		return 0, r.checks[0].state.isBytes(), nil
 	}
 	s.share(r.pin)
 	defer r.pin.mu.RUnlock()
-	if r.block(block, data) != nil {
-		return nil, true, nil
+	if r.block(block, into[:wire.BlockSize]) != nil {
+		return 0, true, nil
 	}
-	return data, false, nil
+	return wire.BlockSize, false, nil
 }
 
 // Room implements vote.View.

@@ -158,7 +158,7 @@ func TestRotUnderExtents(t *testing.T) {
 	ino := f.create("f", data)
 	f.checkpoint()
 	flip(t, f.objectFile(ino), wire.BlockSize+9)
-	if _, bad, err := f.Block(ino, 1); !bad || err != nil {
+	if _, bad, err := f.Block(ino, 1, make([]byte, wire.BlockSize)); !bad || err != nil {
 		t.Fatalf("bad %t, error %v", bad, err)
 	}
 	f.apply([]byte("x"), vote.Bound{Kind: wire.MutWriteFile, Ino: ino, Write: wire.WriteExtents,

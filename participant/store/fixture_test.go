@@ -198,7 +198,9 @@ func (f *fixture) objectFile(ino wire.Ino) string {
 // tailOf is the checksum of the block that a cut to size cuts, as a prepare
 // makes it; nil: there are no bytes in it.
 func tailOf(s *Store, ino wire.Ino, size int64) (*vote.Tail, error) {
-	data, bad, err := s.Block(ino, size/wire.BlockSize)
+	data := make([]byte, wire.BlockSize)
+	n, bad, err := s.Block(ino, size/wire.BlockSize, data)
+	data = data[:n]
 	switch {
 	case err != nil || len(data) == 0 && !bad || size%wire.BlockSize == 0:
 		return nil, err

@@ -23,6 +23,7 @@ type binder struct {
 	stages    map[wire.ID]wire.ID // consumed by prepared transactions
 	staged    map[wire.ID]bool    // consumed by this transaction
 	images    map[imageKey]*image // blocks written in part, as they are now
+	spare     *spareImages        // where their memory comes from
 
 	bounds  []Bound
 	results []wire.Result

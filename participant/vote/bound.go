@@ -148,10 +148,10 @@ type View interface {
 	// ReadStaged reads len(p) verified bytes of a staged object; false if they
 	// cannot be had.
 	ReadStaged(id wire.ID, p []byte, offset int64) (ok bool, err error)
-	// Block returns the verified bytes of a file's block, at most BlockSize,
-	// what follows them being zeros; bad: they are rotten (S5). It is asked
-	// about blocks that will be written in part, or cut.
-	Block(ino wire.Ino, block int64) (data []byte, bad bool, err error)
+	// Block reads the verified bytes of a file's block into into, which has room
+	// for BlockSize; what follows the n bytes that there are is zeros. bad: they
+	// are rotten (S5). It is asked about blocks that will be written in part, or cut.
+	Block(ino wire.Ino, block int64, into []byte) (n int, bad bool, err error)
 	// Room is what contents in [from, to) of a file will take of the disk
 	// beyond what they take now, in bytes.
 	Room(ino wire.Ino, from, to int64) (int64, error)

@@ -45,6 +45,34 @@ type image struct {
 
 type span struct{ from, to int64 } // within a block
 
+// spareImages keep a few images' memory for the next prepares.
+type spareImages struct{ free []*image }
+
+// maxSpare is how many are kept, 256 KiB.
+const maxSpare = 4
+
+// get returns an image that base fills in.
+func (s *spareImages) get() *image {
+	n := len(s.free)
+	if n == 0 {
+		return &image{}
+	}
+	img := s.free[n-1]
+	s.free = s.free[:n-1]
+	img.rotten, img.done = nil, 0
+	return img
+}
+
+// put takes images that nobody uses any more, and empties the map.
+func (s *spareImages) put(images map[imageKey]*image) {
+	for _, img := range images {
+		if len(s.free) < maxSpare {
+			s.free = append(s.free, img)
+		}
+	}
+	clear(images)
+}
+
 type imageKey struct {
 	c     *contents
 	block int64
@@ -88,13 +116,13 @@ func (b *binder) image(n *node, block int64, at wire.At) (*image, error) {
 	img := b.images[key]
 	if img == nil {
 		if len(b.images) >= maxImages {
-			clear(b.images)
+			b.spare.put(b.images)
 		}
-		img = &image{}
+		img = b.spare.get()
+		b.images[key] = img
 		if err := b.base(n, block, img, at); err != nil {
 			return nil, err
 		}
-		b.images[key] = img
 	}
 	for ; img.done < len(c.patches); img.done++ {
 		if err := b.apply(img, &c.patches[img.done], block, at); err != nil {
@@ -107,26 +135,30 @@ func (b *binder) image(n *node, block int64, at wire.At) (*image, error) {
 // base fills in what a block held before the transaction's patches.
 func (b *binder) base(n *node, block int64, img *image, at wire.At) error {
 	c, start := n.contents, block*wire.BlockSize
+	have := 0
 	switch c.base {
 	case baseNone:
 	case baseData:
 		if start < int64(len(c.data)) {
-			copy(img.data[:], c.data[start:])
+			have = copy(img.data[:], c.data[start:])
 		}
 	case baseStage:
 		if size := min(wire.BlockSize, c.size-start); size > 0 {
-			return b.readStaged(c.stage, img.data[:size], start, at)
+			have = int(size)
+			if err := b.readStaged(c.stage, img.data[:size], start, at); err != nil {
+				return err
+			}
 		}
 	case baseView:
-		data, bad, err := b.view.Block(n.Attr.Ino, block)
+		n, bad, err := b.view.Block(n.Attr.Ino, block, img.data[:])
 		if err != nil {
 			return &ViewError{err}
 		}
-		if bad {
-			img.rotten = []span{{0, wire.BlockSize}}
+		if have = n; bad {
+			have, img.rotten = 0, []span{{0, wire.BlockSize}}
 		}
-		copy(img.data[:], data)
 	}
+	clear(img.data[have:])
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package vote
 
 import (
+	"bytes"
 	"slices"
 	"testing"
 
@@ -47,5 +48,55 @@ func TestExtentLimits(t *testing.T) {
 		if err := checkExtents(&c.m, 100); wire.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want code %d", c.name, err, c.want)
 		}
+	}
+}
+
+// An image whose memory another prepare has used holds nothing of that.
+func TestImagesBeginClean(t *testing.T) {
+	v := newFakeView()
+	v.data[7] = []byte("decided")
+	b := &binder{overlay: newOverlay(v, lockTable{}, 1), spare: &spareImages{}}
+	for name, c := range map[string]struct {
+		contents
+		want []byte
+	}{
+		"a new file":     {contents{base: baseNone}, nil},
+		"inline":         {contents{base: baseData, data: []byte("inline")}, []byte("inline")},
+		"past inline":    {contents{base: baseData}, nil},
+		"staged":         {contents{base: baseStage, stage: 3, size: 5}, v.stagedBytes(3, 5)},
+		"past staged":    {contents{base: baseStage, stage: 3}, nil},
+		"what it was":    {contents{base: baseView}, []byte("decided")},
+		"with its rot":   {contents{base: baseView}, nil},
+		"behind its end": {contents{base: baseView}, nil},
+	} {
+		used := &image{rotten: []span{{1, 2}}, done: 9}
+		for i := range used.data {
+			used.data[i] = 0xff
+		}
+		b.spare.put(map[imageKey]*image{{}: used})
+		img := b.spare.get()
+		if img != used || img.rotten != nil || img.done != 0 {
+			t.Fatalf("%s: not the one that was put, as a new one: %v, %d", name, img.rotten, img.done)
+		}
+		ino := wire.Ino(7)
+		if name == "behind its end" {
+			ino = 8
+		}
+		v.rotten[7] = name == "with its rot"
+		if err := b.base(&node{Inode: Inode{Attr: wire.Attr{Ino: ino}}, contents: &c.contents}, 0, img, wire.At{}); err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, wire.BlockSize)
+		copy(want, c.want)
+		if !bytes.Equal(img.data[:], want) {
+			t.Errorf("%s: it begins with %q", name, img.data[:10])
+		}
+	}
+	many := map[imageKey]*image{}
+	for i := range int64(maxSpare + 1) {
+		many[imageKey{block: i}] = &image{}
+	}
+	if b.spare.put(many); len(b.spare.free) != maxSpare || len(many) != 0 {
+		t.Errorf("%d images are kept, want %d", len(b.spare.free), maxSpare)
 	}
 }

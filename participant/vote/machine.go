@@ -70,6 +70,8 @@ type Machine struct {
 	stages   map[wire.ID]wire.ID // consumed by the prepared transaction
 	ops      map[wire.OpID]wire.ID
 	prepared int // transactions in doubt
+
+	spare spareImages
 }
 
 // New returns the machine of a participant that has seen nothing.
@@ -229,8 +231,9 @@ func (m *Machine) consider(e *wire.Entry, at wire.Position) (*binder, *Tx, error
 		return nil, nil, &wire.Error{Code: wire.CodeUnknownOutcome,
 			Text: fmt.Sprintf("the request was first sent %d s of service time ago, longer than outcomes are kept; look whether it was done", (p.ServiceTime-p.Sent)/1000)}
 	}
-	b := &binder{overlay: newOverlay(m.view, m.locks, p.Tx), prepare: p, payload: e.Payload, stages: m.stages, staged: map[wire.ID]bool{}, images: map[imageKey]*image{}}
+	b := &binder{overlay: newOverlay(m.view, m.locks, p.Tx), prepare: p, payload: e.Payload, stages: m.stages, staged: map[wire.ID]bool{}, images: map[imageKey]*image{}, spare: &m.spare}
 	payload, err := b.bind()
+	m.spare.put(b.images)
 	if err != nil {
 		return nil, nil, err
 	}

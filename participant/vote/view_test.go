@@ -94,10 +94,10 @@ func (v *fakeView) ReadStaged(id wire.ID, p []byte, offset int64) (bool, error) 
 	return true, v.broken
 }
 
-func (v *fakeView) Block(ino wire.Ino, block int64) ([]byte, bool, error) {
+func (v *fakeView) Block(ino wire.Ino, block int64, into []byte) (int, bool, error) {
 	data := v.data[ino]
 	start := min(int64(len(data)), block*wire.BlockSize)
-	return data[start:min(int64(len(data)), start+wire.BlockSize)], v.rotten[ino], v.broken
+	return copy(into, data[start:min(int64(len(data)), start+wire.BlockSize)]), v.rotten[ino], v.broken
 }
 
 func (v *fakeView) Room(ino wire.Ino, from, to int64) (int64, error) { return to - from, v.broken }

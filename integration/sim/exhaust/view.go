@@ -95,7 +95,7 @@ func (v *view) Skew(wire.ID) int64                   { return 0 }
 
 func (v *view) ReadStaged(wire.ID, []byte, int64) (bool, error) { return false, nil }
 
-func (v *view) Block(wire.Ino, int64) ([]byte, bool, error) { return nil, false, nil }
+func (v *view) Block(wire.Ino, int64, []byte) (int, bool, error) { return 0, false, nil }
 
 func (v *view) Room(wire.Ino, int64, int64) (int64, error) { return 0, nil }
 
