@@ -145,7 +145,7 @@ func (c *call) unwatch() {
 	// The deadline is set until it works: the watch may be just about to
 	// take it away.
 	for tick := time.NewTicker(time.Millisecond); ; {
-		_ = c.st.mux.SetReadDeadline(past) // only stores it
+		c.st.interrupt()
 		select {
 		case <-c.watched:
 			tick.Stop()

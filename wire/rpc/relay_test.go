@@ -48,3 +48,31 @@ func TestSendPieceInPlace(t *testing.T) {
 		t.Error("the piece did not go behind what waited")
 	}
 }
+
+// A deadline is told anew only when that matters, and always when what was told
+// may have passed.
+func TestMoveDeadline(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		name string
+		by   time.Time
+		d    time.Duration
+		want bool
+	}{
+		{"none, none before", time.Time{}, 0, false},
+		{"none", now, 0, true},
+		{"the first", time.Time{}, time.Minute, true},
+		{"just set", now.Add(time.Minute), time.Minute, false},
+		{"set a while ago", now.Add(50 * time.Second), time.Minute, true},
+		{"over", now.Add(-time.Second), time.Minute, true},
+		{"set longer before", now.Add(2 * time.Minute), time.Minute, true},
+	} {
+		by := c.by
+		if got := moveDeadline(&by, c.d); got != c.want {
+			t.Errorf("%s: told %t, want %t", c.name, got, c.want)
+		}
+		if c.want && c.d > 0 && (by.Before(now.Add(c.d)) || by.After(now.Add(c.d+time.Minute))) || c.d == 0 && !by.IsZero() {
+			t.Errorf("%s: it is %v from now", c.name, by.Sub(now))
+		}
+	}
+}

@@ -46,6 +46,8 @@ type stream struct {
 	mu      sync.Mutex // guards what follows, and orders it with the deadlines
 	aborted bool       // sends and receives fail
 	cut     bool       // sends fail
+	// The deadlines that yamux has; zero: none.
+	receiveBy, sendBy time.Time
 }
 
 func newStream(mux *yamux.Stream, stall time.Duration) *stream {
@@ -65,7 +67,17 @@ func (s *stream) cutOff() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cut = true
+	s.sendBy = past
 	_ = s.mux.SetWriteDeadline(past) // only stores it
+}
+
+// interrupt makes a pending receive, and those to come until the next deadline
+// is set, fail at once.
+func (s *stream) interrupt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.receiveBy = past
+	_ = s.mux.SetReadDeadline(past) // only stores it
 }
 
 // past is a deadline that is over.
@@ -73,25 +85,36 @@ var past = time.Unix(1, 0)
 
 // readBy sets the deadline of receives, d from now; 0 is none.
 func (s *stream) readBy(d time.Duration) {
-	s.deadline(d, false, s.mux.SetReadDeadline)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.aborted && moveDeadline(&s.receiveBy, d) {
+		_ = s.mux.SetReadDeadline(s.receiveBy) // only stores it
+	}
 }
 
 // writeBy sets the deadline of sends, d from now; 0 is none.
 func (s *stream) writeBy(d time.Duration) {
-	s.deadline(d, true, s.mux.SetWriteDeadline)
-}
-
-func (s *stream) deadline(d time.Duration, write bool, set func(time.Time) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.aborted || write && s.cut {
-		return
+	if !s.aborted && !s.cut && moveDeadline(&s.sendBy, d) {
+		_ = s.mux.SetWriteDeadline(s.sendBy) // only stores it
 	}
-	var t time.Time
-	if d > 0 {
-		t = time.Now().Add(d)
+}
+
+// moveDeadline moves a deadline to d from now (0: none) and reports whether that is
+// worth telling, which wakes whoever waits: up to a sixteenth of d it is not.
+func moveDeadline(by *time.Time, d time.Duration) bool {
+	if d <= 0 {
+		was := *by
+		*by = time.Time{}
+		return !was.IsZero()
 	}
-	_ = set(t) // only stores it
+	now := time.Now()
+	if left := by.Sub(now); left <= d && left > d-d/16 {
+		return false
+	}
+	*by = now.Add(d)
+	return true
 }
 
 // close ends the stream in both directions; a peer that waits hears of it.
@@ -194,7 +217,9 @@ func (s *stream) receiveFrame(wait time.Duration) (wire.Frame, error) {
 			return wire.Frame{}, err
 		}
 	}
-	s.readBy(s.stall)
+	if !s.holdsFrame() {
+		s.readBy(s.stall)
+	}
 	var prefix [wire.FramePrefix]byte
 	if _, err := io.ReadFull(s.br, prefix[:]); err != nil {
 		return wire.Frame{}, noEOF(err)
