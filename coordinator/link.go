@@ -238,9 +238,9 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	}
 	l.stream = stream
 	l.heard.Store(int64(time.Since(c.began)))
-	if !c.welcome(l, greeting) {
+	if err := c.welcome(l, greeting); err != nil {
 		_ = stream.Close()
-		return false, stateRefused, errStopped
+		return false, stateRefused, err
 	}
 	c.came(i, p, greeting.Position)
 	err = c.converse(l)
@@ -262,16 +262,28 @@ func (c *Coordinator) greetFailed(i int, err error) string {
 	return stateRefused
 }
 
-// welcome gives the owner a greeting; false: the coordinator has stopped.
-func (c *Coordinator) welcome(l *link, g wire.Greeting) bool {
+// welcome gives the owner a greeting; the error is why the link does not count.
+func (c *Coordinator) welcome(l *link, g wire.Greeting) error {
 	failpoint.At("coordinator.greeted")
-	ran := c.ask(c.ctx, func() {
-		if l.number = c.m.Greeted(l.member, g); l.number != 0 {
+	answer := make(chan error, 1)
+	c.ask(c.ctx, func() {
+		var err *wire.Error
+		if l.number, err = c.m.Greeted(l.member, g); err != nil {
+			answer <- err
+			return
+		}
+		if l.number != 0 {
 			c.links[l.member].Store(l)
 			c.changed.notify()
+			answer <- nil
 		}
 	})
-	return ran && l.number != 0
+	select {
+	case err := <-answer:
+		return err
+	default:
+		return errStopped
+	}
 }
 
 // greet is what the member is greeted with; false: the coordinator has stopped.

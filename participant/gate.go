@@ -90,6 +90,13 @@ func (g *gate) fence(epoch wire.Epoch) {
 	g.failLocked(g.checkLocked(old))
 }
 
+// behind holds everybody back until advance: what was handled is void (P11).
+func (g *gate) behind() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.handled = 0
+}
+
 // close refuses everything from now on.
 func (g *gate) close(err error) {
 	g.mu.Lock()

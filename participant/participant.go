@@ -129,6 +129,9 @@ func Open(o Options) (*Participant, error) {
 	}
 	position := r.machine.Position()
 	p.gate = newGate(r.machine.Fence(), position.Index)
+	if r.machine.Resync() != "" {
+		p.gate.behind()
+	}
 	p.digests.gate = make(chan struct{}, 1)
 	stats := r.log.Stats()
 	p.writer = journal.NewWriter(r.log, p.onSynced)

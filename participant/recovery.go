@@ -121,6 +121,10 @@ func applyTo(s *store.Store, out *vote.Ready) error {
 		return s.Apply(out.Commit, out.Position)
 	case out.Abort != nil:
 		s.Abort(out.Abort)
+	case len(out.Discard) > 0:
+		for _, tx := range out.Discard {
+			s.Abort(tx)
+		}
 	case out.Bootstrap != nil:
 		return s.Bootstrap(*out.Bootstrap, out.Position)
 	}

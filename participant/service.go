@@ -45,7 +45,10 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 		return
 	}
 	why := &wire.Error{Code: wire.CodeReplaced, Text: "the coordinator has opened a newer stream"}
-	if out.Record != nil {
+	switch {
+	case out.Record != nil && req.Epoch == held:
+		p.gate.behind()
+	case out.Record != nil:
 		why = &wire.Error{Code: wire.CodeStaleEpoch, Text: fmt.Sprintf("epoch %d has greeted this participant; %d is over", req.Epoch.Number, held.Number)}
 		p.gate.fence(req.Epoch)
 	}
@@ -58,6 +61,10 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 	if out.Record != nil {
 		failpoint.At("participant.fence")
 		p.votes, p.entries, p.durable, p.held = nil, nil, 0, false
+		if err := p.effects(&out); err != nil {
+			p.fail(err)
+			return
+		}
 		lsn, err := p.writer.Append([][]byte{out.Record}, true)
 		if err != nil {
 			p.fail(err)
@@ -66,6 +73,9 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 		p.end, p.fence, p.sealed = lsn, lsn, false
 		p.armQuiet()
 		p.log.Info("greeted", "epoch", req.Epoch.Number, "run", req.Epoch.Run, "before", held.Number)
+		if req.Outside {
+			p.log.Info("out of sync: nothing is served until it has caught up", "dir", p.o.Dir, "given_up", len(out.Discard))
+		}
 		return
 	}
 	if p.fence <= p.peekSynced() {

@@ -94,6 +94,9 @@ type Greet struct {
 	Name  string `cbor:"2,keyasint"` // the participant's, as the coordinator knows it
 	// Cluster that the participant must belong to; zero: not bootstrapped yet.
 	Cluster UUID `cbor:"3,keyasint,omitempty"`
+	// Outside: it is not in the config. It makes a needs-resync mark durable
+	// before it answers, and testifies nothing until that is gone (P11).
+	Outside bool `cbor:"4,keyasint,omitempty"`
 }
 
 // Greeting answers Greet, from the participant's durable state (P6). Same-epoch

@@ -24,7 +24,8 @@ type bench struct {
 	asked   []Unstage   // of all
 	lists   []wire.Read // of orphans, asked for
 	stop    *wire.Error
-	link    uint64 // of the session
+	refused *wire.Error // why the last greeting was
+	link    uint64      // of the session
 }
 
 var alice = wire.SessionID{1}
@@ -146,6 +147,9 @@ func (b *bench) greet(names ...string) {
 	for _, n := range names {
 		i := b.index(n)
 		f := b.fakes[i]
+		if !b.m.MayGreet(i) {
+			continue
+		}
 		g, err := f.greet(b.m.Greet(i))
 		if err != nil {
 			b.m.Refused(i, err)
@@ -153,7 +157,7 @@ func (b *bench) greet(names ...string) {
 			continue
 		}
 		resumed := g.Held == b.m.epoch
-		f.link = b.m.Greeted(i, g)
+		f.link, b.refused = b.m.Greeted(i, g)
 		f.alive = f.link != 0
 		if resumed {
 			f.revote()
@@ -231,12 +235,45 @@ func (b *bench) settle() {
 		}
 		b.m.Tick(500)
 		b.run()
-		for _, f := range b.fakes {
+		for i, f := range b.fakes {
 			if f.alive {
 				b.all(f.name)
 			}
+			b.rejoin(i)
 		}
 	}
+}
+
+// rejoin takes the next step of a participant's way back, if it is on one.
+func (b *bench) rejoin(i int) {
+	f := b.fakes[i]
+	if !f.alive || !b.m.Outside(i, f.link) {
+		return
+	}
+	j, drained, over := b.m.Drained(i, f.link)
+	switch {
+	case over && !f.s.resync: // it was not admitted: its mark has to be set again
+		b.breakLink(f.name)
+	case over:
+		b.m.Pause(i, f.link)
+	case drained && f.s.pos == j.Position && !f.s.resync:
+		if !b.m.Admit(i, f.link) {
+			b.breakLink(f.name)
+		}
+	case drained:
+		f.joins(b.fakes[b.donor()], j)
+	}
+	b.run()
+}
+
+// donor is a member that is in sync and there.
+func (b *bench) donor() int {
+	for k, mem := range b.m.members {
+		if mem.in && b.fakes[k].alive {
+			return k
+		}
+	}
+	panic("nobody is in sync")
 }
 
 // serve brings a new machine to service.

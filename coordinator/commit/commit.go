@@ -58,6 +58,13 @@ type Options struct {
 	// the place of those that need it least.
 	MaxSessions int
 
+	// MinInSync is how many participants stay in the in-sync set: one that
+	// fails is evicted while as many stay (P8). 0 or too many: all of them.
+	MinInSync int
+	// EvictAfter is how long, in milliseconds, a member may be without a link
+	// before it is evicted, default 3000.
+	EvictAfter int64
+
 	// In milliseconds: how long a session is remembered without a call,
 	// default 10 minutes; how long what it staged is, default 60 s; the time
 	// between heartbeats, default 500.
@@ -70,6 +77,7 @@ func (o *Options) validate() error {
 	setDefault(&o.MaxQueued, 16384)
 	setDefault(&o.MaxQueuedBytes, 64<<20)
 	setDefault(&o.MaxSessions, 16384)
+	setDefault(&o.EvictAfter, 3000)
 	setDefault(&o.SessionIdle, 10*60*1000)
 	setDefault(&o.StageIdle, 60*1000)
 	setDefault(&o.Heartbeat, 500)
@@ -111,7 +119,9 @@ type Machine struct {
 	state   State         // what the journal holds once all records of Ready are in it
 	epoch   wire.Epoch    // this reign
 	base    wire.ConfigID // what the journal held when it started (P13)
-	members []*member     // in the order of the config
+	members []*member     // the configured participants, in the config's order
+	change  *change       // a config that is not in force yet; nil: none
+	joiner  int           // the member in its last round, for which nothing is put (P11); -1: none
 	phase   Phase         // becomes grows it
 	closing bool          // nothing more is put
 	full    bool          // the journal has no room
@@ -128,14 +138,14 @@ type Machine struct {
 	waiting int64 // bytes of queue
 
 	// The streams' entries: log holds those after trimmed, the last is
-	// number last. config and open are the numbers of those entries.
-	log          []logEntry
-	trimmed      uint64
-	last         uint64
-	bytes        int64
-	config, open uint64
-	held         uint64 // entries from here on wait for the CONFIG record; 0: none
-	decision     uint64 // the last decision or OPEN: where reads start (P5)
+	// number last. open is the number of OPEN.
+	log      []logEntry
+	trimmed  uint64
+	last     uint64
+	bytes    int64
+	open     uint64
+	held     uint64 // entries from here on wait for a CONFIG record; 0: none
+	decision uint64 // the last decision or OPEN: where reads start (P5)
 
 	durable uint64 // every member has made its journal durable up to here
 	w       wire.Position
@@ -207,7 +217,7 @@ func New(o Options) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{
-		o: o, state: o.State, epoch: o.State.Epoch, phase: Greeting,
+		o: o, state: o.State, epoch: o.State.Epoch, phase: Greeting, joiner: -1,
 		ops: map[wire.OpID]*tx{}, queued: map[wire.OpID]*Request{}, byIndex: map[uint64]*tx{},
 		sessions: map[wire.SessionID]*session{}, stages: map[wire.ID]*stage{},
 		counter: 2, w: o.State.W, toldW: o.State.W, told: o.State.ServiceTime, beat: o.Heartbeat,
@@ -215,7 +225,7 @@ func New(o Options) (*Machine, error) {
 	c := o.State.Config
 	if c == nil {
 		for _, p := range o.Peers {
-			m.members = append(m.members, &member{name: p.Name, addr: p.Addr})
+			m.members = append(m.members, &member{name: p.Name, addr: p.Addr, in: true})
 		}
 		return m, nil
 	}
@@ -238,7 +248,7 @@ func (m *Machine) adopt(c *wire.Config) error {
 	}
 	var missing []string
 	for _, f := range c.Configured {
-		mem := &member{name: f.Name, addr: f.Addr, storage: f.Storage}
+		mem := &member{name: f.Name, addr: f.Addr, storage: f.Storage, in: slices.Contains(c.InSync, f.Name)}
 		if a, ok := addr[f.Name]; ok {
 			mem.addr = a
 		} else if len(m.o.Peers) > 0 {
@@ -362,6 +372,7 @@ func (m *Machine) put(e wire.Entry, t *tx, bytes int64) uint64 {
 
 // Ready returns what has to be carried out since the last Ready.
 func (m *Machine) Ready() Ready {
+	m.steer()
 	m.pump()
 	if m.stop == nil {
 		for i := range m.members {
@@ -401,23 +412,32 @@ func (m *Machine) Tick(ms int64) {
 	if m.now >= m.beat {
 		m.beat = m.now + m.o.Heartbeat
 		for i, mem := range m.members {
-			if mem.linked {
-				m.rd.Sends = append(m.rd.Sends, Send{i, mem.link, m.down(nil)})
+			if !mem.linked {
+				continue
 			}
+			d := m.down(nil)
+			if !mem.in { // W is of what it may lack
+				d.W = wire.Position{}
+			}
+			m.rd.Sends = append(m.rd.Sends, Send{i, mem.link, d})
 		}
 	}
 }
 
-// writable: service is open and every member has a link (P8).
+// Writable reports whether requests are put as they come.
+func (m *Machine) Writable() bool { return m.writable() }
+
+// writable: service is open, every member has a link (P8), and neither a
+// config's change nor a newcomer's last round is under way (P11).
 func (m *Machine) writable() bool {
-	return m.phase == Serving && !m.closing && !m.full && m.stop == nil && m.missing() == nil
+	return m.phase == Serving && !m.closing && !m.full && m.stop == nil && m.change == nil && m.joiner < 0 && m.missing() == nil
 }
 
 // missing names the members without a link.
 func (m *Machine) missing() []string {
 	var names []string
 	for _, mem := range m.members {
-		if !mem.linked {
+		if mem.in && !mem.linked {
 			names = append(names, mem.name)
 		}
 	}

@@ -50,6 +50,8 @@ const (
 	fConfig
 	fOpen
 	fW
+	fResync // out of the config: nothing is held any more (P11)
+	fJoin   // the last round: what a donor had, and how it stands
 )
 
 type frec struct {
@@ -63,6 +65,7 @@ type frec struct {
 	config *wire.Config
 	w      wire.Position
 	svc    int64
+	state  *fstate // of fJoin
 }
 
 // fstate is what a journal says.
@@ -73,6 +76,7 @@ type fstate struct {
 	w      wire.Position
 	svc    int64
 	open   bool
+	resync bool
 	lastID wire.ID
 	txs    map[wire.ID]wire.Testimony
 	names  map[wire.ID][]string
@@ -124,6 +128,13 @@ func (s *fstate) apply(r *frec) {
 		s.config = *r.config
 	case fOpen:
 		s.open = true
+	case fResync:
+		s.resync = true
+		s.txs, s.names = map[wire.ID]wire.Testimony{}, map[wire.ID][]string{}
+	case fJoin:
+		fence := s.fence
+		*s = r.state.clone()
+		s.fence = fence
 	case fVoid, fW:
 	}
 	if s.pos.Before(r.pos) {
@@ -164,6 +175,28 @@ func outcomeOf(p *wire.Prepare) *wire.Outcome {
 	return o
 }
 
+func (s *fstate) clone() fstate {
+	c := *s
+	c.txs, c.names, c.vals, c.ops = maps.Clone(s.txs), maps.Clone(s.names), maps.Clone(s.vals), maps.Clone(s.ops)
+	return c
+}
+
+// joins makes durable what a donor holds, and what Drained has told.
+func (f *fake) joins(donor *fake, j Joining) {
+	st := donor.s.clone()
+	st.txs, st.names = map[wire.ID]wire.Testimony{}, map[wire.ID][]string{}
+	st.pos, st.w, st.config, st.svc, st.lastID, st.open, st.resync = j.Position, j.W, j.Config, j.ServiceTime, j.LastID, true, false
+	f.add(frec{kind: fJoin, pos: j.Position, state: &st})
+	f.synced = len(f.recs)
+}
+
+// wiped is a participant whose disk is replaced by an empty one.
+func (f *fake) wiped(storage wire.UUID) {
+	f.recs, f.synced = nil, 0
+	f.crash(0)
+	f.storage = storage
+}
+
 func (f *fake) add(r frec) {
 	f.recs = append(f.recs, r)
 	f.s.apply(&r)
@@ -182,9 +215,16 @@ func (f *fake) greet(g wire.Greet) (wire.Greeting, *wire.Error) {
 		f.add(frec{kind: fEpoch, epoch: g.Epoch})
 		f.synced = len(f.recs)
 	}
+	if g.Outside {
+		f.add(frec{kind: fResync})
+		f.synced = len(f.recs)
+	}
 	f.old = false
 	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
 	a := wire.Greeting{Storage: f.storage, Held: held, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync}
+	if f.s.resync {
+		a.Resync = "out of sync"
+	}
 	for _, id := range slices.Sorted(maps.Keys(f.s.txs)) {
 		t := f.s.txs[id]
 		a.Known = append(a.Known, t)
@@ -206,6 +246,13 @@ func (f *fake) revote() {
 func (f *fake) handle(refuse bool) error {
 	d := f.down[0]
 	f.down = f.down[1:]
+	if f.s.resync {
+		if d.Entry != nil {
+			return fmt.Errorf("%s is out of sync, and is sent entry %d", f.name, d.Entry.Index)
+		}
+		f.ups = append(f.ups, f.message())
+		return nil
+	}
 	if f.s.pos.Before(d.W) {
 		return fmt.Errorf("%s at %v is told W %v", f.name, f.s.pos, d.W)
 	}

@@ -146,7 +146,7 @@ func TestHostileMember(t *testing.T) {
 			t.Fatal(err)
 		}
 		lie(&g)
-		b.m.Greeted(1, g)
+		_, _ = b.m.Greeted(1, g)
 		b.run()
 		if b.stop == nil || !strings.Contains(b.stop.Text, "participant b") {
 			t.Errorf("%s: %v", name, b.stop)

@@ -10,7 +10,12 @@ import (
 type member struct {
 	name, addr string
 	storage    wire.UUID
-	answered   bool // has testified in this epoch (P6)
+	in         bool        // in the config that is in force: it votes, and everything is to be durable there
+	outside    bool        // its last greeting told it that it is not (P11)
+	unfit      *wire.Error // why it may not testify any more (P7); nil: it may
+	gone       int64       // m.now when its link was lost
+	refusing   bool        // ... since when nobody answers at its address
+	answered   bool        // has testified in this epoch (P6)
 	greeting   wire.Greeting
 	known      map[wire.ID]*wire.Testimony // of its first answer; until recovery
 
@@ -28,7 +33,9 @@ type member struct {
 // Member is one of the participants.
 type Member struct {
 	Name, Addr string
-	Answered   bool // has been greeted in this epoch
+	InSync     bool
+	Unfit      *wire.Error // why it may not testify any more; nil: it may
+	Answered   bool        // has been greeted in this epoch
 	Linked     bool
 	Handled    uint64
 	Durable    uint64
@@ -39,14 +46,23 @@ type Member struct {
 func (m *Machine) Members() []Member {
 	list := make([]Member, len(m.members))
 	for i, mem := range m.members {
-		list[i] = Member{mem.name, mem.addr, mem.answered, mem.linked, mem.handled, mem.durable, mem.free}
+		list[i] = Member{mem.name, mem.addr, mem.in, mem.unfit, mem.answered, mem.linked, mem.handled, mem.durable, mem.free}
 	}
 	return list
 }
 
+// MayGreet: a participant that is out of the config is greeted as such only
+// once this reign's own config is sure to be the newest (P11, P13), one that is
+// on its way out not at all until it is.
+func (m *Machine) MayGreet(i int) bool {
+	return m.stop == nil && !m.leaving(i) && (!m.outsider(i) || m.phase == Serving)
+}
+
 // Greet is what the member has to be greeted with.
 func (m *Machine) Greet(i int) wire.Greet {
-	g := wire.Greet{Epoch: m.epoch, Name: m.members[i].name}
+	mem := m.members[i]
+	mem.outside = m.outsider(i)
+	g := wire.Greet{Epoch: m.epoch, Name: mem.name, Outside: mem.outside}
 	if m.state.Config != nil {
 		g.Cluster = m.o.Cluster
 	}
@@ -54,23 +70,31 @@ func (m *Machine) Greet(i int) wire.Greet {
 }
 
 // Greeted tells that a participant has answered on a new link, whose number it
-// returns: from then on that link alone counts. 0: the machine has stopped.
-func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64) {
+// returns: from then on that link alone counts. 0: the machine has stopped, or
+// err says why the link does not count; it has to be greeted again.
+func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64, err *wire.Error) {
 	mem := m.members[i]
-	if m.stop == nil {
-		if err := m.checkGreeting(mem, &g); err != nil {
-			m.halt(err)
-		}
-	}
 	if m.stop != nil {
-		return 0
+		return 0, nil
+	}
+	if err := m.checkStale(mem, &g); err != nil {
+		m.halt(err)
+		return 0, nil
+	}
+	if mem.outside != m.outsider(i) || m.leaving(i) {
+		return 0, &wire.Error{Code: wire.CodeUnavailable, Who: mem.name, Text: "the in-sync set has changed while it was greeted"}
+	}
+	if mem.outside {
+		return m.greetedOutside(i, &g)
+	}
+	if err := m.checkMember(mem, &g); err != nil {
+		return 0, m.isUnfit(mem, err)
 	}
 	var at uint64 // handled in this epoch
 	if g.Position.Epoch == m.epoch.Number {
 		at = g.Position.Index
 	}
-	mem.linked = true
-	mem.link++
+	m.linkUp(mem)
 	mem.handled, mem.next, mem.asked = at, at+1, 0
 	m.state.ServiceTime = max(m.state.ServiceTime, g.ServiceTime)
 	known := map[wire.ID]*wire.Testimony{}
@@ -84,19 +108,27 @@ func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64) {
 		mem.known = known
 		g.Known = nil
 		mem.greeting = g
-		m.startConfig()
-		return mem.link
+		m.tryStart()
+		return mem.link, nil
 	}
 	if m.phase == Serving {
-		m.resumeVotes(i, at, known)
+		if err := m.resumeVotes(i, at, known); err != nil {
+			mem.linked = false
+			return 0, m.isUnfit(mem, err)
+		}
 	}
-	return mem.link
+	return mem.link, nil
+}
+
+func (m *Machine) linkUp(mem *member) {
+	mem.linked, mem.refusing, mem.unfit = true, false, nil
+	mem.link++
 }
 
 // resumeVotes counts the NOs of a member that has handled prepares whose votes
 // were lost with its old link: a PREPARE that it holds is voted for again, one
 // that it is past and does not hold was a NO (P10).
-func (m *Machine) resumeVotes(i int, at uint64, known map[wire.ID]*wire.Testimony) {
+func (m *Machine) resumeVotes(i int, at uint64, known map[wire.ID]*wire.Testimony) *wire.Error {
 	for _, t := range append([]*tx(nil), m.order...) {
 		if t.index > at || t.state != undecided || t.votes[i] != 0 {
 			continue
@@ -113,15 +145,15 @@ func (m *Machine) resumeVotes(i int, at uint64, known map[wire.ID]*wire.Testimon
 		case k.State == wire.TxRefused:
 			m.vote(t, i, wire.VoteNo, k.Err, nil)
 		case k.State != wire.TxPrepared:
-			m.halt(m.blame(m.members[i], fmt.Sprintf("it holds transaction %v as decided, which it is not", t.id)))
-			return
+			return m.blame(m.members[i], fmt.Sprintf("it holds transaction %v as decided, which it is not", t.id))
 		}
 	}
+	return nil
 }
 
-// checkGreeting finds those who may not testify, and a coordinator whose own
-// journal is empty, old or foreign (P13). Nobody is evicted: the start stops.
-func (m *Machine) checkGreeting(mem *member, g *wire.Greeting) *wire.Error {
+// checkStale finds a coordinator whose own journal is empty, old or foreign
+// (P13). Nobody is evicted: the start stops.
+func (m *Machine) checkStale(mem *member, g *wire.Greeting) *wire.Error {
 	stale := func(what string) *wire.Error {
 		return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf(
 			"participant %s %s: this coordinator's journal is empty, old or another's. Nothing was changed. "+
@@ -144,7 +176,7 @@ func (m *Machine) checkGreeting(mem *member, g *wire.Greeting) *wire.Error {
 	case g.LastID.Epoch() > m.epoch.Number:
 		return stale(fmt.Sprintf("knows of transaction %v, of a later epoch than this one (%d)", g.LastID, m.epoch.Number))
 	}
-	return m.checkMember(mem, g)
+	return nil
 }
 
 // maxServiceTime is a thousand years, in milliseconds.
@@ -159,10 +191,8 @@ func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 		return m.blame(mem, fmt.Sprintf("its storage is %v, the cluster knows it as %v: "+
 			"its data directory is another's, or new", g.Storage, mem.storage))
 	}
-	for _, other := range m.members {
-		if other != mem && other.storage == g.Storage {
-			return m.blame(mem, fmt.Sprintf("it is the same participant as %s (storage %v)", other.name, g.Storage))
-		}
+	if err := m.checkTwin(mem, g); err != nil {
+		return err
 	}
 	if g.ServiceTime < 0 || g.ServiceTime > maxServiceTime {
 		return m.blame(mem, fmt.Sprintf("it knows of a service time of %d ms, which nobody can have reached", g.ServiceTime))
@@ -194,6 +224,16 @@ func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 	return nil
 }
 
+// checkTwin: is it not another one of the participants?
+func (m *Machine) checkTwin(mem *member, g *wire.Greeting) *wire.Error {
+	for _, other := range m.members {
+		if other != mem && other.storage == g.Storage {
+			return m.blame(mem, fmt.Sprintf("it is the same participant as %s (storage %v)", other.name, g.Storage))
+		}
+	}
+	return nil
+}
+
 func (m *Machine) blame(mem *member, why string) *wire.Error {
 	return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf("participant %s (%s): %s", mem.name, mem.addr, why)}
 }
@@ -215,46 +255,23 @@ func (m *Machine) Refused(i int, why *wire.Error) {
 
 // LinkDown tells that a link is gone.
 func (m *Machine) LinkDown(i int, link uint64) {
-	if mem := m.members[i]; mem.link == link {
-		mem.linked = false
+	if mem := m.members[i]; mem.link == link && mem.linked {
+		m.unlinked(i)
 	}
 }
 
-// startConfig begins when all have answered: this epoch's config, forced here,
-// then put (P8). Without any config anywhere it is the bootstrap's.
-func (m *Machine) startConfig() {
-	for _, mem := range m.members {
-		if !mem.answered {
-			return
-		}
-	}
-	m.becomes(Configuring)
-	c := &wire.Config{ID: wire.ConfigID{Epoch: m.epoch.Number, Counter: 1}, Cluster: m.o.Cluster}
-	for _, mem := range m.members {
-		c.Configured = append(c.Configured, wire.Member{Name: mem.name, Addr: mem.addr, Storage: mem.storage})
-		c.InSync = append(c.InSync, mem.name)
-	}
-	root := m.state.Root // a bootstrap that may not be over is repeated
-	if m.state.Config == nil {
-		r := m.o.Root
-		root = &r
-	}
-	m.record(&Record{Kind: RecConfig, Config: c, Root: root})
-	m.config = m.put(wire.Entry{Kind: wire.EntryConfig, Config: c, Root: root}, nil, 0)
-	m.held = m.config
-}
-
-// Journaled tells that the CONFIG record with that id is durable.
-func (m *Machine) Journaled(id wire.ConfigID) {
-	if m.state.Config != nil && m.state.Config.ID == id {
-		m.held = 0
+func (m *Machine) unlinked(i int) {
+	mem := m.members[i]
+	mem.linked, mem.gone = false, m.now
+	if m.joiner == i && m.change == nil {
+		m.joiner = -1 // the pause ends; once its config is on the way, with that (P11)
 	}
 }
 
 // flush sends a member what it has not been sent on its link, in order.
 func (m *Machine) flush(i int) {
 	mem := m.members[i]
-	if !mem.linked {
+	if !mem.linked || !mem.in {
 		return
 	}
 	for ; mem.next <= m.last && (m.held == 0 || mem.next < m.held); mem.next++ {
@@ -274,11 +291,17 @@ func (m *Machine) Up(i int, link uint64, up *wire.Up) {
 		return // what an old link brings late does not count (P10)
 	}
 	if err := m.up(i, mem, up); err != nil {
-		mem.linked = false
+		m.unlinked(i)
 		m.rd.Drop = append(m.rd.Drop, Drop{i, link, err})
 		return
 	}
-	if m.advance() {
+	m.progress()
+}
+
+// progress looks at what waited for members' journals.
+func (m *Machine) progress() {
+	m.tryEffect()
+	if m.stop == nil && m.advance() {
 		m.settle()
 	}
 }
@@ -286,6 +309,12 @@ func (m *Machine) Up(i int, link uint64, up *wire.Up) {
 func (m *Machine) up(i int, mem *member, up *wire.Up) *wire.Error {
 	odd := func(format string, args ...any) *wire.Error {
 		return &wire.Error{Code: wire.CodeProtocol, Who: mem.name, Text: fmt.Sprintf(format, args...)}
+	}
+	if up.Free != 0 { // it counts in heartbeats
+		mem.free = up.Free
+	}
+	if !mem.in {
+		return nil
 	}
 	sent := mem.next - 1
 	if up.Handled > sent || up.Durable > sent {
@@ -305,9 +334,6 @@ func (m *Machine) up(i int, mem *member, up *wire.Up) *wire.Error {
 		}
 		m.vote(t, i, v.Verdict, v.Err, v.Outcome)
 	}
-	if up.Free != 0 { // it counts in heartbeats
-		mem.free = up.Free
-	}
 	mem.handled = max(mem.handled, up.Handled)
 	mem.durable = max(mem.durable, up.Durable)
 	return nil
@@ -317,7 +343,9 @@ func (m *Machine) up(i int, mem *member, up *wire.Up) *wire.Error {
 func (m *Machine) advance() bool {
 	least := m.last
 	for _, mem := range m.members {
-		least = min(least, mem.durable)
+		if mem.in {
+			least = min(least, mem.durable)
+		}
 	}
 	if least <= m.durable {
 		return false
@@ -333,9 +361,6 @@ func (m *Machine) settle() {
 		m.bytes -= m.log[0].bytes
 		m.log[0] = logEntry{}
 		m.log = m.log[1:]
-	}
-	if m.phase == Configuring && m.durable >= m.config {
-		m.recover()
 	}
 	m.abortsDurable()
 	m.watermark()

@@ -20,7 +20,8 @@ type finding struct {
 }
 
 // recover decides every transaction that some member holds in doubt (P7), when
-// all members have answered and hold this epoch's config, and opens service.
+// all members of this epoch's config have answered and hold it, and opens
+// service.
 func (m *Machine) recover() {
 	var puts []*finding
 	for _, f := range m.findings() {
@@ -61,6 +62,9 @@ func (m *Machine) recover() {
 func (m *Machine) findings() []*finding {
 	found := map[wire.ID]*finding{}
 	for _, mem := range m.members {
+		if !mem.in {
+			continue
+		}
 		for id, k := range mem.known {
 			f := found[id]
 			if f == nil {
@@ -84,7 +88,9 @@ func (m *Machine) findings() []*finding {
 	list := make([]*finding, 0, len(found))
 	for _, f := range found {
 		for _, mem := range m.members {
-			f.count(mem)
+			if mem.in {
+				f.count(mem)
+			}
 		}
 		list = append(list, f)
 	}

@@ -432,7 +432,7 @@ func TestResumeVotes(t *testing.T) {
 		g, _ := b.fake("b").greet(b.m.Greet(1))
 		g.Known = nil
 		b.m.LinkDown(1, b.fake("b").link)
-		b.m.Greeted(1, g)
+		_, _ = b.m.Greeted(1, g)
 		b.run()
 		if got := b.lastSent("a"); !strings.HasPrefix(got, "ABORT") {
 			t.Errorf("%s, want ABORT", got)

@@ -151,6 +151,9 @@ const maxOwed = wire.MaxMutations
 // kept half of an object through a crash, is asked when it is back.
 func (m *Machine) unstage(ids ...wire.ID) {
 	for _, mem := range m.members {
+		if !mem.in {
+			continue
+		}
 		mem.owed = append(mem.owed, ids...)
 		if over := len(mem.owed) - maxOwed; over > 0 {
 			mem.owed = slices.Delete(mem.owed, 0, over)

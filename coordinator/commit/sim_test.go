@@ -31,7 +31,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		end, least = time.Now().Add(time.Second), 0
 	}
-	n, steps := 0, 0
+	n, steps, evicted, joined := 0, 0, 0, 0
 	for seed := uint64(1); n < least || time.Now().Before(end); seed++ {
 		s := newSim(t, seed)
 		func() {
@@ -44,8 +44,13 @@ func TestSimulation(t *testing.T) {
 		}()
 		n++
 		steps += s.steps
+		evicted += s.evicted
+		joined += s.joined
 	}
-	t.Logf("%d schedules, %d steps", n, steps)
+	t.Logf("%d schedules, %d steps, %d evictions, %d returns", n, steps, evicted, joined)
+	if evicted < n/10 || joined < n/10 {
+		t.Error("too few evictions and returns to prove anything")
+	}
 }
 
 type opState uint8
@@ -96,6 +101,10 @@ type sim struct {
 	order     map[string][]wire.ID // commits of a name
 	floor     map[string]int       // what has been read or acknowledged
 	faults    map[string]int       // left
+	disks     byte                 // that were put in
+	in        int                  // configs' sizes, as recorded
+	evicted   int
+	joined    int
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
@@ -106,12 +115,14 @@ func newSim(t *testing.T, seed uint64) *sim {
 		faults: map[string]int{},
 	}
 	s.opts.MaxAhead = uint64(3 + rng.IntN(20))
+	s.opts.MinInSync = []int{0, 1, 2, 2, 2}[rng.IntN(5)]
+	s.opts.EvictAfter = []int64{1, 300, 3000}[rng.IntN(3)]
 	s.start()
 	for i := range 1 + rng.IntN(5) {
 		names := [][]string{{"x"}, {"y"}, {"x", "y"}, {"x"}}[rng.IntN(4)]
 		s.ops = append(s.ops, &op{seq: uint64(i + 1), names: names})
 	}
-	for _, f := range []string{"crash", "break", "down", "refuse", "cancel", "move", "late"} {
+	for _, f := range []string{"crash", "break", "down", "refuse", "cancel", "move", "late", "wipe"} {
 		s.faults[f] = rng.IntN(4)
 	}
 	if rng.IntN(4) > 0 {
@@ -217,7 +228,11 @@ func (s *sim) notice(i int) {
 func (s *sim) step() {
 	i := s.rng.IntN(3)
 	f := s.fakes[i]
-	switch s.rng.IntN(20) {
+	switch s.rng.IntN(23) {
+	case 20, 21:
+		s.catchUp(i)
+	case 22:
+		s.gone(i)
 	case 0:
 		if s.up && s.m.Phase() == Serving {
 			s.push(s.ops[s.rng.IntN(len(s.ops))])
@@ -313,6 +328,51 @@ func (s *sim) goDown() {
 	// What was sent may still arrive, until a newer coordinator greets.
 }
 
+// catchUp takes the next step of a participant that is out of sync.
+func (s *sim) catchUp(i int) {
+	if !s.up || s.stop != nil {
+		return
+	}
+	f := s.fakes[i]
+	if f.alive && s.m.Outside(i, f.link) {
+		s.trace("%s catches up, at %v", f.name, f.s.pos)
+		if s.rng.IntN(8) == 0 {
+			s.m.Unpause(i)
+		} else if s.m.phase == Serving && slices.ContainsFunc(s.m.members, func(m *member) bool { return m.in && s.fakes[s.indexOf(m)].alive }) {
+			s.rejoin(i)
+		}
+	}
+}
+
+func (s *sim) indexOf(m *member) int { return slices.Index(s.m.members, m) }
+
+// gone: nobody answers at a participant's address, or its disk is lost. Only
+// one is, of those that are all in sync: the others have everything.
+func (s *sim) gone(i int) {
+	if !s.up || s.stop != nil {
+		return
+	}
+	f := s.fakes[i]
+	c := s.m.state.Config
+	whole := c != nil && len(c.InSync) == 3 && s.m.change == nil && s.m.phase == Serving && s.opts.MinInSync == 2
+	for _, mem := range s.m.members {
+		whole = whole && mem.in && mem.linked && mem.unfit == nil
+	}
+	for k := range s.fakes {
+		whole = whole && s.lost[k] == 0 && s.fakes[k].alive
+	}
+	switch {
+	case !f.alive && s.lost[i] == 0:
+		s.m.Refusing(i)
+	case whole && s.durable == len(s.journal) && s.fault("wipe"):
+		s.trace("WIPE %s", f.name)
+		s.cut(i)
+		s.notice(i)
+		s.disks++
+		f.wiped(wire.UUID{0xd, s.disks})
+	}
+}
+
 // client loses patience, or its connection.
 func (s *sim) client() {
 	if !s.up {
@@ -340,7 +400,7 @@ func (s *sim) read(i int) {
 	}
 	if len(s.reads) == 0 || s.rng.IntN(2) == 0 {
 		f := s.fakes[i]
-		if point := s.m.ReadPoint(); point != 0 && f.alive && s.m.members[i].linked {
+		if point := s.m.ReadPoint(); point != 0 && f.alive && s.m.members[i].linked && s.m.members[i].in {
 			name := []string{"x", "y"}[s.rng.IntN(2)]
 			s.reads = append(s.reads, read{i, f.link, s.m.epoch.Number, point, name, s.floor[name]})
 		}
@@ -389,6 +449,13 @@ func (s *sim) watch() {
 		if d := s.journal[s.recs].Decision; d != nil {
 			s.decided(d)
 		}
+		if c := s.journal[s.recs].Config; c != nil {
+			if s.in > 0 {
+				s.evicted += max(0, s.in-len(c.InSync))
+				s.joined += max(0, len(c.InSync)-s.in)
+			}
+			s.in = len(c.InSync)
+		}
 	}
 	for ; s.seen < len(s.replies); s.seen++ {
 		s.hear(s.replies[s.seen])
@@ -413,7 +480,9 @@ func (s *sim) decided(d *Decision) {
 			s.t.Fatalf("op %d took effect twice, as %v and %v", o.seq, id, d.Tx)
 		}
 	}
-	if o.failed || s.aborted[d.Tx] {
+	// An ABORT that nobody was told of, and of which only who was evicted since
+	// has kept anything, may yet become a COMMIT.
+	if o.failed || s.aborted[d.Tx] && s.opts.MinInSync == 0 {
 		s.t.Fatalf("%v commits although op %d was told that it failed, or it was aborted (%v)", d.Tx, o.seq, s.aborted[d.Tx])
 	}
 	s.committed[d.Tx] = true

@@ -558,7 +558,7 @@ func TestStaleGreeting(t *testing.T) {
 	} {
 		b := newBench(t)
 		g.Storage = wire.UUID{1}
-		b.m.Greeted(0, g)
+		_, _ = b.m.Greeted(0, g)
 		b.run()
 		if b.stop == nil || b.stop.Who != "a" {
 			t.Errorf("%s: stopped: %v", name, b.stop)

@@ -20,7 +20,7 @@ func (m *Machine) Status() wire.Status {
 		s.Problem = m.stop.Error()
 	}
 	for _, mem := range m.members {
-		if !s.Serving && (!mem.answered || !mem.linked) {
+		if !s.Serving && mem.in && (!mem.answered || !mem.linked) {
 			s.WaitsFor = append(s.WaitsFor, mem.name)
 		}
 		s.Members = append(s.Members, wire.MemberStatus{

@@ -29,7 +29,6 @@ type tx struct {
 	state    txState
 	votes    []wire.Verdict // by member; 0: none yet
 	errs     []*wire.Error  // why, of the NOs
-	count    int            // votes that are not 0
 	outcome  *wire.Outcome
 	dup      *wire.Outcome // of the first attempt (VoteDup)
 	err      *wire.Error   // aborted, refused: what the client hears
@@ -342,7 +341,6 @@ func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Ou
 		return
 	}
 	t.votes[i] = v
-	t.count++
 	switch v {
 	case wire.VoteYes:
 		if t.outcome == nil {
@@ -363,21 +361,25 @@ func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Ou
 		// The first attempt has committed: whoever waits hears that (G5).
 		m.answer(t, t.dup, nil)
 	}
-	if t.count == len(m.members) {
-		m.decide(t)
-	}
+	m.tryDecide(t)
 }
 
-// decide: all have voted (P3, P4).
-func (m *Machine) decide(t *tx) {
-	yes := 0
-	for _, v := range t.votes {
-		if v == wire.VoteYes {
+// tryDecide decides once all members of the config in force have voted (P3, P4).
+func (m *Machine) tryDecide(t *tx) {
+	yes, all := 0, 0
+	for i, v := range t.votes {
+		switch {
+		case !m.members[i].in:
+			continue
+		case v == 0:
+			return
+		case v == wire.VoteYes:
 			yes++
 		}
+		all++
 	}
-	switch yes {
-	case len(m.members):
+	switch {
+	case yes == all && t.dup == nil: // dup: somebody who was evicted since knows it as done
 		if t.outcome == nil {
 			t.outcome = &wire.Outcome{Tx: t.id}
 		}
@@ -386,7 +388,7 @@ func (m *Machine) decide(t *tx) {
 		m.putCommit(t)
 		m.holds(t.op.Session, 0, t.outcome.Orphans...)
 		m.answer(t, t.outcome, nil)
-	case 0:
+	case yes == 0:
 		t.becomes(refused)
 		t.err = m.reason(t)
 		m.answer(t, nil, t.err)
@@ -557,6 +559,9 @@ func (m *Machine) unknown(t *tx, why string) *wire.Error {
 // voted names who has voted on t, or has its ABORT durable, and who has not.
 func (m *Machine) voted(t *tx) (done, missing []string) {
 	for i, mem := range m.members {
+		if !mem.in {
+			continue
+		}
 		ok := t.votes[i] != 0
 		if t.decided != 0 {
 			ok = mem.durable >= t.decided
@@ -611,6 +616,10 @@ func (m *Machine) forWhom() string {
 		return ": the coordinator's disk is full"
 	case m.phase != Serving:
 		return ": the participants are being recovered"
+	case m.change != nil:
+		return ": the set of participants in sync is being changed"
+	case m.joiner >= 0:
+		return ": participant " + m.members[m.joiner].name + " gets the last of what it lacks"
 	case !m.room() && len(m.order) > 0 && m.order[0] != nil:
 		_, names := m.voted(m.order[0])
 		return ": the oldest change waits for " + strings.Join(names, ", ")

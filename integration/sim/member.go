@@ -86,7 +86,10 @@ func (p *member) greetArrives(k *conn) {
 		k.answered(greeting, err)
 		return
 	}
-	if out.Record != nil {
+	switch {
+	case out.Record != nil && k.greet.Epoch == greeting.Held:
+		p.gateHandled = 0
+	case out.Record != nil:
 		p.fenceGate(k.greet.Epoch)
 	}
 	if p.conn != nil {
@@ -97,6 +100,10 @@ func (p *member) greetArrives(k *conn) {
 	if out.Record != nil {
 		p.w.tracef("P%d is fenced by epoch %d, not durable yet: held %d, handled %v, W %v, knows %s", p.i, k.greet.Epoch.Number, greeting.Held.Number, greeting.Position, greeting.W, knownWords(greeting.Known))
 		p.votes, p.entries, p.durable, p.held = nil, nil, 0, false
+		if err := p.effects(&out); err != nil {
+			p.fail(err)
+			return
+		}
 		lsn, err := p.j.append([][]byte{out.Record}, true)
 		if err != nil {
 			p.fail(err)
@@ -243,6 +250,10 @@ func applyTo(s *store.Store, out *vote.Ready) error {
 		return s.Apply(out.Commit, out.Position)
 	case out.Abort != nil:
 		s.Abort(out.Abort)
+	case len(out.Discard) > 0:
+		for _, tx := range out.Discard {
+			s.Abort(tx)
+		}
 	case out.Bootstrap != nil:
 		return s.Bootstrap(*out.Bootstrap, out.Position)
 	}

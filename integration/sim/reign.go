@@ -327,7 +327,7 @@ func (c *reign) greeted(k *conn, a *greetAnswer) {
 	}
 	k.opened = true
 	known := c.m.Status().Config.Epoch != 0
-	k.number = c.m.Greeted(i, a.greeting)
+	k.number, _ = c.m.Greeted(i, a.greeting)
 	if a.impostor && known {
 		c.w.metImpostor(c, k.member)
 	}

@@ -16,6 +16,10 @@ import (
 // another one of the same number, has greeted; CodeProtocol when the
 // participant belongs to another cluster. The greeting tells the epoch held
 // all the same.
+//
+// One who is greeted as no member marks itself as out of sync, and discards
+// what it has in doubt (P11): Ready.Record is that mark then, and Discard names
+// what the store gives up.
 func (m *Machine) Greet(g wire.Greet, storage wire.UUID) (wire.Greeting, Ready, error) {
 	held := m.fence
 	switch {
@@ -26,12 +30,35 @@ func (m *Machine) Greet(g wire.Greet, storage wire.UUID) (wire.Greeting, Ready, 
 	case m.config.ID != (wire.ConfigID{}) && !g.Cluster.IsZero() && g.Cluster != m.config.Cluster:
 		return m.greeting(storage, held), Ready{}, protocol("the coordinator is of cluster %v; this participant belongs to %v", g.Cluster, m.config.Cluster)
 	}
+	if name := m.nameOf(storage); g.Outside && name != "" && name != g.Name {
+		return m.greeting(storage, held), Ready{}, protocol("this is participant %s, not %s: two names have one address", name, g.Name)
+	}
 	var out Ready
-	if g.Epoch != held {
-		out = m.step(&Record{Kind: KindEpoch, Epoch: g.Epoch}, true)
+	mark := ""
+	if g.Outside && m.resync == "" {
+		mark = outOfSync
+	}
+	switch {
+	case g.Epoch != held:
+		out = m.step(&Record{Kind: KindEpoch, Epoch: g.Epoch, Resync: mark}, true)
+	case mark != "":
+		out = m.step(&Record{Kind: KindResync, Resync: mark}, true)
 	}
 	out.Position = m.position
 	return m.greeting(storage, held), out, nil
+}
+
+// outOfSync is the reason of a participant that was greeted as no member.
+const outOfSync = "the others have gone on without it"
+
+// nameOf is a participant's name in the config held here; "": it is not in it.
+func (m *Machine) nameOf(storage wire.UUID) string {
+	for _, c := range m.config.Configured {
+		if c.Storage == storage {
+			return c.Name
+		}
+	}
+	return ""
 }
 
 func staleEpoch(asked, held wire.Epoch) *wire.Error {
@@ -40,7 +67,7 @@ func staleEpoch(asked, held wire.Epoch) *wire.Error {
 
 func (m *Machine) greeting(storage wire.UUID, held wire.Epoch) wire.Greeting {
 	return wire.Greeting{Storage: storage, Held: held, Config: m.config, Position: m.position, W: m.w,
-		ServiceTime: m.serviceTime, Known: m.Testimony(), LastID: m.lastID}
+		ServiceTime: m.serviceTime, Known: m.Testimony(), LastID: m.lastID, Resync: m.resync}
 }
 
 // Testimony lists the transactions in doubt, and the outcomes and NOs above W,

@@ -32,9 +32,12 @@ type Ready struct {
 	// Commit, Abort: this transaction's effects, at Position. At most one of
 	// them, Bootstrap and Opened is set.
 	Commit, Abort *Tx
-	Bootstrap     *wire.Root
-	Opened        bool // recovery of this epoch is over: what nobody names may be swept
-	Position      wire.Position
+	// Discard are transactions that were in doubt and are given up: others
+	// decide them (P11). To the store they are aborted.
+	Discard   []*Tx
+	Bootstrap *wire.Root
+	Opened    bool // recovery of this epoch is over: what nobody names may be swept
+	Position  wire.Position
 }
 
 // tx is what the machine keeps of a transaction above W.
@@ -64,6 +67,7 @@ type Machine struct {
 	opened      bool          // OPEN of the fence's epoch was handled
 	lastID      wire.ID       // greatest id met
 	forgotten   wire.ID       // greatest transaction forgotten under W; ids follow positions
+	resync      string        // why nothing is testified or served until it has caught up (P11); "": it may
 
 	txs      map[wire.ID]*tx
 	locks    lockTable
@@ -91,6 +95,10 @@ func (m *Machine) W() wire.Position { return m.w }
 // Config is the last config; its ID is zero before the bootstrap.
 func (m *Machine) Config() wire.Config { return m.config }
 
+// Resync says why the participant has to catch up before it testifies or
+// serves again (P11); "" means that it is in sync.
+func (m *Machine) Resync() string { return m.resync }
+
 // Opened reports whether OPEN of the fence's epoch was handled.
 func (m *Machine) Opened() bool { return m.opened }
 
@@ -110,6 +118,9 @@ func protocol(format string, args ...any) *wire.Error {
 // *wire.Error (CodeProtocol) means that the coordinator breaks the protocol:
 // nothing has changed, and the stream must end. A *ViewError is fatal.
 func (m *Machine) Handle(e *wire.Entry) (Ready, error) {
+	if m.resync != "" {
+		return Ready{}, protocol("entry %d came to a participant that is out of sync (%s)", e.Index, m.resync)
+	}
 	if m.position.Epoch != m.fence.Number || e.Index != m.position.Index+1 {
 		return Ready{}, protocol("entry %d of epoch %d came after %v", e.Index, m.fence.Number, m.position)
 	}
@@ -150,6 +161,9 @@ const serviceTimeStep = 60_000
 
 // Heartbeat takes W and the service time that came with a heartbeat.
 func (m *Machine) Heartbeat(w wire.Position, serviceTime int64) (Ready, error) {
+	if m.resync != "" { // W is of what it lacks
+		return Ready{Position: m.position}, nil
+	}
 	if err := m.checkW(w); err != nil {
 		return Ready{}, err
 	}
@@ -417,6 +431,11 @@ func (m *Machine) install(r *Record) Ready {
 	case KindEpoch:
 		m.fence, m.opened = r.Epoch, false
 		m.position = wire.Position{Epoch: r.Epoch.Number}
+		if r.Resync != "" {
+			out.Discard = m.becomeOutside(r.Resync)
+		}
+	case KindResync:
+		out.Discard = m.becomeOutside(r.Resync)
 	default: // a position, or W, and no more
 	}
 	if m.position.Before(r.Position) {
@@ -430,6 +449,20 @@ func (m *Machine) install(r *Record) Ready {
 	}
 	out.Position = m.position
 	return out
+}
+
+// becomeOutside marks the participant as out of sync. What it knows of
+// transactions is void: who asks it would be misled.
+func (m *Machine) becomeOutside(why string) []*Tx {
+	var discard []*Tx
+	for _, t := range m.known() {
+		if t.state == wire.TxPrepared {
+			discard = append(discard, t.body)
+			m.undoubt(t, wire.TxAborted)
+		}
+	}
+	m.txs, m.resync = map[wire.ID]*tx{}, why
+	return discard
 }
 
 func (m *Machine) becomePrepared(r *Record) {
@@ -544,6 +577,8 @@ func (m *Machine) checkReplay(r *Record) error {
 		if r.Epoch.Number <= m.fence.Number {
 			return corrupt("EPOCH %d after epoch %d", r.Epoch.Number, m.fence.Number)
 		}
+		return nil
+	case KindResync:
 		return nil
 	case KindWatermark:
 		return m.replayW(r.W)

@@ -23,9 +23,10 @@ const (
 	KindOpen
 	KindEpoch
 	KindWatermark
+	KindResync
 )
 
-var kindText = [...]string{"", "PREPARE", "COMMIT", "ABORT", "NO", "DUP", "VOID", "CONFIG", "OPEN", "EPOCH", "W"}
+var kindText = [...]string{"", "PREPARE", "COMMIT", "ABORT", "NO", "DUP", "VOID", "CONFIG", "OPEN", "EPOCH", "W", "RESYNC"}
 
 func (k Kind) String() string {
 	if k == 0 || int(k) >= len(kindText) {
@@ -56,7 +57,8 @@ const recordPrefix = 5
 //	VOID     Position
 //	CONFIG   Position, Config, Root (of a bootstrap)
 //	OPEN     Position
-//	EPOCH    Epoch
+//	EPOCH    Epoch; Resync where it is greeted as no member
+//	RESYNC   Resync: in the epoch that holds
 //	W        W, ServiceTime
 type Record struct {
 	Kind     Kind          `cbor:"-"`
@@ -74,6 +76,7 @@ type Record struct {
 	Config      *wire.Config  `cbor:"11,keyasint,omitempty"`
 	Root        *wire.Root    `cbor:"12,keyasint,omitempty"`
 	Epoch       wire.Epoch    `cbor:"13,keyasint,omitzero"`
+	Resync      string        `cbor:"14,keyasint,omitempty"` // why it has to catch up (P11)
 }
 
 // Entry names a directory entry.
@@ -113,11 +116,14 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, corrupt("%v: %v", Kind(kind), err)
 	}
 	r.Kind = Kind(kind)
-	if r.Kind < KindPrepare || r.Kind > KindWatermark {
+	if r.Kind < KindPrepare || r.Kind > KindResync {
 		return nil, corrupt("unknown %v", r.Kind)
 	}
 	if (r.Kind == KindPrepare) != (r.Tx != nil) || (r.Kind == KindConfig) != (r.Config != nil) {
 		return nil, corrupt("%v with the fields of another record", r.Kind)
+	}
+	if r.Kind == KindResync && r.Resync == "" {
+		return nil, corrupt("%v without a reason", r.Kind)
 	}
 	if r.Tx == nil && len(payload) > 0 {
 		return nil, corrupt("%v with %d bytes after its header", r.Kind, len(payload))

@@ -33,6 +33,8 @@ func goldenRecords() []Record {
 		{Kind: KindOpen, Position: pos},
 		{Kind: KindEpoch, Epoch: wire.Epoch{Number: 4, Run: wire.UUID{4}}},
 		{Kind: KindWatermark, W: pos, ServiceTime: 60_000},
+		{Kind: KindEpoch, Epoch: wire.Epoch{Number: 4, Run: wire.UUID{4}}, Resync: "out"},
+		{Kind: KindResync, Resync: "out"},
 	}
 }
 

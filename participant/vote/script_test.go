@@ -175,12 +175,16 @@ func (s *scripted) config() *wire.Config {
 // greet N [run].
 func (s *scripted) greet(rest string) []string {
 	n, run, _ := strings.Cut(rest, " ")
-	g := wire.Greet{Epoch: wire.Epoch{Number: uint64(s.number(n))}}
+	run, name, outside := strings.Cut(run, " outside ")
+	g := wire.Greet{Epoch: wire.Epoch{Number: uint64(s.number(n))}, Outside: outside, Name: name}
 	copy(g.Epoch.Run[:], run)
 	greeting, r, err := s.m.Greet(g, wire.UUID{1})
 	lines := s.step(r, err)
 	if err == nil {
 		lines = append(lines, fmt.Sprintf("held %d, position %v, known %d", greeting.Held.Number, greeting.Position, len(greeting.Known)))
+		if greeting.Resync != "" {
+			lines = append(lines, "out of sync: "+greeting.Resync)
+		}
 	}
 	return lines
 }
@@ -217,6 +221,9 @@ func (s *scripted) step(r Ready, err error) []string {
 	}
 	lines = append(lines, votes("now", r.Send)...)
 	lines = append(lines, votes("after sync", r.SendAfterSync)...)
+	for _, tx := range r.Discard {
+		lines = append(lines, fmt.Sprintf("give up %v", tx.ID))
+	}
 	switch {
 	case r.Commit != nil:
 		lines = append(lines, fmt.Sprintf("apply %v", r.Commit.ID))

@@ -30,6 +30,7 @@ type stateItem struct {
 	Opened      bool          `cbor:"6,keyasint"`
 	LastID      wire.ID       `cbor:"7,keyasint"`
 	Forgotten   wire.ID       `cbor:"8,keyasint"`
+	Resync      string        `cbor:"9,keyasint,omitempty"`
 }
 
 type txItem struct {
@@ -44,7 +45,7 @@ type txItem struct {
 
 // Snapshot returns the state as bytes; equal states give equal bytes.
 func (m *Machine) Snapshot() []byte {
-	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten}
+	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync}
 	if m.config.ID != (wire.ConfigID{}) {
 		s.Config = &m.config
 	}
@@ -122,7 +123,7 @@ func (m *Machine) restoreState(header []byte) error {
 		return corrupt("the checkpoint's state: %v", err)
 	}
 	m.fence, m.position, m.w, m.serviceTime = s.Fence, s.Position, s.W, s.ServiceTime
-	m.opened, m.lastID, m.forgotten = s.Opened, s.LastID, s.Forgotten
+	m.opened, m.lastID, m.forgotten, m.resync = s.Opened, s.LastID, s.Forgotten, s.Resync
 	if s.Config != nil {
 		m.config = *s.Config
 	}

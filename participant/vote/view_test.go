@@ -116,6 +116,9 @@ func (v *fakeView) Release(id wire.ID) { delete(v.reserved, id) }
 
 // give carries out what a step asks for.
 func (v *fakeView) give(r *Ready) {
+	for _, tx := range r.Discard {
+		v.give(&Ready{Abort: tx})
+	}
 	switch {
 	case r.Bootstrap != nil:
 		v.inodes[wire.RootIno] = Inode{Attr: wire.Attr{Ino: wire.RootIno, Mode: wire.ModeDir | r.Bootstrap.Mode, Nlink: 2, Parent: wire.RootIno}}

@@ -275,7 +275,8 @@ func (c *coordinators) tell(m *commit.Machine, e event) uint32 {
 		g := c.greetings.values[e.arg]
 		g.Known = slices.Clone(g.Known)
 		g.Storage = wire.UUID{'s', e.i}
-		return uint32(m.Greeted(int(e.i), g))
+		link, _ := m.Greeted(int(e.i), g)
+		return uint32(link)
 	case evLinkDown:
 		m.LinkDown(int(e.i), uint64(e.link))
 	case evUp:

@@ -7,10 +7,8 @@ var commitMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/tx.go",
-				`	case len(m.members):
-		if t.outcome`,
-				`	case len(m.members), len(m.members) - 1:
-		if t.outcome`,
+				`	case yes == all && t.dup == nil:`,
+				`	case yes >= all-1 && t.dup == nil:`,
 			},
 		},
 		seeds: 4000,
@@ -50,10 +48,10 @@ var commitMutants = []mutant{
 			},
 			{
 				"coordinator/commit/member.go",
-				`	if m.advance() {
+				`	if m.stop == nil && m.advance() {
 		m.settle()
 	}`,
-				`	if m.advance() {
+				`	if m.stop == nil && m.advance() {
 		m.settle()
 	}
 	m.abortsDurable()`,
@@ -140,26 +138,33 @@ var commitMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/member.go",
-				`		least = min(least, mem.durable)`,
-				`		if mem.answered {
+				`		if mem.in {
+			least = min(least, mem.durable)
+		}`,
+				`		if mem.in && mem.answered {
 			least = min(least, mem.durable)
 		}`,
 			},
 			{
-				"coordinator/commit/member.go",
-				`	for _, mem := range m.members {
-		if !mem.answered {
+				"coordinator/commit/config.go",
+				`		if mem.in && !m.leaving(i) && mem.durable < c.index {`,
+				`		if mem.answered && mem.in && !m.leaving(i) && mem.durable < c.index {`,
+			},
+			{
+				"coordinator/commit/config.go",
+				`		case !mem.answered || mem.unfit != nil:
 			return
+		default:
+			answered++
 		}
 	}
 `,
-				`	silent := 0
-	for _, mem := range m.members {
-		if !mem.answered {
-			silent++
+				`		case !mem.answered || mem.unfit != nil:
+		default:
+			answered++
 		}
 	}
-	if silent > 1 || m.phase != Greeting {
+	if answered < len(m.members)-1 {
 		return
 	}
 `,
@@ -191,33 +196,37 @@ var commitMutants = []mutant{
 		rule: "P8", leaves: "CONFIG is put before it is durable here",
 		edits: []edit{
 			{
-				"coordinator/commit/member.go",
-				`	m.held = m.config
+				"coordinator/commit/config.go",
+				`	if m.held == 0 {
+		m.held = m.change.index
+	}
 `,
-				`	m.held = 0
-`,
+				``,
 			},
 		},
-		seeds: 4000,
+		seeds: 4000, test: "./coordinator/commit TestEvictionIsForced",
 	},
 	{
 		rule: "P8", leaves: "recovery does not wait until all hold the config",
 		edits: []edit{
 			{
-				"coordinator/commit/member.go",
-				`	if m.phase == Configuring && m.durable >= m.config {`,
-				`	if m.phase == Configuring {`,
+				"coordinator/commit/config.go",
+				`		if mem.in && !m.leaving(i) && mem.durable < c.index {
+			return
+		}
+`,
+				``,
 			},
 			{
-				"coordinator/commit/member.go",
-				`	m.held = m.config
-`,
-				`	m.held = m.config
-	m.recover()
-`,
+				"coordinator/commit/config.go",
+				`	m.held = 0
+	if m.change.admits >= 0 {`,
+				`	m.held = 0
+	m.tryEffect()
+	if m.change != nil && m.change.admits >= 0 {`,
 			},
 		},
-		seeds: 4000, hint: 290,
+		seeds: 4000, hint: 290, test: "./coordinator/commit TestEvictionAtMembers",
 	},
 	{
 		rule: "P8, G6", leaves: "a change under way is told to be unavailable",
@@ -235,8 +244,8 @@ var commitMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/commit.go",
-				"m.stop == nil && m.missing() == nil",
-				"m.stop == nil",
+				"m.joiner < 0 && m.missing() == nil",
+				"m.joiner < 0",
 			},
 		},
 		seeds: 4000,
@@ -245,10 +254,10 @@ var commitMutants = []mutant{
 		rule: "P8", leaves: "an epoch does not issue its config anew",
 		edits: []edit{
 			{
-				"coordinator/commit/member.go",
-				`	c := &wire.Config{ID: wire.ConfigID{Epoch: m.epoch.Number, Counter: 1}, Cluster: m.o.Cluster}
+				"coordinator/commit/config.go",
+				`	c := &wire.Config{ID: wire.ConfigID{Epoch: m.epoch.Number, Counter: 1}, Cluster: m.o.Cluster, InSync: inSync}
 `,
-				`	c := &wire.Config{ID: wire.ConfigID{Epoch: m.epoch.Number, Counter: 1}, Cluster: m.o.Cluster}
+				`	c := &wire.Config{ID: wire.ConfigID{Epoch: m.epoch.Number, Counter: 1}, Cluster: m.o.Cluster, InSync: inSync}
 	if m.state.Config != nil {
 		c.ID = m.state.Config.ID
 	}
@@ -688,7 +697,7 @@ var commitMutants = []mutant{
 		rule: "P8", leaves: "a bootstrap that may not be over is not repeated",
 		edits: []edit{
 			{
-				"coordinator/commit/member.go",
+				"coordinator/commit/config.go",
 				`	root := m.state.Root // a bootstrap that may not be over is repeated
 `,
 				`	var root *wire.Root

@@ -1,0 +1,164 @@
+package main
+
+// evictMutants leave out what P8 and P11 say of evictions and returns, and P9
+// and P7 where they meet them.
+var evictMutants = []mutant{
+	{
+		rule: "P8", leaves: "too few stay",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`	if stay < m.minInSync() {
+		return nil
+	}
+`,
+			``,
+		}},
+		test: "./coordinator/commit TestBelowTheMinimum",
+	},
+	{
+		rule: "P8", leaves: "somebody is evicted at a start before the others have answered",
+		edits: []edit{
+			{
+				"coordinator/commit/config.go",
+				`	if len(lost) > 0 && answered < len(m.members)-m.minInSync()+1 {
+		return
+	}
+`,
+				``,
+			},
+			{
+				"coordinator/commit/config.go",
+				`	if stay < m.minInSync() {
+		return nil
+	}
+`,
+				``,
+			},
+		},
+		test: "./coordinator/commit TestStartWithoutOne",
+	},
+	{
+		rule: "P8", leaves: "changes are put under a config that is not in force",
+		edits: []edit{{"coordinator/commit/commit.go", "m.stop == nil && m.change == nil && m.joiner", "m.stop == nil && m.joiner"}},
+		test:  "./coordinator/commit TestEvictionAtMembers",
+	},
+	{
+		rule: "P8", leaves: "an undecided change does not go on without who was evicted",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`		if t.state == undecided {
+			m.tryDecide(t)
+		}
+`,
+			`		_ = t
+`,
+		}},
+		test: "./coordinator/commit TestEviction",
+	},
+	{
+		rule: "P9", leaves: "W does not count who is on the way out",
+		edits: []edit{{
+			"coordinator/commit/member.go",
+			`	for _, mem := range m.members {
+		if mem.in {
+			least`,
+			`	for i, mem := range m.members {
+		if mem.in && !m.leaving(i) {
+			least`,
+		}},
+		test: "./coordinator/commit TestWatermarkCountsWhoGoes",
+	},
+	{
+		rule: "P7", leaves: "one that has lost its data testifies",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`		case mem.unfit != nil, !mem.linked`,
+			`		case !mem.linked`,
+		}},
+		test: "./coordinator/commit TestUnfit",
+	},
+	{
+		rule: "P11, P13", leaves: "an outsider is told so before recovery is over",
+		edits: []edit{{"coordinator/commit/member.go", `(!m.outsider(i) || m.phase == Serving)`, `(!m.outsider(i) || m.phase > 0)`}},
+		test:  "./coordinator/commit TestOutsiderIsGreetedLate",
+	},
+	{
+		rule: "P11", leaves: "the last round pauses nothing",
+		edits: []edit{{"coordinator/commit/commit.go", "m.change == nil && m.joiner < 0 && m.missing", "m.change == nil && m.missing"}},
+		test:  "./coordinator/commit TestDrain",
+	},
+	{
+		rule: "P11", leaves: "the last round does not wait until all is durable",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`	if m.w != at {
+`,
+			`	if at.Index == 0 {
+`,
+		}},
+		test: "./coordinator/commit TestDrain",
+	},
+	{
+		rule: "P11", leaves: "the pause ends when the newcomer drops",
+		edits: []edit{
+			{"coordinator/commit/member.go", `	if m.joiner == i && m.change == nil {`, `	if m.joiner == i {`},
+			{"coordinator/commit/commit.go", "m.stop == nil && m.change == nil && m.joiner", "m.stop == nil && (m.change == nil || m.change.admits >= 0) && m.joiner"},
+		},
+		test: "./coordinator/commit TestPauseHolds",
+	},
+	{
+		rule: "P11", leaves: "a newcomer is let in as it comes",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`	if m.stop != nil || m.closing || m.joiner != i || m.change != nil || !m.newcomer(i, link) {
+		return false`,
+			`	if m.stop != nil || m.closing || m.change != nil || !m.newcomer(i, link) {
+		return false`,
+		}},
+		test: "./coordinator/commit TestRoundGivenUp",
+	},
+	{
+		rule: "P11", leaves: "what was staged without a newcomer is named with it",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`		if st.ready {
+			m.dropStage(id, st)
+		}
+`,
+			`		_, _ = id, st
+`,
+		}},
+		test: "./coordinator/commit TestStagesOfBefore",
+	},
+	{
+		rule: "P11", leaves: "a participant that is out of sync keeps what it has in doubt",
+		edits: []edit{{
+			"participant/vote/machine.go",
+			`	m.txs, m.resync = map[wire.ID]*tx{}, why
+`,
+			`	m.resync = why
+`,
+		}},
+		test: "./participant/vote TestScripts",
+	},
+	{
+		rule: "P11", leaves: "a participant forgets over a crash that it is out of sync",
+		edits: []edit{{
+			"participant/vote/snapshot.go",
+			`m.opened, m.lastID, m.forgotten, m.resync = s.Opened, s.LastID, s.Forgotten, s.Resync`,
+			`m.opened, m.lastID, m.forgotten = s.Opened, s.LastID, s.Forgotten`,
+		}},
+		test: "./participant/vote TestScripts",
+	},
+	{
+		rule: "P11", leaves: "a participant that is out of sync handles the stream",
+		edits: []edit{{
+			"participant/vote/machine.go",
+			`	if m.resync != "" {
+		return Ready{}, protocol("entry %d came to`,
+			`	if m.resync == "no" {
+		return Ready{}, protocol("entry %d came to`,
+		}},
+		test: "./participant/vote TestScripts",
+	},
+}
