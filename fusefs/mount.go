@@ -61,6 +61,9 @@ func mount(mountpoint string, c service, o Options) (*Mounted, error) {
 	if err := checkDevice(); err != nil {
 		return nil, err
 	}
+	if o.UID != nil || o.GID != nil {
+		c = owned{c, o.UID, o.GID}
+	}
 	m := &Mounted{fs: newFileSystem(c, o), point: point, readonly: o.ReadOnly, done: make(chan struct{})}
 	watch, err := m.attach(o)
 	if err != nil {
@@ -105,6 +108,9 @@ func (m *Mounted) attach(o Options) (watch int, err error) {
 	if os.Geteuid() != 0 {
 		if o.ReadOnly {
 			options.Options = append(options.Options, "ro")
+		}
+		if o.NoExec {
+			options.Options = append(options.Options, "noexec")
 		}
 		m.server, err = fuse.NewServer(m.fs, m.point, options)
 		if err != nil {
@@ -158,6 +164,9 @@ func mountDirect(point string, o Options) (int, error) {
 	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
 	if o.ReadOnly {
 		flags |= unix.MS_RDONLY
+	}
+	if o.NoExec {
+		flags |= unix.MS_NOEXEC
 	}
 	if err := unix.Mount("tpcfs", point, fsType, flags, data); err != nil {
 		_ = unix.Close(fd)

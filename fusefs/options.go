@@ -50,6 +50,11 @@ func (a adapter[C]) Transact(ctx context.Context, mutations []wire.Mutation, con
 type Options struct {
 	// ReadOnly refuses every change with EROFS.
 	ReadOnly bool
+	// NoExec refuses to execute files of the mount.
+	NoExec bool
+	// UID and GID, where they are set, own all files as this mount shows them,
+	// whatever is stored, and what is made in it.
+	UID, GID *uint32
 	// AllowOther lets users other than the one who mounts in.
 	AllowOther bool
 	// SpillDir is where gathered writes go that are too many for memory, as

@@ -92,6 +92,7 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	defer a.notify(notifyStopping)
 	readyCh := c.Ready()
 	for {
 		select {

@@ -15,5 +15,8 @@ func main() {
 	// The first signal asks, the second one kills.
 	context.AfterFunc(ctx, stop)
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}
+	if isMountHelper(os.Args[0]) {
+		os.Exit(a.runMountHelper(ctx, os.Args[1:]))
+	}
 	os.Exit(a.run(ctx, os.Args[1:]))
 }

@@ -22,18 +22,42 @@ import (
 
 // mountFlags are the flags of the commands that mount.
 type mountFlags struct {
-	readOnly, allowOther bool
-	spillDir             string
+	readOnly, allowOther, noExec bool
+	uid, gid                     int64 // < 0: as stored
+	spillDir                     string
 }
 
 func (f *mountFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "refuse every change through the mount")
 	cmd.Flags().BoolVar(&f.allowOther, "allow-other", false, "let other users use the mount (needs user_allow_other in /etc/fuse.conf, or root)")
+	cmd.Flags().BoolVar(&f.noExec, "no-exec", false, "execute no file of the mount")
+	cmd.Flags().Int64Var(&f.uid, "uid", -1, "show all files as those of the user with this `number`, and make new ones that user's; chown to others is refused")
+	cmd.Flags().Int64Var(&f.gid, "gid", -1, "the same for the group")
 	cmd.Flags().StringVar(&f.spillDir, "spill-dir", "", "`directory` for written data that is not committed yet and too large for memory (default: the system's for temporary files)")
 }
 
 func (f *mountFlags) options(log *slog.Logger) fusefs.Options {
-	return fusefs.Options{ReadOnly: f.readOnly, AllowOther: f.allowOther, SpillDir: f.spillDir, Logger: log}
+	o := fusefs.Options{ReadOnly: f.readOnly, AllowOther: f.allowOther, NoExec: f.noExec, SpillDir: f.spillDir, Logger: log}
+	for _, id := range []struct {
+		flag int64
+		to   **uint32
+	}{{f.uid, &o.UID}, {f.gid, &o.GID}} {
+		if id.flag >= 0 {
+			n := uint32(id.flag)
+			*id.to = &n
+		}
+	}
+	return o
+}
+
+// maxID is the greatest number of a user or a group: the one beyond it means none.
+const maxID = 1<<32 - 2
+
+func (f *mountFlags) check(command string) error {
+	if f.uid < -1 || f.uid > maxID || f.gid < -1 || f.gid > maxID {
+		return usage(command, "--uid %d, --gid %d: numbers from 0 to %d, or -1 for what is stored", f.uid, f.gid, maxID)
+	}
+	return nil
 }
 
 type mountCmdFlags struct {
@@ -53,13 +77,16 @@ func (a *app) mountCommand() *cobra.Command {
 a process of its own serves the mount until tpcfs umount, and logs to --log-file.
 With --foreground it stays until Ctrl-C. Mounting, and operations on the mount
 later, wait while the coordinator is away (--wait 0: for ever) and go on by
-themselves.`,
+themselves. A SIGTERM commits what is written, then unmounts.
+
+For /etc/fstab and mount -t fuse.tpcfs, link this binary as /sbin/mount.fuse.tpcfs; the
+options are ro, noexec, allow_other, uid=, gid=, wait=, tls=, spill_dir= and log_file=.`,
 		Example: `  mkdir /tmp/files && tpcfs mount /tmp/files
   tpcfs mount --foreground --read-only --coordinator unix:/run/tpcfs.sock /mnt/files
   tpcfs umount /tmp/files`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.check("mount"); err != nil {
+			if err := errors.Join(f.clientFlags.check("mount"), f.mountFlags.check("mount")); err != nil {
 				return err
 			}
 			if err := checkMountpoint(args[0]); err != nil {
@@ -74,7 +101,7 @@ themselves.`,
 	f.clientFlags.add(cmd, 0)
 	f.mountFlags.add(cmd)
 	cmd.Flags().BoolVar(&f.foreground, "foreground", false, "stay until the mount ends; Ctrl-C unmounts")
-	cmd.Flags().StringVar(&f.logFile, "log-file", "", "where the background process logs (default: tpcfs/ in the user's cache directory)")
+	cmd.Flags().StringVar(&f.logFile, "log-file", "", "where the background process logs (default: in tpcfs/ in the user's cache directory, or in /var/log where there is none)")
 	cmd.Flags().IntVar(&f.readyFD, "ready-fd", 0, "where the background process tells how mounting went")
 	if err := cmd.Flags().MarkHidden("ready-fd"); err != nil {
 		panic(err) // the flag is defined above
@@ -88,6 +115,7 @@ func (a *app) mountForeground(ctx context.Context, f mountCmdFlags, mountpoint s
 	if err != nil {
 		return err
 	}
+	defer a.notify(notifyStopping)
 	c, m, err := a.mountOn(ctx, f, mountpoint)
 	if err != nil {
 		return errors.Join(err, tell.say(describe("mount", err), exitCode(err)))
@@ -96,6 +124,7 @@ func (a *app) mountForeground(ctx context.Context, f mountCmdFlags, mountpoint s
 	force := forceOnSecondSignal(mountpoint)
 	defer force()
 	defer func() { err = errors.Join(err, a.unmount(m, mountpoint)) }()
+	a.notify(notifyReady)
 	if f.readyFD != 0 {
 		err = tell.say("", exitDone)
 	} else {
@@ -197,7 +226,8 @@ func (a *app) mountBackground(ctx context.Context, f mountCmdFlags, mountpoint s
 	const readyFD = 3
 	args := []string{"mount", "--foreground", fmt.Sprintf("--ready-fd=%d", readyFD), "--output=text",
 		"--coordinator=" + f.coordinator, "--tls=" + f.tls, "--wait=" + f.wait.String(), fmt.Sprintf("--read-only=%t", f.readOnly),
-		fmt.Sprintf("--allow-other=%t", f.allowOther), "--spill-dir=" + f.spillDir, "--log-level=" + a.logLevel, "--", mountpoint}
+		fmt.Sprintf("--allow-other=%t", f.allowOther), fmt.Sprintf("--no-exec=%t", f.noExec),
+		fmt.Sprintf("--uid=%d", f.uid), fmt.Sprintf("--gid=%d", f.gid), "--spill-dir=" + f.spillDir, "--log-level=" + a.logLevel, "--", mountpoint}
 	child := exec.Command(self, args...)
 	child.Stdout, child.Stderr, child.ExtraFiles = logFile, logFile, []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -228,21 +258,32 @@ func (a *app) mountBackground(ctx context.Context, f mountCmdFlags, mountpoint s
 	return a.print(ready{Ready: true, Listen: f.coordinator, Mountpoint: mountpoint, PID: pid}, "")
 }
 
+// logDir makes the directory of the logs of background mounts: in the user's
+// cache directory, or, for root at boot, in /var/log.
+func logDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		if os.Getuid() != 0 {
+			return "", fmt.Errorf("nowhere to log to: set HOME, or give --log-file (%w)", err)
+		}
+		cache = "/var/log"
+	}
+	dir := filepath.Join(cache, "tpcfs")
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
 // openLog opens the log of a background mount for appending.
 func openLog(name, mountpoint string) (*os.File, error) {
 	if name == "" {
-		cache, err := os.UserCacheDir()
+		dir, err := logDir()
 		if err != nil {
-			cache = os.TempDir()
+			return nil, err
 		}
 		abs, err := clean(mountpoint)
 		if err != nil {
 			return nil, err
 		}
-		name = filepath.Join(cache, "tpcfs", "mount"+strings.ReplaceAll(abs, "/", "-")+".log")
-		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			return nil, err
-		}
+		name = filepath.Join(dir, "mount"+strings.ReplaceAll(abs, "/", "-")+".log")
 	}
 	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }

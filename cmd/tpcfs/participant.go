@@ -48,6 +48,7 @@ func (a *app) participant(ctx context.Context, f serveFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	defer a.notify(notifyStopping)
 	if err := a.sayReady(ready{Listen: s.addr, Dir: f.dir}); err != nil {
 		return err
 	}

@@ -120,6 +120,7 @@ type ready struct {
 }
 
 func (a *app) sayReady(r ready) error {
+	a.notify(notifyReady)
 	r.Ready, r.PID = true, os.Getpid()
 	text := fmt.Sprintf("ready: clients at %s, data in %s", r.Listen, r.Dir)
 	if r.Mountpoint != "" {

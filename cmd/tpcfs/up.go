@@ -80,6 +80,9 @@ func (f *upFlags) check(mountpoint string) error {
 	if f.participants < 1 || f.participants > maxParticipants {
 		return usage("up", "--participants %d: 1 to %d", f.participants, maxParticipants)
 	}
+	if err := f.mountFlags.check("up"); err != nil {
+		return err
+	}
 	if mountpoint == "" {
 		return nil
 	}
@@ -149,6 +152,7 @@ func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) 
 			return stopped(ctx, err)
 		}
 	}
+	defer a.notify(notifyStopping)
 	if err := a.sayReady(ready{Listen: h.server.addr, Dir: f.dir, Mountpoint: mountpoint}); err != nil {
 		return err
 	}
