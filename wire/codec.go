@@ -68,6 +68,9 @@ func mustModes() (cbor.EncMode, cbor.DecMode) {
 // Marshal encodes a header: deterministic CBOR. It fails only on a type that
 // has no encoding, which is our own bug, and panics then.
 func Marshal(v any) []byte {
+	if b := quickMarshal(v); b != nil {
+		return b
+	}
 	b, err := encMode.Marshal(v)
 	if err != nil {
 		panic("wire: cannot encode: " + err.Error())
@@ -81,6 +84,9 @@ func Marshal(v any) []byte {
 func Unmarshal(b []byte, v any) error {
 	if len(b) > MaxMessage {
 		return &Error{Code: CodeProtocol, Text: "header too long"}
+	}
+	if quickUnmarshal(b, v) {
+		return nil
 	}
 	if err := decMode.Unmarshal(b, v); err != nil {
 		return &Error{Code: CodeProtocol, Text: "malformed header: " + err.Error()}

@@ -1,0 +1,169 @@
+package wire
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var quickTypes = []any{&Piece{}, &Read{}, &PositionedRead{}, &ReadReply{}}
+
+// general encodes without the quick codec.
+func general(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := encMode.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// leaves calls fn for every field below v that holds no fields itself.
+func leaves(v reflect.Value, name string, fn func(v reflect.Value, name string)) {
+	if v.Kind() != reflect.Struct {
+		fn(v, name)
+		return
+	}
+	for i := range v.NumField() {
+		if v.Type().Field(i).Tag.Get("cbor") != "-" {
+			leaves(v.Field(i), name+"."+v.Type().Field(i).Name, fn)
+		}
+	}
+}
+
+// values are what a leaf is set to: about each length of its encoding.
+func values(v reflect.Value) []reflect.Value {
+	var list []reflect.Value
+	for _, n := range []uint64{1, 23, 24, 255, 256, 65535, 65536, math.MaxUint32, 1 << 32, math.MaxInt64, math.MaxUint64} {
+		switch {
+		case v.CanUint() && !v.OverflowUint(n):
+			list = append(list, reflect.ValueOf(n).Convert(v.Type()))
+		case v.CanInt():
+			list = append(list, reflect.ValueOf(int64(n)).Convert(v.Type()), reflect.ValueOf(-int64(n)).Convert(v.Type()))
+		}
+	}
+	if v.Kind() == reflect.String {
+		for _, s := range []string{"a", "\xff\x00", string(bytes.Repeat([]byte("x"), 300))} {
+			list = append(list, reflect.ValueOf(s).Convert(v.Type()))
+		}
+	}
+	if len(list) == 0 {
+		one, n := reflect.New(v.Type()).Elem(), uint64(0)
+		fillIn(one, &n)
+		list = append(list, one)
+	}
+	return list
+}
+
+// Each field is encoded and decoded as by the general codec: one that is new and
+// not known here would be lost.
+func TestQuickFields(t *testing.T) {
+	for _, m := range quickTypes {
+		typ := reflect.TypeOf(m).Elem()
+		quick := 0
+		leaves(reflect.New(typ).Elem(), typ.Name(), func(leaf reflect.Value, name string) {
+			for _, value := range values(leaf) {
+				v := reflect.New(typ).Elem()
+				leaves(v, typ.Name(), func(l reflect.Value, n string) {
+					if n == name {
+						l.Set(value)
+					}
+				})
+				want := general(t, v.Interface())
+				if got := Marshal(v.Interface()); !bytes.Equal(got, want) {
+					t.Fatalf("%s = %v: %x, want %x", name, value, got, want)
+				}
+				got := reflect.New(typ)
+				if quickUnmarshal(want, got.Interface()) {
+					quick++
+					if !reflect.DeepEqual(got.Elem().Interface(), v.Interface()) {
+						t.Fatalf("%s = %v: decoded as %+v", name, value, got.Elem())
+					}
+				}
+			}
+		})
+		if quick == 0 {
+			t.Errorf("%s: none was decoded quickly", typ.Name())
+		}
+	}
+	for _, m := range []any{filled(&Piece{}), filled(&Read{}), filled(&PositionedRead{})} {
+		v := reflect.ValueOf(m).Elem()
+		if got, want := quickMarshal(v.Interface()), general(t, m); !bytes.Equal(got, want) {
+			t.Errorf("a full %s: %x, want %x", v.Type().Name(), got, want)
+		}
+	}
+}
+
+// What the quick codec takes is what the general one takes, and means the same.
+func TestQuickDecodesAlike(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := quickTypes[rapid.IntRange(0, len(quickTypes)-1).Draw(t, "type")]
+		typ := reflect.TypeOf(m).Elem()
+		v := reflect.New(typ)
+		leaves(v.Elem(), typ.Name(), func(leaf reflect.Value, name string) {
+			if k := leaf.Kind(); k != reflect.Slice && k != reflect.Pointer && k != reflect.Bool || rapid.IntRange(0, 9).Draw(t, name) == 0 {
+				if some := values(leaf); rapid.Bool().Draw(t, name) {
+					leaf.Set(some[rapid.IntRange(0, len(some)-1).Draw(t, name)])
+				}
+			}
+		})
+		b, err := encMode.Marshal(v.Interface())
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch rapid.IntRange(0, 3).Draw(t, "damage") {
+		case 0:
+			b = b[:rapid.IntRange(0, len(b)).Draw(t, "cut")]
+		case 1:
+			b[rapid.IntRange(0, len(b)-1).Draw(t, "at")] = rapid.Byte().Draw(t, "byte")
+		case 2:
+			at := rapid.IntRange(0, len(b)).Draw(t, "at")
+			b = append(append(bytes.Clone(b[:at]), rapid.Byte().Draw(t, "byte")), b[at:]...)
+		}
+		before := reflect.New(typ)
+		leaves(before.Elem(), "", func(leaf reflect.Value, name string) {
+			if leaf.CanUint() {
+				leaf.SetUint(7) // what is not there stays
+			}
+		})
+		got, want := reflect.New(typ), reflect.New(typ)
+		got.Elem().Set(before.Elem())
+		want.Elem().Set(before.Elem())
+		if !quickUnmarshal(b, got.Interface()) {
+			if !reflect.DeepEqual(got.Interface(), before.Interface()) {
+				t.Fatalf("%x was not decoded, but left %+v", b, got.Elem())
+			}
+			return
+		}
+		if err := decMode.Unmarshal(b, want.Interface()); err != nil || !reflect.DeepEqual(got.Interface(), want.Interface()) {
+			t.Fatalf("%x: %+v, want %+v, error %v", b, got.Elem(), want.Elem(), err)
+		}
+	})
+}
+
+func BenchmarkQuick(b *testing.B) {
+	read := Read{Kind: ReadFile, At: At{1, "small"}, Length: -1, Wait: 30000}
+	for name, v := range map[string]any{
+		"Piece": Piece{Version: 1 << 41, Sum: 1 << 30}, "PositionedRead": PositionedRead{Epoch: Epoch{Number: 5}, Index: 77, Read: read},
+		"ReadReply": ReadReply{Attr: Attr{Ino: 1 << 41, Mode: 0o100644, Nlink: 1, Size: 4096, Mtime: 1 << 60, Version: 1 << 41}, Position: Position{5, 77}},
+	} {
+		encoded, to := Marshal(v), reflect.New(reflect.TypeOf(v)).Interface()
+		b.Run(name+"/encode", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Marshal(v)
+			}
+		})
+		b.Run(name+"/decode", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := Unmarshal(encoded, to); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
