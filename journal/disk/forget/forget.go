@@ -457,6 +457,31 @@ func (f *FS) MkdirAll(name string) error {
 	return nil
 }
 
+// Mkdir makes one directory, and unlike MkdirAll syncs nothing.
+func (f *FS) Mkdir(name string) error {
+	if err := f.before(Op{Kind: Mkdir, Name: name}); err != nil {
+		return pathError("mkdir", name, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	err := f.aliveLocked()
+	var dir *node
+	var base string
+	if err == nil {
+		dir, base, err = f.parent(name)
+	}
+	if err == nil && dir.names[base] != nil {
+		err = fs.ErrExist
+	}
+	if err != nil {
+		return pathError("mkdir", name, err)
+	}
+	n := newDir()
+	dir.names[base] = n
+	f.pending = append(f.pending, &change{to: dir, toName: base, node: n})
+	return nil
+}
+
 // synced tells whether a directory has nothing to sync.
 func (f *FS) synced(name string) bool {
 	f.mu.Lock()

@@ -158,6 +158,36 @@ func TestDirectories(t *testing.T) {
 	}
 }
 
+// Mkdir leaves a directory, and what is in it, to the syncs of whoever made it.
+func TestMkdir(t *testing.T) {
+	f := forget.New(1)
+	must(t, f.Mkdir("d"))
+	for name, want := range map[string]error{"d": fs.ErrExist, "none/d": fs.ErrNotExist} {
+		if err := f.Mkdir(name); !errors.Is(err, want) {
+			t.Errorf("mkdir %s: %v, want %v", name, err, want)
+		}
+	}
+	must(t, create(t, f, "d/f").Close())
+	must(t, f.SyncDir("d"))
+	seen := map[string]int{}
+	for seed := range uint64(50) {
+		seen[names(t, f.Crash(rng(seed)), "/")]++
+	}
+	if len(seen) != 2 || seen[""] == 0 || seen["d "] == 0 {
+		t.Errorf("before its parent is synced: %v", seen)
+	}
+	g := forget.New(1)
+	must(t, g.Mkdir("d"))
+	must(t, create(t, g, "d/f").Close())
+	must(t, g.SyncDir("/"))
+	must(t, g.SyncDir("d"))
+	for seed := range uint64(50) {
+		if got := names(t, g.Crash(rng(seed)), "d"); got != "f " {
+			t.Fatalf("after all syncs: %q", got)
+		}
+	}
+}
+
 func TestRenameOverAndAcrossDirectories(t *testing.T) {
 	for seed := range uint64(100) {
 		f := forget.New(1)
