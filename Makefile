@@ -4,13 +4,15 @@ GO        ?= go
 FUZZTIME  ?= 30s
 # The random crash test of integration/ runs this long in `make test`.
 CRASHTIME ?= 60s
+# The power fails this often in `make test` and `make powerloss`.
+POWERCUTS ?= 8
 SEEDS     ?= 20000
 
 LINT_VERSION := 2.15.0
 LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fmt lint fuzz sim mutate exhaust bench clean fuse3
+.PHONY: help run build test check fmt lint fuzz sim mutate exhaust powerloss bench clean fuse3
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -23,7 +25,7 @@ build: ## ./bin/tpcfs
 	CGO_ENABLED=0 $(GO) build -trimpath -o ./bin/ ./cmd/tpcfs
 
 test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (15 minutes)
-	TPCFS_TEST_CRASHTIME=$(CRASHTIME) $(GO) test -race -count=1 -timeout 15m ./...
+	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) $(GO) test -race -count=1 -timeout 15m ./...
 
 check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector
 	$(GO) build ./...
@@ -57,6 +59,9 @@ mutate: ## leaves out one rule after the other (those that contain RULE): a test
 
 exhaust: ## every schedule of small clusters: all interleavings, crashes, lost messages within the large boxes (minutes)
 	$(GO) test ./integration/sim/exhaust -run '^TestExhaust$$' -count=1 -timeout 0 -v -large
+
+powerloss: fuse3 ## POWERCUTS (8) power losses of a cluster of processes whose disks forget what was not synced (about 6 s each)
+	TPCFS_TEST_POWERCUTS=$(POWERCUTS) $(GO) test -race ./integration -run '^TestPowerLoss$$' -count=1 -timeout 0 -v
 
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
 	$(GO) test -run '^$$' -bench . ./journal

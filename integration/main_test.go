@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tpcfs/integration/harness"
+	"tpcfs/integration/powerloss"
 	"tpcfs/wire"
 	"tpcfs/wire/client"
 )
@@ -25,7 +26,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if attackIfAsked() {
+	if attackIfAsked() || powerloss.Serve() {
 		return
 	}
 	dir, err := os.MkdirTemp("", "tpcfs-bin-")
