@@ -21,7 +21,7 @@ var messages = []any{
 	&Attach{}, &Attached{}, &Detach{}, &Transact{}, &TransactReply{}, &SessionStage{}, &StageRequest{}, &StageReply{},
 	&Read{}, &ReadReply{}, &Nothing{}, &Statfs{}, &Status{}, &OpStats{}, &Greet{}, &Greeting{}, &PositionedRead{}, &Unstage{},
 	&ReplicaStatus{}, &Down{}, &Up{}, &Error{}, &Piece{}, &Moved{}, &Config{}, &Mutation{}, &Vote{}, &Testimony{},
-	&StatusRequest{},
+	&StatusRequest{}, &Donate{}, &Donated{}, &Resync{}, &Resynced{},
 }
 
 // fillIn sets every field of v to something of its own.

@@ -295,8 +295,12 @@ func (b *batch) delOps(times []string) {
 // noteChanges enters what the batch changes in the index by position (P11).
 // Rows by time follow from the others.
 func (b *batch) noteChanges(pos wire.Position) {
-	keys := slices.DeleteFunc(slices.Clone(b.order), func(key string) bool { return key[0] == bucketOpTime })
-	chunk := 0
+	b.noteKeys(slices.DeleteFunc(slices.Clone(b.order), func(key string) bool { return key[0] == bucketOpTime }), pos, 0)
+}
+
+// noteKeys enters keys in the index, in rows of pos from a number on, and
+// returns the next number.
+func (b *batch) noteKeys(keys []string, pos wire.Position, chunk int) int {
 	for part := range slices.Chunk(keys, changesInRow) {
 		var val []byte
 		for _, key := range part {
@@ -306,4 +310,5 @@ func (b *batch) noteChanges(pos wire.Position) {
 		b.put(changeKey(pos, chunk), val, true)
 		chunk++
 	}
+	return chunk
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"maps"
+	"math"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -18,6 +19,7 @@ type Checkpoint struct {
 	state   []byte
 	table   *table
 	counts  metaRow
+	noIndex bool // a full comparison: what the index says of before is of no use (P11)
 }
 
 // Freeze begins a checkpoint: all that was applied so far, and state, the
@@ -42,7 +44,9 @@ func (s *Store) Freeze(applied journal.LSN, state []byte) (*Checkpoint, error) {
 	s.space.mu.Lock()
 	s.space.refused, s.space.stuck = false, false
 	s.space.mu.Unlock()
-	return &Checkpoint{s: s, applied: applied, state: state, table: s.frozen, counts: s.counts}, nil
+	c := &Checkpoint{s: s, applied: applied, state: state, table: s.frozen, counts: s.counts, noIndex: s.noIndex}
+	s.noIndex = s.copying != nil && s.copying.full
+	return c, nil
 }
 
 // Run does the checkpoint's work on the disk, in S3's order; syncJournal makes
@@ -146,6 +150,13 @@ func (c *Checkpoint) writeKV() error {
 	if err != nil {
 		return err
 	}
+	if len(old) > 0 { // before the rows go: who looks meanwhile must not miss them (P11)
+		s.mu.Lock()
+		if s.counts.ChangesFrom.Before(c.counts.ChangesFrom) {
+			s.counts.ChangesFrom = c.counts.ChangesFrom
+		}
+		s.mu.Unlock()
+	}
 	meta := seal(metaKey, wire.Marshal(&c.counts))
 	state := seal(stateKey, slices.Clip(c.state))
 	err = s.withKVBallast(func() error {
@@ -178,9 +189,6 @@ func (c *Checkpoint) writeKV() error {
 	defer s.mu.Unlock()
 	s.frozen, s.applied, s.state = nil, c.applied, c.state
 	s.counts.Changes -= int64(len(old))
-	if len(old) > 0 {
-		s.counts.ChangesFrom = c.counts.ChangesFrom
-	}
 	return nil
 }
 
@@ -199,6 +207,9 @@ func (s *Store) withKVBallast(update func() error) error {
 // bound, and enters into the counts where the index begins without them.
 func (c *Checkpoint) oldChanges() ([]string, error) {
 	excess := int(c.counts.Changes - c.s.maxChanges)
+	if c.noIndex {
+		excess = math.MaxInt
+	}
 	var old []string
 	from := string(bucketChange)
 	for len(old) < excess {
@@ -214,7 +225,9 @@ func (c *Checkpoint) oldChanges() ([]string, error) {
 	}
 	c.counts.Changes -= int64(len(old))
 	if len(old) > 0 {
-		c.counts.ChangesFrom = positionOfKey(old[len(old)-1])
+		if last := positionOfKey(old[len(old)-1]); c.counts.ChangesFrom.Before(last) {
+			c.counts.ChangesFrom = last
+		}
 	}
 	return old, nil
 }

@@ -327,6 +327,8 @@ type metaRow struct {
 	// decisions after ChangesFrom.
 	Changes     int64         `cbor:"4,keyasint"`
 	ChangesFrom wire.Position `cbor:"5,keyasint"`
+	// CopiedTo: a newcomer has all rows that were changed up to there (P11).
+	CopiedTo wire.Position `cbor:"6,keyasint,omitzero"`
 }
 
 const (

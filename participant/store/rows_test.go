@@ -42,7 +42,7 @@ func TestGolden(t *testing.T) {
 		{"attribute", append([]byte(xattrKey(7, "user.x")), seal(xattrKey(7, "user.x"), []byte("val"))...)},
 		{"orphan", append([]byte(orphanKey(7)), seal(orphanKey(7), encodeOrphan(orphan{wire.SessionID{1, 2}, true}))...)},
 		{"op", seal(opKey(op), encodeOp(21, &outcome))},
-		{"meta", seal(metaKey, wire.Marshal(&metaRow{1, 2, 3, 4, wire.Position{Epoch: 5, Index: 6}}))},
+		{"meta", seal(metaKey, wire.Marshal(&metaRow{1, 2, 3, 4, wire.Position{Epoch: 5, Index: 6}, wire.Position{}}))},
 		{"stage", encodeTail(wire.MakeID(1, 2), &staged{size: 70_000, sum: sumOfSums(sums), sums: sums})},
 		{"stage within a block", encodeTail(wire.MakeID(1, 2), &staged{size: 70_000, skew: 3, sum: sumOfSums(sums), sums: sums})},
 		{"FORMAT", format{uuid: wire.UUID{0xab}, dirs: 64}.encode()},

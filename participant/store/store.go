@@ -22,7 +22,8 @@ import (
 // Store is a participant's files.
 //
 // One goroutine, the owner, calls Bootstrap, Apply, Abort, Freeze, Reserve,
-// Release, Block, ReadStaged, Room, Preserve and NeedCheckpoint. Reads, stages, Sweep, Stats, Digest and
+// Release, Block, ReadStaged, Room, Preserve, NeedCheckpoint, and what a
+// newcomer's copying consists of. Reads, Donate, stages, Sweep, Stats, Digest and
 // Checkpoint.Run may run at the same time.
 //
 // Lock order: still, pin.mu, mu, objects.mu, space.mu.
@@ -48,8 +49,10 @@ type Store struct {
 	space   space
 	packs   packCache
 
-	maxChanges int64  // rows of the changed-keys index that are kept
-	opsFrom    string // owner's: no row of operations by time lies below
+	maxChanges int64    // rows of the changed-keys index that are kept
+	opsFrom    string   // owner's: no row of operations by time lies below
+	copying    *copying // of a newcomer (P11); nil: none
+	noIndex    bool     // owner's: the next checkpoint drops the index
 
 	damaged atomic.Pointer[string] // why nothing is answered any more (S1)
 	failed  atomic.Pointer[FatalError]
