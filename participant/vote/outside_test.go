@@ -28,3 +28,16 @@ func TestOutsideIsForItsName(t *testing.T) {
 		t.Errorf("%v, mark %q", err, m.Resync())
 	}
 }
+
+// The mark is in a checkpoint, too.
+func TestOutsideInCheckpoint(t *testing.T) {
+	m := New(newFakeView())
+	g := wire.Greet{Epoch: wire.Epoch{Number: 3, Run: wire.UUID{1}}, Name: "b", Outside: true}
+	if _, out, err := m.Greet(g, wire.UUID{7}); err != nil || !out.Force {
+		t.Fatal(out, err)
+	}
+	again, err := Restore(newFakeView(), m.Snapshot())
+	if err != nil || again.Resync() == "" || again.Resync() != m.Resync() {
+		t.Errorf("%v, mark %q, was %q", err, again.Resync(), m.Resync())
+	}
+}

@@ -148,7 +148,7 @@ var evictMutants = []mutant{
 			`m.opened, m.lastID, m.forgotten, m.resync = s.Opened, s.LastID, s.Forgotten, s.Resync`,
 			`m.opened, m.lastID, m.forgotten = s.Opened, s.LastID, s.Forgotten`,
 		}},
-		test: "./participant/vote TestScripts",
+		test: "./participant/vote TestOutsideInCheckpoint",
 	},
 	{
 		rule: "P11", leaves: "a participant that is out of sync handles the stream",
