@@ -35,6 +35,9 @@ func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
 	if info, known := s.objects.get(id); known && info.state != stateStaged || s.objects.isAside(id) {
 		return nil // made by an apply, whose redo has the bytes
 	}
+	if s.objects.beforeTail(id, end) {
+		return nil
+	}
 	if named, err := s.namedByKV(id); named || err != nil {
 		return err
 	}
@@ -49,8 +52,14 @@ func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
 	// Most writes end before the tail. All of it, which grows with the file, is
 	// read only for those that do not (F4).
 	st, at, err := readTrailer(f, id, false)
-	if err != nil || st != nil && blocksOf(end)*wire.BlockSize <= at {
+	if err != nil {
 		return err
+	}
+	if st != nil {
+		s.objects.seeTail(id, at)
+		if s.objects.beforeTail(id, end) {
+			return nil
+		}
 	}
 	st, ok, err := readTail(f, id, false)
 	if err == nil && !ok {
@@ -108,6 +117,26 @@ func (s *Store) loadAside(id wire.ID) (st *staged, ok bool, err error) {
 		s.objects.setAside(id, true)
 	}
 	return st, ok, err
+}
+
+// maxTails bounds what is remembered of objects that are written in place.
+const maxTails = 1024
+
+func (o *objects) seeTail(id wire.ID, at int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.tails) >= maxTails {
+		clear(o.tails)
+	}
+	o.tails[id] = at
+}
+
+// beforeTail: it is known that blocks up to end lie before the checksums.
+func (o *objects) beforeTail(id wire.ID, end int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at, known := o.tails[id]
+	return known && blocksOf(end)*wire.BlockSize <= at
 }
 
 func (o *objects) isAside(id wire.ID) bool {

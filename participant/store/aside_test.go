@@ -46,6 +46,13 @@ func TestPreserveReadsNoSums(t *testing.T) {
 	if n := fsys.read.Load() - before; n > 100 {
 		t.Errorf("%d bytes were read for a write before the tail, want the trailer alone", n)
 	}
+	before = fsys.read.Load()
+	if err := f.Preserve(ino, 0, 8192); err != nil {
+		t.Fatal(err)
+	}
+	if n := fsys.read.Load() - before; n > 0 {
+		t.Errorf("%d bytes were read for the second write, want none", n)
+	}
 	if ids := f.objects.asides(); len(ids) != 0 {
 		t.Errorf("the checksums of %v were put aside for a write before them", ids)
 	}

@@ -82,7 +82,10 @@ type objects struct {
 	known map[wire.ID]*objectInfo
 	pins  map[wire.ID]*pin
 	aside map[wire.ID]bool // objects whose checksums are in a file of their own as well
-	dead  int64            // bytes of objects in stateDead
+	// tails is where the checksums of some objects begin, as Preserve has seen.
+	// What ends before them never needs it: ids are not used twice.
+	tails map[wire.ID]int64
+	dead  int64 // bytes of objects in stateDead
 }
 
 // pin counts an object's readers and who writes it in place; the last one
@@ -100,7 +103,7 @@ type pin struct {
 }
 
 func (o *objects) init() {
-	o.known, o.pins, o.aside = map[wire.ID]*objectInfo{}, map[wire.ID]*pin{}, map[wire.ID]bool{}
+	o.known, o.pins, o.aside, o.tails = map[wire.ID]*objectInfo{}, map[wire.ID]*pin{}, map[wire.ID]bool{}, map[wire.ID]int64{}
 }
 
 // become moves an object from one state to another (0: from or to "simply

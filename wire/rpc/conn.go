@@ -68,7 +68,9 @@ type conn struct {
 	held    bool // hdr waits for its body
 	hdr     [muxHeader]byte
 	joined  []byte
-	writeBy time.Time // the deadline that is set
+	pair    [2][]byte
+	both    net.Buffers // pair, while it is written
+	writeBy time.Time   // the deadline that is set
 
 	// The reader's.
 	in     []byte // read and not yet taken, part of inBuf
@@ -167,8 +169,10 @@ func (c *conn) Write(b []byte) (int, error) {
 		n, err := c.Conn.Write(c.joined)
 		return max(0, n-muxHeader), err
 	}
-	both := net.Buffers{c.hdr[:], b}
-	n, err := both.WriteTo(c.Conn)
+	c.pair = [2][]byte{c.hdr[:], b}
+	c.both = c.pair[:]
+	n, err := c.both.WriteTo(c.Conn)
+	c.pair[1] = nil
 	return max(0, int(n)-muxHeader), err
 }
 
