@@ -138,7 +138,7 @@ type Coordinator struct {
 	// owner. It is stored before any reply of the same turn is given (P5).
 	readPoint atomic.Uint64
 	changed   notifier // links, service
-	stages    chan struct{}
+	stages    *places
 	space     spaceCache
 	changes   meter.Meter
 	reads     meter.Meter
@@ -177,7 +177,7 @@ func Open(o Options) (*Coordinator, error) {
 	}
 	c := &Coordinator{
 		o: o, log: o.Logger, began: time.Now(), lock: lock, cluster: cluster,
-		closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), stages: make(chan struct{}, o.MaxStages),
+		closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), stages: newPlaces(o.MaxStages),
 	}
 	c.inbox.wake = make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

@@ -40,19 +40,16 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 		waitCtx, cancelWait = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
 	}
 	defer cancelWait()
-	select {
-	case c.stages <- struct{}{}:
-		defer func() { <-c.stages }()
-	case <-waitCtx.Done():
-		return wire.StageReply{}, &wire.Error{Code: asError(waitCtx.Err()).Code, Text: "too many contents are being staged; nothing changed"}
-	case <-c.ctx.Done():
-		return wire.StageReply{}, errStopped
+	pl, err := c.stages.take(waitCtx, c.ctx, session)
+	if err != nil {
+		return wire.StageReply{}, err
 	}
+	defer pl.release()
 	id, links, err := c.beginStage(waitCtx, session, req.Link)
 	if err != nil {
 		return wire.StageReply{}, err
 	}
-	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Pack: req.Pack, Skew: req.Skew}, links, pieces)
+	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Pack: req.Pack, Skew: req.Skew}, links, pl, pieces)
 	known := make(chan struct{})
 	if c.post(func() { c.m.EndStage(id, err == nil); close(known) }) {
 		select {
@@ -106,11 +103,14 @@ func (c *Coordinator) beginStage(ctx context.Context, session wire.SessionID, nu
 	}
 }
 
-// fanOut brings the pieces to all links and compares what they say.
-func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links []*link, pieces wire.PieceReader) (wire.StageReply, error) {
+// fanOut brings the pieces to all links and compares what they say. A lost
+// participant, or the place's loss, does not wait for the client's next piece.
+func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links []*link, pl *place, pieces wire.PieceReader) (wire.StageReply, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
+	defer context.AfterFunc(pl.ctx, cancel)()
+	defer context.AfterFunc(ctx, func() { interrupt(pieces) })()
 	f := newFan(ctx, len(links))
 	replies := make([]wire.StageReply, len(links))
 	errs := make([]error, len(links))
@@ -124,13 +124,18 @@ func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links [
 			}
 		})
 	}
-	feedErr := f.feed(req.Size, pieces)
-	if feedErr != nil {
+	feedErr := f.feed(req.Size, &placeReader{pl, pieces})
+	if ctx.Err() != nil {
+		feedErr = nil // it was interrupted
+	} else if feedErr != nil {
 		cancel()
 	}
 	f.finish()
 	wg.Wait()
-	if feedErr != nil && !errors.Is(feedErr, context.Canceled) {
+	switch {
+	case pl.ctx.Err() != nil:
+		return wire.StageReply{}, pl.lost()
+	case feedErr != nil:
 		return wire.StageReply{}, feedErr
 	}
 	return judgeStage(ctx, req.ID, links, replies, errs)

@@ -8,6 +8,13 @@ type PieceReader interface {
 	ReadPiece() (Piece, error)
 }
 
+// Interrupter is what a PieceReader or a PieceWriter may be besides, if it waits
+// for a peer: Interrupt makes a call under way, and all later ones, fail soon.
+// Any goroutine may call it, at any time, more than once.
+type Interrupter interface {
+	Interrupt()
+}
+
 // PieceWriter takes a file's contents in order. It may keep Data until it
 // returns, no longer.
 type PieceWriter interface {

@@ -59,8 +59,9 @@ type upload struct {
 //
 // Contents of up to 1 MiB are kept until Close and survive lost connections.
 // Longer ones are not kept: when the connection or a participant is lost before
-// Close, or nothing is written for some minutes, the Writer fails with
-// ErrUnavailable, nothing has changed, and the file is to be written anew.
+// Close, or nothing is written for some minutes (or, while others wait to write
+// large contents, for 10 seconds), the Writer fails with ErrUnavailable, nothing
+// has changed, and the file is to be written anew.
 // Where contents can be read again, WriteFile is the better choice: it goes on by itself.
 func (c *Client) Create(ctx context.Context, name string, o WriteOptions) (*Writer, error) {
 	if _, bad := parse(name); bad != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -249,8 +250,28 @@ func stage[Req any](c *call, m message, serve func(context.Context, Req, wire.Pi
 // pieceReader gives a stage's pieces as they come.
 type pieceReader struct {
 	c      *call
-	over   bool
+	over   bool // all have come
 	failed error
+
+	mu sync.Mutex // over is set with mu held
+}
+
+// Interrupt implements wire.Interrupter. Behind the last piece comes the
+// stream's next call, which is none of its business.
+func (r *pieceReader) Interrupt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.c.st.deafen()
+	}
+}
+
+// ends: the last piece has come. false: too late, nothing is heard any more.
+func (r *pieceReader) ends() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = !r.c.st.isDeaf()
+	return r.over
 }
 
 func (r *pieceReader) ReadPiece() (wire.Piece, error) {
@@ -269,7 +290,10 @@ func (r *pieceReader) ReadPiece() (wire.Piece, error) {
 		return wire.Piece{}, r.failed
 	}
 	if m.kind == wire.FrameEnd && m.end {
-		r.over = true
+		if !r.ends() {
+			r.failed = wire.NewError(wire.CodeCanceled, "the contents are not wanted any more")
+			return wire.Piece{}, r.failed
+		}
 		r.c.watch()
 		return wire.Piece{}, io.EOF
 	}

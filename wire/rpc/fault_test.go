@@ -613,3 +613,59 @@ func sendUp(x *tx, u wire.Up) error {
 		return fmt.Errorf("closed")
 	}
 }
+
+// A stage whose contents the server stops waiting for ends with a word, and the
+// link goes on; behind the last piece there is nothing to be interrupted.
+func TestInterruptedStage(t *testing.T) {
+	begun, ended := make(chan wire.Interrupter, 1), make(chan struct{}, 1)
+	f := &fake{stage: func(_ context.Context, req wire.StageRequest, pieces wire.PieceReader) (wire.StageReply, error) {
+		i := pieces.(wire.Interrupter)
+		if req.Name == "silent" {
+			begun <- i
+			defer func() { ended <- struct{}{} }()
+		}
+		for {
+			_, err := pieces.ReadPiece()
+			if errors.Is(err, io.EOF) {
+				i.Interrupt()
+				return wire.StageReply{Size: 7}, nil
+			}
+			if err != nil {
+				return wire.StageReply{}, wire.NewError(wire.CodeUnavailable, "others wait")
+			}
+		}
+	}}
+	addr, _ := serve(t, ServerOptions{Service: fakeService{f}})
+	c := dialService(t, addr, DialOptions{BulkCalls: 1})
+	for range 3 {
+		source := &gated{pieces{n: 1 << 20}, make(chan struct{})}
+		answer := make(chan error, 1)
+		go func() {
+			_, err := c.Stage(t.Context(), wire.SessionID{}, wire.StageRequest{Name: "silent"}, source)
+			answer <- err
+		}()
+		(<-begun).Interrupt()
+		<-ended // with nothing from the client
+		close(source.gate)
+		if err := <-answer; wire.CodeOf(err) != wire.CodeUnavailable || !strings.Contains(err.Error(), "others wait") {
+			t.Error(err)
+		}
+		for range 3 { // on one stream: it stays of use
+			if reply, err := c.Stage(t.Context(), wire.SessionID{}, wire.StageRequest{}, &pieces{n: 1 << 20}); err != nil || reply.Size != 7 {
+				t.Fatal(reply, err)
+			}
+		}
+		well(t, c)
+	}
+}
+
+// gated gives nothing before its gate is open.
+type gated struct {
+	pieces
+	gate chan struct{}
+}
+
+func (g *gated) ReadPiece() (wire.Piece, error) {
+	<-g.gate
+	return g.pieces.ReadPiece()
+}

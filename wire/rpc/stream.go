@@ -46,6 +46,7 @@ type stream struct {
 	mu      sync.Mutex // guards what follows, and orders it with the deadlines
 	aborted bool       // sends and receives fail
 	cut     bool       // sends fail
+	deaf    bool       // receives fail
 	// The deadlines that yamux has; zero: none.
 	receiveBy, sendBy time.Time
 }
@@ -80,6 +81,21 @@ func (s *stream) interrupt() {
 	_ = s.mux.SetReadDeadline(past) // only stores it
 }
 
+// deafen makes every pending and future receive fail at once.
+func (s *stream) deafen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deaf = true
+	s.receiveBy = past
+	_ = s.mux.SetReadDeadline(past) // only stores it
+}
+
+func (s *stream) isDeaf() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deaf
+}
+
 // past is a deadline that is over.
 var past = time.Unix(1, 0)
 
@@ -87,7 +103,7 @@ var past = time.Unix(1, 0)
 func (s *stream) readBy(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.aborted && moveDeadline(&s.receiveBy, d) {
+	if !s.aborted && !s.deaf && moveDeadline(&s.receiveBy, d) {
 		_ = s.mux.SetReadDeadline(s.receiveBy) // only stores it
 	}
 }

@@ -1,0 +1,200 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// What clients share is theirs for as long as they use it, or nobody else wants
+// it (W3): patience is how long a client may keep others waiting, and leastFlow
+// is how many bytes it has to bring for that to begin anew.
+const (
+	patience  = 10 * time.Second
+	leastFlow = 64 << 10
+)
+
+// places are those of contents that are being staged. Who comes when all are
+// taken waits. Of those who wait, the session that has the fewest places goes
+// first; meanwhile the client that has been silent for longest, and for more
+// than patience, loses its place to them.
+type places struct {
+	limit int
+
+	mu      sync.Mutex // guards everything below, and what places say is guarded
+	held    map[*place]struct{}
+	count   map[wire.SessionID]int // of held
+	waiting []*placeWaiter         // oldest first
+}
+
+// place is one stage's.
+type place struct {
+	of      *places
+	session wire.SessionID
+	ctx     context.Context // ends when the place is lost
+	lose    context.CancelFunc
+
+	// Guarded by of.mu:
+	since time.Time     // when it began to wait for its client; zero: it does not
+	quiet time.Duration // how long it has waited for the bytes in got
+	got   int
+}
+
+type placeWaiter struct {
+	session wire.SessionID
+	given   chan *place // capacity 1
+}
+
+func newPlaces(limit int) *places {
+	return &places{limit: limit, held: map[*place]struct{}{}, count: map[wire.SessionID]int{}}
+}
+
+// take waits for a place until one of the contexts ends.
+func (p *places) take(ctx, stopped context.Context, session wire.SessionID) (*place, error) {
+	w := &placeWaiter{session: session, given: make(chan *place, 1)}
+	p.mu.Lock()
+	p.waiting = append(p.waiting, w)
+	p.grantLocked()
+	p.mu.Unlock()
+	for {
+		timer := time.NewTimer(p.evict())
+		select {
+		case pl := <-w.given:
+			timer.Stop()
+			return pl, nil
+		case <-timer.C:
+			continue
+		case <-ctx.Done():
+			p.withdraw(w)
+			timer.Stop()
+			return nil, &wire.Error{Code: asError(ctx.Err()).Code, Text: "too many contents are being staged; nothing changed"}
+		case <-stopped.Done():
+			p.withdraw(w)
+			timer.Stop()
+			return nil, errStopped
+		}
+	}
+}
+
+// grantLocked gives what is free to those who wait.
+func (p *places) grantLocked() {
+	for len(p.held) < p.limit && len(p.waiting) > 0 {
+		first := 0
+		for i, w := range p.waiting {
+			if p.count[w.session] < p.count[p.waiting[first].session] {
+				first = i
+			}
+		}
+		w := p.waiting[first]
+		p.waiting = slices.Delete(p.waiting, first, first+1)
+		pl := &place{of: p, session: w.session}
+		pl.ctx, pl.lose = context.WithCancel(context.Background())
+		p.held[pl] = struct{}{}
+		p.count[w.session]++
+		w.given <- pl
+	}
+}
+
+// evict takes a place from the most silent client, if it has been silent for
+// long enough and somebody waits, and tells when to look again.
+func (p *places) evict() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.waiting) == 0 {
+		return patience
+	}
+	var most *place
+	var silent time.Duration
+	for pl := range p.held {
+		if pl.since.IsZero() {
+			continue
+		}
+		if d := pl.quiet + time.Since(pl.since); most == nil || d > silent {
+			most, silent = pl, d
+		}
+	}
+	if most == nil || silent < patience {
+		return max(patience-silent, time.Millisecond)
+	}
+	most.lose()
+	p.freeLocked(most)
+	return patience / 2
+}
+
+func (p *places) freeLocked(pl *place) {
+	if _, has := p.held[pl]; !has { // it was lost before
+		return
+	}
+	delete(p.held, pl)
+	if p.count[pl.session]--; p.count[pl.session] == 0 {
+		delete(p.count, pl.session)
+	}
+	p.grantLocked()
+}
+
+// withdraw ends a wait; what was given meanwhile is given back.
+func (p *places) withdraw(w *placeWaiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiting, w); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		return
+	}
+	pl := <-w.given
+	pl.lose()
+	p.freeLocked(pl)
+}
+
+// release gives the place back, if it was not lost.
+func (pl *place) release() {
+	pl.of.mu.Lock()
+	defer pl.of.mu.Unlock()
+	pl.lose()
+	pl.of.freeLocked(pl)
+}
+
+// lost is what a client is told that has lost its place.
+func (pl *place) lost() *wire.Error {
+	return &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
+		"less than %d KiB of contents came in %v while others waited to bring theirs: they have the place now; nothing changed", leastFlow>>10, patience)}
+}
+
+// placeReader tells a place how its client does.
+type placeReader struct {
+	pl *place
+	in wire.PieceReader
+}
+
+// ReadPiece implements wire.PieceReader.
+func (r *placeReader) ReadPiece() (wire.Piece, error) {
+	r.note(true, 0)
+	p, err := r.in.ReadPiece()
+	r.note(false, len(p.Data))
+	return p, err
+}
+
+func (r *placeReader) note(waits bool, n int) {
+	pl := r.pl
+	pl.of.mu.Lock()
+	defer pl.of.mu.Unlock()
+	if waits {
+		pl.since = time.Now()
+		return
+	}
+	pl.quiet += time.Since(pl.since)
+	pl.since = time.Time{}
+	if pl.got += n; pl.got >= leastFlow {
+		pl.got, pl.quiet = 0, 0
+	}
+}
+
+// interrupt ends what a peer's reader or writer is waiting for, if it can.
+func interrupt(what any) {
+	if i, ok := what.(wire.Interrupter); ok {
+		i.Interrupt()
+	}
+}
