@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"math"
 	"syscall"
 	"time"
 
@@ -33,6 +34,9 @@ func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 }
 
 func (f *fileSystem) setAttrOf(ctx context.Context, ino wire.Ino, in *fuse.SetAttrIn, m wire.Mutation) error {
+	if f.setRemoved(ino, m) {
+		return nil
+	}
 	if m.Set&wire.SetMode != 0 {
 		f.forgetPriv(ino)
 	}
@@ -42,11 +46,42 @@ func (f *fileSystem) setAttrOf(ctx context.Context, ino wire.Ino, in *fuse.SetAt
 		if err != nil {
 			return err
 		}
-		if mode := withoutPriv(a.Mode); mode != a.Mode {
+		if mode := withoutPriv(a, &in.InHeader); mode != a.Mode {
 			m.Set, m.Mode = m.Set|wire.SetMode, mode&wire.ModePerm
 		}
 	}
 	return f.setAttr(ctx, ino, m)
+}
+
+// setRemoved changes the attributes of a directory that was removed here, and
+// reports whether it is one: somebody's working directory.
+func (f *fileSystem) setRemoved(ino wire.Ino, m wire.Mutation) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.removed[ino]
+	if !ok {
+		return false
+	}
+	now := time.Now().UnixNano()
+	a.Ctime = now
+	for _, set := range []struct {
+		what wire.SetMask
+		do   func()
+	}{
+		{wire.SetMode, func() { a.Mode = a.Mode&wire.ModeType | m.Mode }},
+		{wire.SetUID, func() { a.UID = m.UID }},
+		{wire.SetGID, func() { a.GID = m.GID }},
+		{wire.SetMtime, func() { a.Mtime = m.Mtime }},
+		{wire.SetMtimeNow, func() { a.Mtime = now }},
+		{wire.SetAtime, func() { a.Atime = m.Atime }},
+		{wire.SetAtimeNow, func() { a.Atime = now }},
+	} {
+		if m.Set&set.what != 0 {
+			set.do()
+		}
+	}
+	f.removed[ino] = a
+	return true
 }
 
 // forgetPriv: set-id bits may be back.
@@ -155,18 +190,30 @@ func setattrOf(in *fuse.SetAttrIn) wire.Mutation {
 		m.Set, m.Size = m.Set|wire.SetSize, int64(size)
 	}
 	if t, ok := in.GetATime(); ok {
-		m.Set, m.Atime = m.Set|wire.SetAtime, t.UnixNano()
+		m.Set, m.Atime = m.Set|wire.SetAtime, nanoseconds(t)
 		if in.Valid&fuse.FATTR_ATIME_NOW != 0 {
 			m.Set, m.Atime = m.Set&^wire.SetAtime|wire.SetAtimeNow, 0
 		}
 	}
 	if t, ok := in.GetMTime(); ok {
-		m.Set, m.Mtime = m.Set|wire.SetMtime, t.UnixNano()
+		m.Set, m.Mtime = m.Set|wire.SetMtime, nanoseconds(t)
 		if in.Valid&fuse.FATTR_MTIME_NOW != 0 {
 			m.Set, m.Mtime = m.Set&^wire.SetMtime|wire.SetMtimeNow, 0
 		}
 	}
 	return m
+}
+
+// nanoseconds since 1970; of a time that does not fit (before 1678, after
+// 2262) the nearest that does.
+func nanoseconds(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
 
 // Mkdir makes a directory.
@@ -221,10 +268,15 @@ func (f *fileSystem) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name strin
 		return statusOf(err)
 	}
 	if len(out.Results) > 0 && out.Results[0].Ino == a.Ino {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		a.Nlink, a.Size = 0, 0
-		f.removed[a.Ino] = a
+		f.keepRemoved(a)
 	}
 	return fuse.OK
+}
+
+// keepRemoved keeps the attributes of a directory that is no more.
+func (f *fileSystem) keepRemoved(a wire.Attr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a.Nlink, a.Size = 0, 0
+	f.removed[a.Ino] = a
 }

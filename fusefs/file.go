@@ -2,6 +2,10 @@ package fusefs
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -89,7 +93,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if in.Flags&syscall.O_TRUNC != 0 {
 		err := f.cut(ctx, n)
 		if err == nil && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
-			err = f.killPriv(ctx, n)
+			err = f.killPriv(ctx, n, &in.InHeader)
 		}
 		if err != nil {
 			f.letGo(n)
@@ -146,14 +150,15 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		return 0, fuse.Status(syscall.EBADF)
 	}
 	from := int64(in.Offset)
-	if from < 0 || from > wire.MaxFileSize-int64(len(data)) {
+	data, ok := clipAt(data, from)
+	if !ok {
 		return 0, fuse.Status(syscall.EFBIG)
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
 	n := h.n
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		if err := f.killPriv(ctx, n); err != nil {
+		if err := f.killPriv(ctx, n, &in.InHeader); err != nil {
 			return 0, statusOf(err)
 		}
 	}
@@ -173,7 +178,7 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		case cached: // a mapping's page: it never extends the file (F8)
 			data = data[:max(0, min(int64(len(data)), size-from))]
 		case in.Flags&syscall.O_APPEND != 0:
-			if size > wire.MaxFileSize-int64(len(data)) {
+			if data, ok = clipAt(data, size); !ok {
 				return syscall.EFBIG
 			}
 			written, err = n.c.WriteAt(data, size)
@@ -199,6 +204,15 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 	return uint32(written), fuse.OK
 }
 
+// clipAt is what of data a file may have at an offset: a write that begins
+// below the largest size is short there. Not ok: nothing.
+func clipAt(data []byte, off int64) (_ []byte, ok bool) {
+	if off < 0 || off >= wire.MaxFileSize && len(data) > 0 {
+		return nil, false
+	}
+	return data[:min(int64(len(data)), wire.MaxFileSize-off)], true
+}
+
 // makeRoom waits for a commit where so many extents are gathered that they
 // would be too much for one transaction.
 func (f *fileSystem) makeRoom(ctx context.Context, n *node) error {
@@ -211,8 +225,8 @@ func (f *fileSystem) makeRoom(ctx context.Context, n *node) error {
 	return f.sync(ctx, n)
 }
 
-// killPriv clears the set-id bits, as an unprivileged write or chown must.
-func (f *fileSystem) killPriv(ctx context.Context, n *node) error {
+// killPriv clears the set-id bits, as an unprivileged change of contents must.
+func (f *fileSystem) killPriv(ctx context.Context, n *node, caller *fuse.InHeader) error {
 	n.mu.Lock()
 	checked := n.privChecked
 	n.mu.Unlock()
@@ -223,27 +237,45 @@ func (f *fileSystem) killPriv(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	if mode := withoutPriv(a.Mode); mode != a.Mode {
+	mode := withoutPriv(a, caller)
+	if mode != a.Mode {
 		if err := f.setAttr(ctx, n.ino, wire.Mutation{Set: wire.SetMode, Mode: mode & wire.ModePerm}); err != nil {
 			return err
 		}
 	}
 	n.mu.Lock()
-	n.privChecked = true
+	n.privChecked = mode&(syscall.S_ISUID|syscall.S_ISGID) == 0
 	n.mu.Unlock()
 	return nil
 }
 
-// withoutPriv is the mode without set-uid, and without set-gid where it means that.
-func withoutPriv(mode uint32) uint32 {
+// withoutPriv is the mode without set-uid, and without set-gid but where that
+// means nothing (nobody of the group may execute it) and the caller is of the group.
+func withoutPriv(a wire.Attr, caller *fuse.InHeader) uint32 {
+	mode := a.Mode
 	if mode&wire.ModeType != wire.ModeRegular {
 		return mode
 	}
 	mode &^= syscall.S_ISUID
-	if mode&syscall.S_IXGRP != 0 {
+	if mode&syscall.S_ISGID != 0 && (mode&syscall.S_IXGRP != 0 || !inGroup(caller, a.GID)) {
 		mode &^= syscall.S_ISGID
 	}
 	return mode
+}
+
+// inGroup: root may do what a file's group may. The groups besides the
+// caller's first are in /proc; of one that this process cannot see it has none.
+func inGroup(caller *fuse.InHeader, gid uint32) bool {
+	if caller.Uid == 0 || caller.Gid == gid {
+		return true
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", caller.Pid))
+	if err != nil {
+		return false
+	}
+	_, groups, _ := strings.Cut(string(status), "\nGroups:")
+	groups, _, _ = strings.Cut(groups, "\n")
+	return slices.Contains(strings.Fields(groups), fmt.Sprint(gid))
 }
 
 // Read reads from the service, with what is gathered over it.

@@ -83,9 +83,25 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	case wire.RenameNoReplace:
 		_, err = f.transact(ctx, m)
 	default:
-		err = f.unname(ctx, to, m)
+		err = f.replace(ctx, to, m)
 	}
 	return statusOf(err)
+}
+
+// replace renames over what is at a name, if anything is. A directory there,
+// which is empty, goes; it may be somebody's working directory.
+func (f *fileSystem) replace(ctx context.Context, to wire.At, m wire.Mutation) error {
+	old, err := f.stat(ctx, to)
+	if err != nil && !isGone(err) {
+		return err
+	}
+	if err := f.unname(ctx, to, m); err != nil || old.Mode&wire.ModeType != wire.ModeDir {
+		return err
+	}
+	if _, err := f.stat(ctx, wire.At{Dir: old.Ino}); isGone(err) {
+		f.keepRemoved(old)
+	}
+	return nil
 }
 
 // syncName commits what is gathered of the file at a name.

@@ -51,6 +51,11 @@ func (f *fileSystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fus
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
+	if in.Uid != 0 { // no flag says it
+		if err := f.killPriv(ctx, h.n, &in.InHeader); err != nil {
+			return statusOf(staleIfGone(err))
+		}
+	}
 	return statusOf(staleIfGone(f.allocate(ctx, h.n, m, from, length)))
 }
 
@@ -87,6 +92,9 @@ func (f *fileSystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.L
 	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
 		return fuse.Status(syscall.EINVAL)
 	}
+	if int64(in.Offset) < 0 {
+		return fuse.Status(syscall.ENXIO)
+	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
 	if err := f.sync(ctx, h.n); err != nil {
@@ -122,7 +130,7 @@ func (f *fileSystem) seek(ctx context.Context, n *node, off int64, data bool) (i
 				return 0, err
 			}
 		}
-		if off < 0 || off >= reply.Attr.Size {
+		if off >= reply.Attr.Size {
 			return 0, syscall.ENXIO
 		}
 		for _, r := range reply.Ranges {
@@ -160,8 +168,14 @@ func (f *fileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	defer end()
 	left := int64(min(in.Len, copyBytes))
 	src, dst, done := int64(in.OffIn), int64(in.OffOut), int64(0)
-	if src < 0 || dst < 0 || dst > wire.MaxFileSize-left {
+	if src < 0 || dst < 0 || dst >= wire.MaxFileSize {
 		return 0, fuse.Status(syscall.EFBIG)
+	}
+	left = min(left, wire.MaxFileSize-dst)
+	if in.Uid != 0 { // no flag says it
+		if err := f.killPriv(ctx, to.n, &in.InHeader); err != nil {
+			return 0, statusOf(staleIfGone(err))
+		}
 	}
 	buf := make([]byte, min(left, maxWrite))
 	for left > 0 {

@@ -107,6 +107,9 @@ func (f *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 	done, err := f.transact(ctx, wire.Mutation{Kind: wire.MutCreateUnlinked, At: wire.At{Dir: wire.Ino(in.NodeId)},
 		Mode: in.Mode & wire.ModePerm, UID: in.Uid, GID: in.Gid})
 	if err != nil {
+		if _, removed := f.orphan(wire.Ino(in.NodeId)); removed {
+			return fuse.Status(syscall.EPERM)
+		}
 		return statusOf(err)
 	}
 	if len(done.Results) != 1 {

@@ -14,8 +14,8 @@ import (
 // xattrKnown: is the attribute in a namespace that there is here? Access
 // control lists are not (F8).
 func xattrKnown(attr string) bool {
-	space, _, _ := strings.Cut(attr, ".")
-	return (space == "user" || space == "trusted" || space == "security" || space == "system") &&
+	space, _, ok := strings.Cut(attr, ".")
+	return ok && (space == "user" || space == "trusted" || space == "security" || space == "system") &&
 		!strings.HasPrefix(attr, "system.posix_acl_")
 }
 
@@ -43,6 +43,9 @@ func (f *fileSystem) ListXAttr(cancel <-chan struct{}, in *fuse.InHeader, dest [
 	}
 	var list []byte
 	for _, name := range reply.Names {
+		if in.Uid != 0 && strings.HasPrefix(name, "trusted.") {
+			continue // for root alone (xattr(7)): the kernel sees to it at getxattr only
+		}
 		list = append(append(list, name...), 0)
 	}
 	return fit(dest, list)

@@ -1,0 +1,40 @@
+package posix
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/posixtest"
+)
+
+// notYet are the suite's tests that do not hold, with the reason.
+var notYet = map[string]string{
+	"FcntlFlockLocksFile": "locks are the kernel's, of one open file table: two processes of one mount do not see each other's yet",
+}
+
+// TestSuite runs go-fuse's own tests of what is expected of a file system,
+// which touch the mount from this process. One of them makes thousands of
+// changes one after another: the mount is the plain one.
+func TestSuite(t *testing.T) {
+	w := newWorld(t, testContext(t), plain, 1, "GOMAXPROCS=1")
+	for i, name := range slices.Sorted(maps.Keys(posixtest.All)) {
+		t.Run(name, func(t *testing.T) {
+			if why := notYet[name]; why != "" {
+				t.Skip(why)
+			}
+			dir := filepath.Join(w.mounts[0], string(rune('a'+i/26))+string(rune('a'+i%26)))
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if t.Skipped() {
+					t.Error("skipped itself: that is no answer")
+				}
+			}()
+			posixtest.All[name](t, dir)
+		})
+	}
+}
