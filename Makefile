@@ -6,6 +6,8 @@ FUZZTIME  ?= 30s
 CRASHTIME ?= 60s
 # The power fails this often in `make test` and `make powerloss`.
 POWERCUTS ?= 8
+# Each test of random operations on mounts (integration/posix) runs this long.
+STRESSTIME ?= 8s
 SEEDS     ?= 20000
 
 LINT_VERSION := 2.15.0
@@ -25,7 +27,8 @@ build: ## ./bin/tpcfs
 	CGO_ENABLED=0 $(GO) build -trimpath -o ./bin/ ./cmd/tpcfs
 
 test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (15 minutes)
-	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) $(GO) test -race -count=1 -timeout 15m ./...
+	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) \
+	  $(GO) test -race -count=1 -timeout 15m ./...
 
 check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector
 	$(GO) build ./...

@@ -167,6 +167,8 @@ func helper(what string, args []string) int {
 	switch what {
 	case "table":
 		err = runTable(args[0])
+	case "stress":
+		err = stressArgs(args)
 	default:
 		err = fmt.Errorf("no such helper: %s", what)
 	}
