@@ -402,6 +402,14 @@ func (l *nodeLink) Stage(ctx context.Context, req wire.StageRequest, pieces wire
 	return wire.StageReply{ID: req.ID, Size: int64(len(data)), Sum: crc32.ChecksumIEEE(data)}, nil
 }
 
+func (l *nodeLink) Donate(context.Context, wire.Donate) (wire.Donated, []byte, error) {
+	return wire.Donated{}, nil, wire.NewError(wire.CodeUnsupported, "this test has no newcomers")
+}
+
+func (l *nodeLink) Resync(context.Context, wire.Resync, []byte) (wire.Resynced, error) {
+	return wire.Resynced{}, wire.NewError(wire.CodeUnsupported, "this test has no newcomers")
+}
+
 func (l *nodeLink) Unstage(_ context.Context, _ wire.Epoch, ids []wire.ID) error {
 	l.n.mu.Lock()
 	defer l.n.mu.Unlock()

@@ -43,6 +43,7 @@ type owner struct {
 	held       bool        // a PREPARE waits
 	heldSince  uint64      // ... for the table: until as many checkpoints have begun; 0: not
 	sweeping   chan struct{}
+	resync     resyncing
 }
 
 type heldVote struct {
@@ -349,6 +350,10 @@ func (p *Participant) teardown() {
 		p.stream.end(reason)
 	}
 	p.failGreets(reason)
+	for _, greet := range p.resync.greets {
+		greet(reason)
+	}
+	p.resync.greets = nil
 	p.useMu.Lock()
 	p.over = true
 	p.useMu.Unlock()
@@ -408,10 +413,7 @@ func (p *Participant) startCheckpoint() {
 		p.fail(err)
 		return
 	}
-	p.running, p.frozenAt, p.carried = true, p.end, 0
-	p.freezes++
-	p.stored = p.writer.Stats().StoredBytes
-	go func() { p.checkpoint <- ck.Run(p.syncJournal) }()
+	p.runCheckpoint(ck)
 }
 
 // syncJournal waits until the journal is durable; a full disk is waited for.
@@ -441,6 +443,7 @@ func (p *Participant) handleCheckpoint(err error) {
 		p.fail(err)
 		return
 	}
+	p.checkpointed()
 	if p.stream != nil && p.held {
 		signal(p.stream.down)
 	}

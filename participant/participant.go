@@ -106,6 +106,7 @@ type Participant struct {
 	reason error // why it ended; written before done is closed
 
 	digests digestCache
+	steps   chan struct{} // capacity 1: held for a step of catching up
 
 	owner
 }
@@ -133,6 +134,7 @@ func Open(o Options) (*Participant, error) {
 		p.gate.behind()
 	}
 	p.digests.gate = make(chan struct{}, 1)
+	p.steps = make(chan struct{}, 1)
 	stats := r.log.Stats()
 	p.writer = journal.NewWriter(r.log, p.onSynced)
 	r.view.room = func() bool { s := p.writer.Stats(); return s.Spares > 0 || s.SpareError == "" }

@@ -38,6 +38,17 @@ func (p *Participant) Greet(ctx context.Context, req wire.Greet) (wire.Greeting,
 // greet fences (P6): from here on nothing older is handled or read, and the
 // answer waits until the fence is durable with all that stands before it.
 func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
+	if p.resync.join != nil { // answered from what is durable (P6)
+		p.resync.greets = append(p.resync.greets, func(err error) {
+			if err != nil {
+				s.end(err)
+				reply <- greetReply{err: err}
+				return
+			}
+			p.greet(req, s, reply)
+		})
+		return
+	}
 	held := p.m.Fence()
 	greeting, out, err := p.m.Greet(req, p.store.UUID())
 	if err != nil {

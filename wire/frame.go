@@ -53,6 +53,8 @@ const (
 	FrameReplicaStatus                       // Nothing -> ReplicaStatus
 	FrameDown                                // Down, an entry's payload
 	FrameUp                                  // Up
+	FrameDonate                              // Donate -> Donated, rows or blocks
+	FrameResync                              // Resync, rows or blocks -> Resynced
 )
 
 // What belongs to all calls.

@@ -76,7 +76,7 @@ var frameNames = map[FrameKind]string{
 	FrameAttach: "Attach", FrameDetach: "Detach", FrameTransact: "Transact", FrameStage: "Stage", FrameRead: "Read",
 	FrameStatfs: "Statfs", FrameStatus: "Status", FrameGreet: "Greet", FrameReplicaRead: "ReplicaRead",
 	FrameReplicaStage: "ReplicaStage", FrameUnstage: "Unstage", FrameReplicaStatus: "ReplicaStatus", FrameDown: "Down",
-	FrameUp: "Up", FrameReply: "Reply", FrameError: "Error", FramePiece: "Piece", FrameEnd: "End", FrameMoved: "Moved",
+	FrameUp: "Up", FrameDonate: "Donate", FrameResync: "Resync", FrameReply: "Reply", FrameError: "Error", FramePiece: "Piece", FrameEnd: "End", FrameMoved: "Moved",
 	FrameAdopt: "Adopt",
 }
 
@@ -145,7 +145,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 // Every frame kind is pinned, and no two share a number.
 func TestFrameKindsAreNamed(t *testing.T) {
-	if len(frameNames) != int(FrameStatus-FrameAttach+1+FrameUp-FrameGreet+1+FrameAdopt-FrameReply+1) {
+	if len(frameNames) != int(FrameStatus-FrameAttach+1+FrameResync-FrameGreet+1+FrameAdopt-FrameReply+1) {
 		t.Fatal("a frame kind is missing in frameNames")
 	}
 }

@@ -61,6 +61,14 @@ type Replica interface {
 	Unstage(ctx context.Context, epoch Epoch, stages []ID) error
 	// Status tells of the participant itself.
 	Status(ctx context.Context, req StatusRequest) (ReplicaStatus, error)
+	// Donate gives rows, or blocks of an object, to a newcomer (P11), once the
+	// stream is handled up to the request's position. A rotten block is
+	// CodeCorrupt: another member may have it.
+	Donate(ctx context.Context, req Donate) (Donated, []byte, error)
+	// Resync brings a newcomer, which is marked as out of sync, one step on;
+	// body is what a donor gave, and the newcomer's until the call returns.
+	// CodeBusy: not now; a later attempt of the same may do.
+	Resync(ctx context.Context, req Resync, body []byte) (Resynced, error)
 	// Close ends the connection, not the participant.
 	Close() error
 }

@@ -65,6 +65,7 @@ type Machine struct {
 	w           wire.Position // watermark (P9)
 	serviceTime int64         // ms, as last journaled
 	opened      bool          // OPEN of the fence's epoch was handled
+	since       wire.Position // last entry handled in an epoch whose OPEN was (P11)
 	lastID      wire.ID       // greatest id met
 	forgotten   wire.ID       // greatest transaction forgotten under W; ids follow positions
 	resync      string        // why nothing is testified or served until it has caught up (P11); "": it may
@@ -440,6 +441,9 @@ func (m *Machine) install(r *Record) Ready {
 	}
 	if m.position.Before(r.Position) {
 		m.position = r.Position
+	}
+	if m.opened {
+		m.since = m.position
 	}
 	m.lastID = max(m.lastID, r.ID, r.Last)
 	m.serviceTime = max(m.serviceTime, r.ServiceTime)

@@ -31,6 +31,7 @@ type stateItem struct {
 	LastID      wire.ID       `cbor:"7,keyasint"`
 	Forgotten   wire.ID       `cbor:"8,keyasint"`
 	Resync      string        `cbor:"9,keyasint,omitempty"`
+	Since       wire.Position `cbor:"10,keyasint,omitzero"`
 }
 
 type txItem struct {
@@ -45,7 +46,7 @@ type txItem struct {
 
 // Snapshot returns the state as bytes; equal states give equal bytes.
 func (m *Machine) Snapshot() []byte {
-	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync}
+	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync, Since: m.since}
 	if m.config.ID != (wire.ConfigID{}) {
 		s.Config = &m.config
 	}
@@ -124,6 +125,7 @@ func (m *Machine) restoreState(header []byte) error {
 	}
 	m.fence, m.position, m.w, m.serviceTime = s.Fence, s.Position, s.W, s.ServiceTime
 	m.opened, m.lastID, m.forgotten, m.resync = s.Opened, s.LastID, s.Forgotten, s.Resync
+	m.since = s.Since
 	if s.Config != nil {
 		m.config = *s.Config
 	}

@@ -92,6 +92,11 @@ func (c *call) replica(m message) bool {
 		})
 	case wire.FrameReplicaStatus:
 		return unary(c, m, r.Status)
+	case wire.FrameDonate:
+		return c.donate(m)
+	case wire.FrameResync:
+		body := append([]byte(nil), m.body...)
+		return unary(c, m, func(ctx context.Context, req wire.Resync) (wire.Resynced, error) { return r.Resync(ctx, req, body) })
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:
@@ -163,6 +168,10 @@ func (c *call) answer(reply any, err error, clean bool) bool {
 }
 
 func (c *call) answerOn(st *stream, reply any, err error, clean bool) bool {
+	return c.answerWith(st, reply, nil, err, clean)
+}
+
+func (c *call) answerWith(st *stream, reply any, body []byte, err error, clean bool) bool {
 	if err != nil {
 		st.put(wire.FrameError, clean, wire.Marshal(toWire(err)), nil)
 	} else {
@@ -170,7 +179,7 @@ func (c *call) answerOn(st *stream, reply any, err error, clean bool) bool {
 		if len(header) > wire.MaxMessage {
 			return c.answerOn(st, nil, wire.NewError(wire.CodeTooMany, "the answer is too long"), clean)
 		}
-		st.put(wire.FrameReply, clean, header, nil)
+		st.put(wire.FrameReply, clean, header, body)
 	}
 	if err := st.flush(st.stall); err != nil {
 		c.p.log.Debug("could not answer", "err", err)
@@ -202,6 +211,21 @@ func unary[Req, Reply any](c *call, m message, serve func(context.Context, Req) 
 	reply, err := serve(c.ctx, req)
 	c.unwatch()
 	return c.answer(reply, err, m.end)
+}
+
+// donate answers with rows or blocks as the body.
+func (c *call) donate(m message) bool {
+	var req wire.Donate
+	if err := c.decode(m.header, &req); err != nil {
+		return c.answer(nil, err, m.end)
+	}
+	c.watch()
+	reply, body, err := c.p.s.o.Replica.Donate(c.ctx, req)
+	c.unwatch()
+	if err == nil && len(body) > wire.MaxFrame {
+		err = wire.NewError(wire.CodeTooMany, fmt.Sprintf("rows of %d bytes, at most %d fit", len(body), wire.MaxFrame))
+	}
+	return c.answerWith(c.st, reply, body, err, m.end)
 }
 
 func (c *call) transact(m message) bool {

@@ -91,6 +91,17 @@ func (f *fake) readAny(ctx context.Context, req wire.Read, w wire.PieceWriter) (
 }
 
 func (f *fake) Statfs(context.Context) (wire.Statfs, error) { return wire.Statfs{Total: 3}, nil }
+func (f *fake) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte, error) {
+	if req.Full {
+		return wire.Donated{}, nil, wire.NewError(wire.CodeCorrupt, "rotten")
+	}
+	return wire.Donated{Cursor: req.Cursor, Files: 7}, bytes.Repeat([]byte{5}, wire.DonatedBytes), nil
+}
+
+func (f *fake) Resync(_ context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
+	return wire.Resynced{Since: req.Position, Progress: wire.ResyncProgress{Copied: int64(len(body))}}, nil
+}
+
 func (f *fake) Unstage(context.Context, wire.Epoch, []wire.ID) error {
 	return wire.NewError(wire.CodeStaleEpoch, "")
 }
@@ -272,6 +283,17 @@ func callReplica(t *testing.T, addr string) {
 		}
 		var w collect
 		if got, err := c.Read(ctx, wire.PositionedRead{Read: wire.Read{Kind: wire.ReadFile, Length: -1}}, &w); err != nil || got.Attr.Ino != 5 || w.Len() != 1000 {
+			t.Fatal(got, err)
+		}
+		d, body, err := c.Donate(ctx, wire.Donate{Cursor: []byte("at")})
+		if err != nil || string(d.Cursor) != "at" || d.Files != 7 || !bytes.Equal(body, bytes.Repeat([]byte{5}, wire.DonatedBytes)) {
+			t.Fatal(d, len(body), err)
+		}
+		if _, _, err := c.Donate(ctx, wire.Donate{Full: true}); wire.CodeOf(err) != wire.CodeCorrupt {
+			t.Fatal(err)
+		}
+		got, err := c.Resync(ctx, wire.Resync{Position: wire.Position{Epoch: 3, Index: 4}}, body)
+		if err != nil || got.Since != (wire.Position{Epoch: 3, Index: 4}) || got.Progress.Copied != wire.DonatedBytes {
 			t.Fatal(got, err)
 		}
 		if err := c.Unstage(ctx, wire.Epoch{}, []wire.ID{1}); wire.CodeOf(err) != wire.CodeStaleEpoch {

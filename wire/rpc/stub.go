@@ -125,6 +125,30 @@ func (r *replicaStub) Status(ctx context.Context, req wire.StatusRequest) (reply
 	return reply, r.ask(ctx, request{kind: wire.FrameReplicaStatus, header: req, reserved: true}, &reply)
 }
 
+// Donate goes over the bulk connection: votes are not kept waiting (W1).
+func (r *replicaStub) Donate(ctx context.Context, req wire.Donate) (reply wire.Donated, body []byte, err error) {
+	body, err = r.askBulk(ctx, request{kind: wire.FrameDonate, header: req}, &reply)
+	return reply, body, err
+}
+
+func (r *replicaStub) Resync(ctx context.Context, req wire.Resync, body []byte) (reply wire.Resynced, err error) {
+	_, err = r.askBulk(ctx, request{kind: wire.FrameResync, header: req, body: body}, &reply)
+	return reply, err
+}
+
+// askBulk is ask on the bulk connection; it returns the answer's body too.
+func (l *link) askBulk(ctx context.Context, req request, reply any) ([]byte, error) {
+	st, err := l.take(ctx, l.bulk, false)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, st.abort)
+	m, err := l.exchangeBody(ctx, st, req, reply)
+	body := append([]byte(nil), m.body...)
+	l.give(l.bulk, st, stop() && m.end, false)
+	return body, plain(err)
+}
+
 // request is one call's first message.
 type request struct {
 	kind     wire.FrameKind
@@ -151,28 +175,35 @@ func (l *link) ask(ctx context.Context, req request, reply any) error {
 // exchange sends a request and receives its answer. end says whether the
 // stream can serve another call.
 func (l *link) exchange(ctx context.Context, st *stream, req request, reply any) (end bool, err error) {
+	m, err := l.exchangeBody(ctx, st, req, reply)
+	return m.end, err
+}
+
+// exchangeBody is exchange for answers with a body, which is valid until the
+// stream is used again.
+func (l *link) exchangeBody(ctx context.Context, st *stream, req request, reply any) (m message, err error) {
 	if req.encoded == nil {
 		req.encoded = wire.Marshal(req.header)
 	}
 	if len(req.encoded)+len(req.body) > wire.MaxFrame {
-		return false, wire.NewError(wire.CodeTooMany, fmt.Sprintf("a request of %d bytes, at most %d are allowed", len(req.encoded)+len(req.body), wire.MaxFrame))
+		return m, wire.NewError(wire.CodeTooMany, fmt.Sprintf("a request of %d bytes, at most %d are allowed", len(req.encoded)+len(req.body), wire.MaxFrame))
 	}
 	if ctx.Err() != nil {
-		return false, givenUp(ctx, false)
+		return m, givenUp(ctx, false)
 	}
 	select {
 	case <-l.done:
-		return false, l.lost(false, nil)
+		return m, l.lost(false, nil)
 	default:
 	}
 	if err := st.send(st.stall, req.kind, !req.goesOn, req.encoded, req.body); err != nil {
-		return false, l.failed(ctx, req.effect, err)
+		return m, l.failed(ctx, req.effect, err)
 	}
-	m, err := st.receive(0, wire.MaxMessage)
+	m, err = st.receive(0, wire.MaxMessage)
 	if err != nil {
-		return false, l.failed(ctx, req.effect, err)
+		return m, l.failed(ctx, req.effect, err)
 	}
-	return m.end, l.parse(m, reply)
+	return m, l.parse(m, reply)
 }
 
 // parse decodes an answer.

@@ -1,0 +1,171 @@
+package participant
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"tpcfs/journal/disk/forget"
+	"tpcfs/wire"
+)
+
+// outside greets a participant that is no member.
+func (r *rig) outside(n uint64) wire.Greeting {
+	r.t.Helper()
+	r.epoch = wire.Epoch{Number: n, Run: wire.UUID{byte(n)}}
+	g, s, err := r.p.Greet(context.Background(), wire.Greet{Epoch: r.epoch, Name: "b", Outside: true})
+	if err != nil || g.Resync == "" {
+		r.t.Fatal(g, err)
+	}
+	if r.link != nil {
+		r.link.close()
+	}
+	r.link = newLink(s)
+	return g
+}
+
+func (r *rig) step(req wire.Resync, body []byte) wire.Resynced {
+	r.t.Helper()
+	req.Epoch = r.epoch
+	reply, err := r.p.Resync(r.t.Context(), req, body)
+	if err != nil {
+		r.t.Fatalf("%v: %v", req.Step, err)
+	}
+	return reply
+}
+
+// rounds is what a coordinator does until all but the last step.
+func (r *rig) rounds(donor *rig) (copied int64) {
+	r.t.Helper()
+	begun := r.step(wire.Resync{Step: wire.ResyncBegin}, nil)
+	since, full := begun.Since, begun.Full
+	for last := false; ; last = true {
+		at := wire.Position{Epoch: donor.epoch.Number, Index: donor.next - 1}
+		ask := wire.Donate{Epoch: donor.epoch, Index: at.Index, Since: since, Full: full}
+		for {
+			d, body, err := donor.p.Donate(r.t.Context(), ask)
+			if err != nil || d.TooOld || d.Position.Before(at) {
+				r.t.Fatal(d, err)
+			}
+			r.step(wire.Resync{Step: wire.ResyncRows, Full: full, Position: d.Position, Cursor: ask.Cursor, Next: d.Cursor}, body)
+			if ask.Cursor = d.Cursor; d.Cursor == nil {
+				break
+			}
+		}
+		for {
+			v := r.step(wire.Resync{Step: wire.ResyncVerify}, nil)
+			for _, l := range v.Lacks {
+				for part := range slices.Chunk(l.Blocks, wire.MaxDonated) {
+					d, body, err := donor.p.Donate(r.t.Context(), wire.Donate{Epoch: donor.epoch, Index: at.Index, Ino: l.Ino, Object: l.Object, Blocks: part})
+					if err != nil {
+						r.t.Fatal(err)
+					}
+					r.step(wire.Resync{Step: wire.ResyncBlocks, Ino: l.Ino, Object: l.Object, Blocks: d.Blocks}, body)
+				}
+			}
+			copied = v.Progress.Lacking
+			if len(v.Lacks) == 0 && !v.More {
+				break
+			}
+		}
+		if last {
+			return copied
+		}
+		r.step(wire.Resync{Step: wire.ResyncRound, Position: at}, nil)
+		since, full = at, false
+	}
+}
+
+func (r *rig) joinAt(donor *rig) *wire.Join {
+	at := wire.Position{Epoch: donor.epoch.Number, Index: donor.next - 1}
+	return &wire.Join{Position: at, W: at, Config: *configEntry(donor.epoch.Number).Config, ServiceTime: 5, LastID: wire.MakeID(donor.epoch.Number, 1000)}
+}
+
+func donorOf(t *testing.T) *rig {
+	donor := newRig(t, forget.New(1), nil)
+	donor.begin(1)
+	donor.write(2, "small", "hello")
+	s, err := donor.stage(4, bytes.Repeat([]byte("big "), 100_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	donor.want(donor.prepare(5, nil, stagedOf("large", s)), wire.VoteYes)
+	donor.durable(donor.commit(5))
+	return donor
+}
+
+// A blank participant gets everything, and is as its donor is, also after a
+// restart; before the last step it serves nothing and stays marked over a crash.
+func TestCatchUp(t *testing.T) {
+	donor := donorOf(t)
+	fsys := forget.New(2)
+	r := newRig(t, fsys, func(o *Options) { o.UUID = wire.UUID{7} })
+	r.outside(1)
+	if copied := r.rounds(donor); copied != 400_000 {
+		t.Errorf("%d bytes of contents were lacking", copied)
+	}
+	if _, _, err := r.p.Donate(t.Context(), wire.Donate{Epoch: r.epoch, Full: true}); err == nil {
+		t.Error("it is a donor before it has caught up")
+	}
+	crashed := fsys.Crash(rand.New(rand.NewPCG(1, 1)))
+	r.link.close()
+	_ = r.p.Close()
+
+	r = newRig(t, crashed, func(o *Options) { o.UUID = wire.UUID{7} })
+	r.outside(1)
+	if copied := r.rounds(donor); copied != 0 {
+		t.Errorf("after a crash %d bytes of contents were lacking again", copied)
+	}
+	r.step(wire.Resync{Step: wire.ResyncFinish, Join: r.joinAt(donor)}, nil)
+	crashed = crashed.Crash(rand.New(rand.NewPCG(2, 2))) // what was answered is durable
+	r.link.close()
+	_ = r.p.Close()
+
+	r = newRig(t, crashed, func(o *Options) { o.UUID = wire.UUID{7} })
+	g := r.greet(1)
+	if g.Resync != "" || g.Position != r.joinAt(donor).Position || g.W != g.Position || g.LastID != wire.MakeID(1, 1000) {
+		t.Fatalf("after the join it says %+v", g)
+	}
+	r.wantFile("small", "hello")
+	r.wantFile("large", strings.Repeat("big ", 100_000))
+	r.next, donor.seq = donor.next, 100
+	r.seq = 100
+	for _, x := range []*rig{donor, r} {
+		x.write(2000, "after", "both")
+	}
+	if r.digest() != donor.digest() {
+		t.Error("the digests differ")
+	}
+}
+
+// Steps of another epoch, of a participant that is not marked, or with a join
+// that cannot be are refused.
+func TestCatchUpRefuses(t *testing.T) {
+	donor := donorOf(t)
+	if _, err := donor.p.Resync(t.Context(), wire.Resync{Epoch: donor.epoch, Step: wire.ResyncBegin}, nil); wire.CodeOf(err) != wire.CodeProtocol {
+		t.Errorf("a member: %v", err)
+	}
+	r := newRig(t, forget.New(2), nil)
+	r.outside(2)
+	join := r.joinAt(donor) // of epoch 1
+	for _, req := range []wire.Resync{{Step: wire.ResyncVerify}, {Step: wire.ResyncFinish}, {Step: wire.ResyncFinish, Join: join}, {Step: wire.ResyncRound}} {
+		req.Epoch = r.epoch
+		if _, err := r.p.Resync(t.Context(), req, nil); wire.CodeOf(err) != wire.CodeProtocol {
+			t.Errorf("%v: %v", req.Step, err)
+		}
+	}
+	if _, err := r.p.Resync(t.Context(), wire.Resync{Epoch: donor.epoch, Step: wire.ResyncBegin}, nil); wire.CodeOf(err) != wire.CodeStaleEpoch {
+		t.Errorf("of an older epoch: %v", err)
+	}
+	if _, err := r.p.Resync(t.Context(), wire.Resync{Epoch: r.epoch, Step: 99}, nil); wire.CodeOf(err) != wire.CodeUnsupported {
+		t.Errorf("an unknown step: %v", err)
+	}
+	r.step(wire.Resync{Step: wire.ResyncBegin}, nil)
+	join.Position.Epoch, join.W.Epoch = 2, 2
+	if _, err := r.p.Resync(t.Context(), wire.Resync{Epoch: r.epoch, Step: wire.ResyncFinish, Join: join}, nil); wire.CodeOf(err) != wire.CodeBusy {
+		t.Errorf("a finish before anything came: %v", err)
+	}
+}
