@@ -67,6 +67,10 @@ type Options struct {
 	// StatusWait is how long Status and Statfs wait for a participant, default 500 ms.
 	StatusWait time.Duration
 
+	// LockGrace is how long after the start only those who held file locks get
+	// them, again; default: a lease (wire.LockLease), for a new cluster none.
+	LockGrace time.Duration
+
 	// MaxStages bounds the contents being staged at one time, default 64;
 	// each takes at most 1 MiB of memory. More wait.
 	MaxStages int
@@ -129,6 +133,8 @@ type Coordinator struct {
 	served  bool
 	closing chan struct{} // closed when Close was called
 	drained bool
+
+	locks lockKeeper
 
 	inbox inbox
 	links []atomic.Pointer[link] // by member; nil: none. Stored by the owner
@@ -214,6 +220,10 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		return errors.Join(err, led.close())
 	}
 	failpoint.At("coordinator.epoch-journaled")
+	if c.o.LockGrace == 0 && c.epoch.Number > 1 {
+		c.o.LockGrace = wire.LockLease * time.Millisecond
+	}
+	c.locks.open(c.o.LockGrace)
 	c.ledger = led
 	return nil
 }

@@ -283,6 +283,7 @@ func (c *Coordinator) tick() {
 	c.lastMS = ms
 	slept := time.Duration(elapsed)*time.Millisecond > c.o.SilentAfter/2 // this process stood still, not they
 	c.m.Tick(min(elapsed, 1000))
+	c.tickLocks(min(elapsed, 1000))
 	for i := range c.links {
 		l := c.links[i].Load()
 		if l == nil {

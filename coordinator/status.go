@@ -22,7 +22,12 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	answer := make(chan wire.Status, 1)
-	if !c.ask(ctx, func() { answer <- c.m.Status() }) {
+	ok := c.ask(ctx, func() {
+		s := c.m.Status()
+		s.Locks, s.LockWaits = c.locks.table.Count()
+		answer <- s
+	})
+	if !ok {
 		return wire.Status{Cluster: c.cluster, Epoch: c.epoch, Problem: c.gone(ctx, "status").Error()}, nil
 	}
 	s := <-answer

@@ -43,7 +43,7 @@ func (c *Coordinator) Attach(ctx context.Context, req wire.Attach) (wire.Attache
 
 // Detach implements wire.Service.
 func (c *Coordinator) Detach(ctx context.Context, session wire.SessionID) error {
-	if !c.ask(ctx, func() { c.m.Detach(session) }) {
+	if !c.ask(ctx, func() { c.m.Detach(session); c.locks.end(session) }) {
 		return c.gone(ctx, "detach")
 	}
 	return nil

@@ -17,6 +17,11 @@ import (
 func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
+	if in.Valid&fuse.FATTR_FH != 0 {
+		if h, status := f.usable(in.Fh); h == nil {
+			return status
+		}
+	}
 	ino := wire.Ino(in.NodeId)
 	m := setattrOf(in)
 	if m.Size < 0 || m.Size > wire.MaxFileSize {

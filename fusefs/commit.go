@@ -56,6 +56,7 @@ func (f *fileSystem) sync(ctx context.Context, n *node) error {
 // goes away stops waiting, not the transaction (F6).
 func (f *fileSystem) startLocked(n *node) *flight {
 	fl := &flight{done: make(chan struct{})}
+	fl.ctx, fl.cancel = context.WithCancel(f.commits)
 	n.flight = fl
 	f.wg.Go(func() { f.fly(n, fl) })
 	return fl
@@ -63,7 +64,8 @@ func (f *fileSystem) startLocked(n *node) *flight {
 
 // fly brings the node's changes to the service.
 func (f *fileSystem) fly(n *node, fl *flight) {
-	err := n.take(f.commits, turnCommit)
+	defer fl.cancel()
+	err := n.take(fl.ctx, turnCommit)
 	took := err == nil
 	if took {
 		err = f.commit(n, fl)
@@ -81,7 +83,7 @@ func (f *fileSystem) land(n *node, fl *flight, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flight, fl.err = nil, err
-	if err == nil {
+	if err == nil || !n.dirtyLocked() && fl.ctx.Err() != nil { // done, or given up
 		n.logged, n.retry, n.fatal = false, 0, nil
 		return
 	}
@@ -105,7 +107,7 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 		look := n.unsure
 		n.mu.Unlock()
 		if look { // before anything is sent twice
-			if err := f.rebase(f.commits, n); err != nil && !isGone(err) {
+			if err := f.rebase(fl.ctx, n); err != nil && !isGone(err) {
 				return err
 			}
 		}
@@ -116,11 +118,11 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 		case isGone(err):
 			f.lose(n) // deleted by another mount: as on a local disk, writing succeeds
 			return nil
-		case !b.again(f.commits, err):
+		case !b.again(fl.ctx, err):
 			return err
 		case wire.CodeOf(err) == wire.CodeVersion:
 			overtaken++
-			if err := f.rebase(f.commits, n); err != nil && !isGone(err) {
+			if err := f.rebase(fl.ctx, n); err != nil && !isGone(err) {
 				return err
 			}
 		}
@@ -152,11 +154,16 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	n.since = time.Time{}
 	n.mu.Unlock()
 
-	out, err := f.client.Transact(f.commits, p.mutations, p.contents)
+	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	p.release()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flying = nil
+	if n.forfeit {
+		n.forfeit = false
+		n.dropLocked()
+		return err
+	}
 	if err != nil {
 		if n.c != nil {
 			n.cur = flying.then(before.size, n.cur, n.c.Size())
@@ -308,10 +315,10 @@ func codeOf(err error) wire.Code {
 	return wire.CodeOf(err)
 }
 
-// flush is a close: commit, unless the caller is exiting and the service is
-// away. Nobody would see the answer, and the process would hang until the
-// service is back; the changes go out then (F6).
-func (f *fileSystem) flush(ctx context.Context, n *node, h *fuse.InHeader) error {
+// leaving does what a close waits for, unless the caller is exiting and the
+// service is away. Nobody would see the answer, and the process would hang until
+// the service is back; the changes go out then (F6).
+func (f *fileSystem) leaving(ctx context.Context, h *fuse.InHeader, do func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	thread := h.Pid
@@ -322,7 +329,7 @@ func (f *fileSystem) flush(ctx context.Context, n *node, h *fuse.InHeader) error
 			cancel()
 		}
 	}()
-	err := f.sync(ctx, n)
+	err := do(ctx)
 	cancel()
 	<-watched
 	return err

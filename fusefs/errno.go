@@ -53,6 +53,10 @@ var errnos = map[wire.Code]syscall.Errno{
 	// can only be the last component, where a link is not expected.
 	wire.CodeSymlink:  syscall.ELOOP,
 	wire.CodeCanceled: syscall.EINTR,
+
+	wire.CodeLocked:   syscall.EAGAIN,
+	wire.CodeDeadlock: syscall.EDEADLK,
+	wire.CodeNoLocks:  syscall.ENOLCK,
 }
 
 // errnoOf is what a system call returns for err.

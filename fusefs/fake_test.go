@@ -16,6 +16,8 @@ import (
 // fake is the service in memory: names, versions, preconditions and errors as
 // wire's contracts say, one transaction at a time.
 type fake struct {
+	locks fakeLocks
+
 	calls    atomic.Int64 // transactions asked for
 	readCall atomic.Int64
 	sunk     atomic.Int64

@@ -101,9 +101,6 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 		}
 	}
 	out.Fh = f.openHandle(n, in.Flags)
-	if in.Flags&(syscall.O_ACCMODE|syscall.O_TRUNC) == syscall.O_RDONLY {
-		out.OpenFlags |= fuse.FOPEN_NOFLUSH
-	}
 	return fuse.OK
 }
 
@@ -145,9 +142,9 @@ func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func(now
 // Write gathers. O_APPEND is at the end as this mount sees it; if the end
 // moves before the commit the bytes move with it (edits).
 func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
-	h := f.handle(in.Fh)
+	h, status := f.usable(in.Fh)
 	if h == nil {
-		return 0, fuse.Status(syscall.EBADF)
+		return 0, status
 	}
 	from := int64(in.Offset)
 	data, ok := clipAt(data, from)
@@ -173,6 +170,9 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 	}
 	written := 0
 	err := f.change(ctx, n, needBase, func(time.Time) (err error) {
+		if h.lost.Load() { // set under mu, with what was gathered before given up
+			return syscall.EIO
+		}
 		size := n.c.Size()
 		switch {
 		case cached: // a mapping's page: it never extends the file (F8)
@@ -280,13 +280,16 @@ func inGroup(caller *fuse.InHeader, gid uint32) bool {
 
 // Read reads from the service, with what is gathered over it.
 func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	h := f.handle(in.Fh)
+	h, status := f.usable(in.Fh)
 	if h == nil {
-		return nil, fuse.Status(syscall.EBADF)
+		return nil, status
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
 	k, err := f.readNode(ctx, h.n, buf, int64(in.Offset))
+	if err == nil {
+		err = f.stillLocked(ctx, h)
+	}
 	if err != nil {
 		return nil, statusOf(staleIfGone(err))
 	}
@@ -394,35 +397,57 @@ func (c *collector) WritePiece(p wire.Piece) error {
 }
 
 // Flush is close(2) of one descriptor: commits what is gathered, if the
-// handle may have written.
+// handle may have written, and drops the process's POSIX locks on the file,
+// through whichever descriptor it got them. So each close has to come here.
 func (f *fileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
-	h := f.handle(in.Fh)
-	if h == nil || !h.writes {
-		return fuse.OK
+	h, status := f.usable(in.Fh)
+	if h == nil {
+		return status
 	}
 	h.n.mu.Lock()
-	dirty := h.n.dirtyLocked() && !h.n.held // without a name nobody will look for it
+	dirty := h.writes && h.n.dirtyLocked() && !h.n.held // without a name nobody will look for it
 	h.n.mu.Unlock()
-	if !dirty {
+	owner := wire.LockOwner{Kind: wire.LockFcntl, Number: in.LockOwner}
+	locked := h.n.locks(owner)
+	if !dirty && !locked {
 		return fuse.OK
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
-	return statusOf(f.flush(ctx, h.n, &in.InHeader))
+	return statusOf(f.leaving(ctx, &in.InHeader, func(ctx context.Context) (err error) {
+		if dirty {
+			err = f.sync(ctx, h.n)
+		}
+		if locked {
+			select {
+			case <-f.unlock(h.n, owner):
+			case <-ctx.Done():
+			}
+		}
+		if h.lost.Load() {
+			err = syscall.EIO
+		}
+		return err
+	}))
 }
 
 // Fsync commits what is gathered.
 func (f *fileSystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	h := f.handle(in.Fh)
+	h, status := f.usable(in.Fh)
 	if h == nil {
-		return fuse.Status(syscall.EBADF)
+		return status
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
-	return statusOf(f.sync(ctx, h.n))
+	err := f.sync(ctx, h.n)
+	if h.lost.Load() {
+		err = syscall.EIO
+	}
+	return statusOf(err)
 }
 
-// Release is the last close of a handle. What is still gathered (a mapping's
+// Release is the last close of a handle. The locks that were taken through it
+// end. What is still gathered (a mapping's
 // pages, or an error before) is committed by itself; nobody waits.
 func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	f.mu.Lock()
@@ -431,6 +456,9 @@ func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	f.mu.Unlock()
 	if h == nil {
 		return
+	}
+	for _, owner := range h.n.removeHandle(in.Fh) {
+		f.unlock(h.n, owner)
 	}
 	h.n.mu.Lock()
 	if h.n.dirtyLocked() && !h.n.held && h.n.flight == nil && h.n.fatal == nil && h.writes {

@@ -53,6 +53,8 @@ type fileSystem struct {
 type handle struct {
 	n      *node
 	writes bool // its closes commit
+
+	lost atomic.Bool // a lock was lost, or what it wrote: it answers EIO
 }
 
 // maxReading bounds the READs at the service: below the kernel's bound, so
@@ -75,7 +77,10 @@ func newFileSystem(c service, o Options) *fileSystem {
 }
 
 // start begins the mount's own work.
-func (f *fileSystem) start() { f.wg.Go(f.sweep) }
+func (f *fileSystem) start() {
+	f.client.OnLocksLost(f.locksLost)
+	f.wg.Go(f.sweep)
+}
 
 // abandon ends what newFileSystem began.
 func (f *fileSystem) abandon() {
@@ -186,6 +191,18 @@ func (f *fileSystem) handle(fh uint64) *handle {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.handles[fh]
+}
+
+// usable returns an open file that requests may use.
+func (f *fileSystem) usable(fh uint64) (*handle, fuse.Status) {
+	h := f.handle(fh)
+	switch {
+	case h == nil:
+		return nil, fuse.Status(syscall.EBADF)
+	case h.lost.Load():
+		return nil, fuse.EIO
+	}
+	return h, fuse.OK
 }
 
 // attr reads attributes, with what is gathered over them: one moment's, not

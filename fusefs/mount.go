@@ -142,7 +142,7 @@ func serverOptions(f *fileSystem, o Options) *fuse.MountOptions {
 	return &fuse.MountOptions{
 		Name: "tpcfs", FsName: "tpcfs", AllowOther: o.AllowOther, Options: []string{"default_permissions"},
 		MaxWrite: maxWrite, MaxReadAhead: maxWrite, MaxBackground: o.MaxBackground,
-		DisableSplice:     true,
+		DisableSplice: true, EnableLocks: true,
 		ExtraCapabilities: fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ATOMIC_O_TRUNC | fuse.CAP_HANDLE_KILLPRIV_V2,
 		Logger:            slog.NewLogLogger(o.Logger.Handler(), level), Debug: o.Debug,
 		PanicHandler: f.panicked,

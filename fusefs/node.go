@@ -51,7 +51,13 @@ type node struct {
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
 	attr               wire.Attr // as last seen; an orphan's own
-	gone               bool      // removed from the table: look it up again
+	forfeit            bool      // what is in flight is given up when it is back
+
+	lockers map[wire.LockOwner]map[uint64]struct{} // who may have locks, and through which handles
+	leaving int                                    // owners whose locks are being given up
+	left    chan struct{}                          // closed when leaving is 0 again
+
+	gone bool // removed from the table: look it up again
 }
 
 // sent is what a commit of unknown outcome was: enough to know it again.
@@ -73,8 +79,12 @@ const (
 // flight is one commit at work; several callers may wait for it.
 type flight struct {
 	done chan struct{}
-	gen  uint64 // the changes in it; set before done is closed
-	err  error  // set before done is closed
+
+	ctx    context.Context // of its transactions: ends when what is gathered is given up
+	cancel context.CancelFunc
+
+	gen uint64 // the changes in it; set before done is closed
+	err error  // set before done is closed
 }
 
 // take waits until the node's turn is free and takes it.

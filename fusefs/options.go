@@ -28,6 +28,7 @@ type Client[C Content] interface {
 	// Read gives a ReadFile's pieces to w before it returns, none after.
 	Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error)
 	Statfs(ctx context.Context) (wire.Statfs, error)
+	Locker
 }
 
 // service is a client whose contents are this package's.

@@ -31,9 +31,9 @@ var fallocates = map[uint32]wire.Mutation{
 // Fallocate makes data, zeros or a hole of a range, committed at once, after
 // what is gathered.
 func (f *fileSystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	h := f.handle(in.Fh)
+	h, status := f.usable(in.Fh)
 	if h == nil {
-		return fuse.Status(syscall.EBADF)
+		return status
 	}
 	m, ok := fallocates[in.Mode]
 	if !ok {
@@ -85,9 +85,9 @@ func (f *fileSystem) allocate(ctx context.Context, n *node, m wire.Mutation, fro
 // Lseek finds data and holes (lseek(2)), after a commit of what is gathered.
 // All other seeking is the kernel's.
 func (f *fileSystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	h := f.handle(in.Fh)
+	h, status := f.usable(in.Fh)
 	if h == nil {
-		return fuse.Status(syscall.EBADF)
+		return status
 	}
 	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
 		return fuse.Status(syscall.EINVAL)
@@ -157,9 +157,13 @@ func (f *fileSystem) seek(ctx context.Context, n *node, off int64, data bool) (i
 
 // CopyFileRange gathers what it reads: it saves the copy through the caller.
 func (f *fileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	from, to := f.handle(in.FhIn), f.handle(in.FhOut)
-	if from == nil || to == nil {
-		return 0, fuse.Status(syscall.EBADF)
+	from, status := f.usable(in.FhIn)
+	if from == nil {
+		return 0, status
+	}
+	to, status := f.usable(in.FhOut)
+	if to == nil {
+		return 0, status
 	}
 	if in.Flags != 0 {
 		return 0, fuse.Status(syscall.EINVAL)
@@ -181,7 +185,7 @@ func (f *fileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	for left > 0 {
 		k, err := f.readNode(ctx, from.n, buf[:min(left, int64(len(buf)))], src)
 		if err == nil && k > 0 {
-			k, err = f.write(ctx, to.n, buf[:k], dst)
+			k, err = f.write(ctx, to, buf[:k], dst)
 		}
 		switch {
 		case err != nil && done == 0:
@@ -195,11 +199,15 @@ func (f *fileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 }
 
 // write gathers bytes at their place.
-func (f *fileSystem) write(ctx context.Context, n *node, data []byte, at int64) (written int, err error) {
+func (f *fileSystem) write(ctx context.Context, h *handle, data []byte, at int64) (written int, err error) {
+	n := h.n
 	if err := f.makeRoom(ctx, n); err != nil {
 		return 0, err
 	}
 	err = f.change(ctx, n, needBase, func(time.Time) error {
+		if h.lost.Load() {
+			return syscall.EIO
+		}
 		size := n.c.Size()
 		k, err := n.c.WriteAt(data, at)
 		if written = k; k > 0 {

@@ -26,7 +26,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
-	if attackIfAsked() || powerloss.Serve() {
+	if attackIfAsked() || lockHelperIfAsked() || powerloss.Serve() {
 		return
 	}
 	dir, err := os.MkdirTemp("", "tpcfs-bin-")

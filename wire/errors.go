@@ -47,6 +47,9 @@ const (
 	CodeReplaced       // a newer link of the session has replaced this one
 	CodeStageLost      // staged contents are not there (any more): stage them again
 	CodeCanceled       // the caller gave up before anything was put
+	CodeLocked         // another holds a lock on it: EAGAIN
+	CodeDeadlock       // waiting for the lock would never end: EDEADLK
+	CodeNoLocks        // a limit of locks: ENOLCK
 )
 
 // Error is the one error type of the service. It crosses the wire whole.
@@ -149,6 +152,7 @@ var codeText = map[Code]string{
 	CodeVersion: "version does not match", CodeChanged: "file changed while it was read",
 	CodeStaleEpoch: "a newer coordinator is at work", CodeReplaced: "replaced by a newer link of the session",
 	CodeStageLost: "staged contents are gone", CodeCanceled: "canceled",
+	CodeLocked: "locked", CodeDeadlock: "waiting would be a deadlock", CodeNoLocks: "no more locks",
 }
 
 func (c Code) String() string {

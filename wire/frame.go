@@ -42,6 +42,7 @@ const (
 	FrameRead                          // Read -> pieces, ReadReply
 	FrameStatfs                        // Nothing -> Statfs
 	FrameStatus                        // Nothing -> Status
+	FrameLock                          // LockRequest -> LockReply
 )
 
 // What a coordinator asks of a participant.

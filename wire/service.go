@@ -40,6 +40,8 @@ type Service interface {
 	// pieces go to w before the reply; a restart from the beginning with a
 	// newer version shows in Piece.Version and an Offset that is the read's own.
 	Read(ctx context.Context, req Read, w PieceWriter) (ReadReply, error)
+	// Lock gets and sets file locks (F10). What is refused is in the reply.
+	Lock(ctx context.Context, req LockRequest) (LockReply, error)
 	// Statfs tells the space left.
 	Statfs(ctx context.Context) (Statfs, error)
 	// Status tells how the cluster does; it answers also while nothing else is served.
@@ -136,6 +138,8 @@ type Status struct {
 	Sessions    int             `cbor:"13,keyasint" json:"sessions"`
 	Changes     OpStats         `cbor:"14,keyasint" json:"changes"` // transactions
 	Reads       OpStats         `cbor:"15,keyasint" json:"reads"`
+	Locks       int             `cbor:"16,keyasint,omitempty" json:"locks"`      // ranges of files that are locked
+	LockWaits   int             `cbor:"17,keyasint,omitempty" json:"lock_waits"` // requests for locks that wait
 }
 
 // OpStats tells of the operations of one kind that the coordinator has answered.

@@ -11,8 +11,8 @@ import (
 
 // Every code has words, and errors.Is holds for exactly what it should.
 func TestCodes(t *testing.T) {
-	if len(codeText) != int(CodeCanceled)+1 {
-		t.Fatalf("%d codes with text, the last is %d", len(codeText), CodeCanceled)
+	if len(codeText) != int(CodeNoLocks)+1 {
+		t.Fatalf("%d codes with text, the last is %d", len(codeText), CodeNoLocks)
 	}
 	std := map[error][]Code{
 		fs.ErrNotExist: {CodeNotExist}, fs.ErrExist: {CodeExist, CodeNotEmpty},

@@ -154,8 +154,12 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 			serving += ", waits for " + strings.Join(st.WaitsFor, ", ")
 		}
 	}
-	fmt.Fprintf(&b, "%s   epoch %d   config %s   last %s   all durable to %s   sessions %d   queued %d\n",
-		serving, st.Epoch.Number, st.Config, st.Last, st.W, st.Sessions, st.Queued)
+	fmt.Fprintf(&b, "%s   epoch %d   config %s   last %s   all durable to %s   sessions %d   queued %d   locks %d",
+		serving, st.Epoch.Number, st.Config, st.Last, st.W, st.Sessions, st.Queued, st.Locks)
+	if st.LockWaits > 0 {
+		fmt.Fprintf(&b, " (%d wait)", st.LockWaits)
+	}
+	fmt.Fprintln(&b)
 	if st.Problem != "" {
 		fmt.Fprintf(&b, "PROBLEM: %s\n", st.Problem)
 	}

@@ -59,6 +59,30 @@ func (m *Machine) Detach(id wire.SessionID) {
 	m.leaves(id)
 }
 
+// Fence ends what a session's link may do: the client has to attach again.
+// What was put for it goes on; it is all at or before the entry last.
+func (m *Machine) Fence(id wire.SessionID) (last uint64) {
+	if s := m.sessions[id]; s != nil {
+		m.links++
+		s.link = m.links
+		m.dropQueued(id)
+	}
+	return m.last
+}
+
+// Undecided reports whether the session has a transaction, put at or before
+// the entry last, that has no decision.
+func (m *Machine) Undecided(id wire.SessionID, last uint64) bool {
+	return slices.ContainsFunc(m.order, func(t *tx) bool {
+		return t.state == undecided && t.op.Session == id && t.index <= last
+	})
+}
+
+// CheckSession tells whether a call comes by the session's link.
+func (m *Machine) CheckSession(id wire.SessionID, link uint64) *wire.Error {
+	return m.checkSession(id, link)
+}
+
 func (m *Machine) dropQueued(id wire.SessionID) {
 	for _, r := range slices.Clone(m.queue) {
 		if r.Transact.Op.Session == id {

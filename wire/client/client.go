@@ -82,7 +82,8 @@ type Client struct {
 	dial   func(ctx context.Context) (Conn, error)
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // the connector and all operations
+	wg     sync.WaitGroup // the connector, all operations, the keeper of locks
+	locks  lockBook
 
 	mu          sync.Mutex // guards what follows
 	closed      bool
@@ -267,7 +268,12 @@ func (c *Client) attach(a *attempt) (*link, wire.Attached, error) {
 		_ = conn.Close() // nothing was asked there
 		return nil, at, wire.NewError(wire.CodeUnavailable, fmt.Sprintf("the coordinator that answers is that of cluster %v, this session belongs to %v: was its data directory replaced?", at.Cluster, own))
 	}
-	return &link{conn: conn, number: at.Link, epoch: at.Epoch}, at, nil
+	l := &link{conn: conn, number: at.Link, epoch: at.Epoch}
+	if err := c.assertLocks(ctx, l); err != nil {
+		_ = conn.Close() // the assertion's error says more
+		return nil, at, err
+	}
+	return l, at, nil
 }
 
 // permanentLocked reports whether connecting again would fail the same way. A

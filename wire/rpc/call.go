@@ -66,6 +66,8 @@ func (c *call) service(m message) bool {
 		})
 	case wire.FrameRead:
 		return read(c, m, s.Read)
+	case wire.FrameLock:
+		return unary(c, m, s.Lock)
 	case wire.FrameStatfs:
 		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.Statfs, error) { return s.Statfs(ctx) })
 	case wire.FrameStatus:

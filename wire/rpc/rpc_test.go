@@ -90,6 +90,10 @@ func (f *fake) readAny(ctx context.Context, req wire.Read, w wire.PieceWriter) (
 	return reply, nil
 }
 
+func (f *fake) Lock(_ context.Context, req wire.LockRequest) (wire.LockReply, error) {
+	return wire.LockReply{Result: wire.LockQueued, Conflict: req.Range, Seq: req.Wait}, nil
+}
+
 func (f *fake) Statfs(context.Context) (wire.Statfs, error) { return wire.Statfs{Total: 3}, nil }
 func (f *fake) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte, error) {
 	if req.Full {
@@ -260,6 +264,10 @@ func callService(t *testing.T, addr string) {
 		}
 		if _, err := c.Read(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Path: "missing"}}, &w); !errors.Is(err, wire.NewError(wire.CodeNotExist, "")) && wire.CodeOf(err) != wire.CodeNotExist {
 			t.Fatal(err)
+		}
+		want := wire.LockRange{Start: 1, End: 5, Mode: wire.LockShared}
+		if got, err := c.Lock(ctx, wire.LockRequest{Range: want, Wait: 8}); err != nil || got.Conflict != want || got.Seq != 8 {
+			t.Fatal(got, err)
 		}
 		if got, err := c.Statfs(ctx); err != nil || got.Total != 3 {
 			t.Fatal(got, err)

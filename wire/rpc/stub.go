@@ -81,6 +81,10 @@ func (s *serviceStub) Read(ctx context.Context, req wire.Read, w wire.PieceWrite
 	return s.read(ctx, wire.FrameRead, req, req, w)
 }
 
+func (s *serviceStub) Lock(ctx context.Context, req wire.LockRequest) (reply wire.LockReply, err error) {
+	return reply, s.ask(ctx, request{kind: wire.FrameLock, header: req, reserved: true}, &reply)
+}
+
 func (s *serviceStub) Statfs(ctx context.Context) (reply wire.Statfs, err error) {
 	return reply, s.ask(ctx, request{kind: wire.FrameStatfs, header: wire.Nothing{}, reserved: true}, &reply)
 }
