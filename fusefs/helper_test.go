@@ -73,6 +73,9 @@ func helper(args []string) int {
 			if n == 0 {
 				out = ""
 			}
+		case "posix":
+			typ := map[string]int16{"sh": unix.F_RDLCK, "ex": unix.F_WRLCK, "un": unix.F_UNLCK}[f[1]]
+			err = unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: typ})
 		case "exit":
 			return 0
 		case "rewind":

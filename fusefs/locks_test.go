@@ -1,0 +1,154 @@
+package fusefs
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"tpcfs/wire"
+)
+
+// lock locks the whole file, by fcntl(2).
+func (f *filer) lock(t *testing.T, mode string, want string) {
+	t.Helper()
+	f.must("posix "+mode, want)
+}
+
+// What was written under a lock is with the service before the lock is anybody
+// else's: at an unlock, at a weaker lock, at a close of any descriptor.
+func TestUnlockCommits(t *testing.T) {
+	for _, step := range []string{"posix un", "posix sh", "close"} {
+		c := newFake()
+		c.put("f", "old")
+		dir, _ := mountAt(t, c, Options{CommitAfter: 1 << 40})
+		f := openFile(t, dir+"/f", unix.O_RDWR)
+		f.lock(t, "ex", "ok")
+		f.must("write new", "ok")
+		if got, _ := c.file("f"); got != "old" {
+			t.Fatalf("committed before anything needs it: %q", got)
+		}
+		f.must(step, "ok")
+		if got, _ := c.file("f"); got != "new" {
+			t.Errorf("after %s the service has %q", step, got)
+		}
+	}
+}
+
+// Opening for reading only does not spare a process the loss of its locks at
+// the close (fcntl(2)), nor the mount the FLUSH that tells it.
+func TestReadersCloseDropsPosixLocks(t *testing.T) {
+	c := newFake()
+	c.put("f", "x")
+	dir, _ := mountAt(t, c, Options{})
+	f := openFile(t, dir+"/f", unix.O_RDONLY)
+	f.lock(t, "sh", "ok")
+	other := openFile(t, dir+"/f", unix.O_RDWR)
+	other.lock(t, "ex", "error: resource temporarily unavailable")
+	f.must("close", "ok")
+	other.lock(t, "ex", "ok")
+	other.end()
+	eventually(t, "nothing is locked", func() bool {
+		held, waiting := c.lockCount()
+		return held == 0 && waiting == 0
+	})
+}
+
+// A close whose data cannot be committed keeps the locks until it can: nobody
+// reads what was before (F3). The mount's other users find them.
+func TestLocksOutliveAnAbsentService(t *testing.T) {
+	c := newFake()
+	c.put("f", "old")
+	dir, _ := mountAt(t, c, Options{})
+	f := openFile(t, dir+"/f", unix.O_RDWR)
+	f.lock(t, "ex", "ok")
+	f.must("write new", "ok")
+	start := c.stop()
+	f.begin("exit")
+	<-f.gone // an exiting process does not wait for an absent service
+	if held, _ := c.lockCount(); held != 1 {
+		t.Fatal("the lock went before the data")
+	}
+	start()
+	eventually(t, "unlocked", func() bool { held, _ := c.lockCount(); return held == 0 })
+	if got, _ := c.file("f"); got != "new" {
+		t.Errorf("unlocked, and the service has %q", got)
+	}
+}
+
+// When locks are lost, what is gathered under them is dropped, and handles that
+// held one, or wrote, answer EIO to everything. Others go on.
+func TestLostLocks(t *testing.T) {
+	c := newFake()
+	c.put("f", "old")
+	c.put("g", "old")
+	dir, _ := mountAt(t, c, Options{CommitAfter: 1 << 40})
+	holder := openFile(t, dir+"/f", unix.O_RDWR)
+	holder.lock(t, "ex", "ok")
+	holder.must("write new", "ok")
+	reader := openFile(t, dir+"/f", unix.O_RDONLY)
+	other := openFile(t, dir+"/g", unix.O_RDWR)
+	other.must("write new", "ok")
+	c.loseLocks(c.inodeOf("f"))
+	const eio = "error: input/output error"
+	for _, step := range []string{"read", "write more", "fsync", "truncate 0", "posix ex", "posix un", "close"} {
+		holder.must(step, eio)
+	}
+	reader.must("read", `"old"`)
+	other.must("close", "ok")
+	for name, want := range map[string]string{"f": "old", "g": "new"} {
+		if got, _ := c.file(name); got != want {
+			t.Errorf("%s: the service has %q, want %q", name, got, want)
+		}
+	}
+	again := openFile(t, dir+"/f", unix.O_RDWR)
+	again.lock(t, "ex", "ok")
+	again.must("write NEW", "ok")
+	again.must("close", "ok")
+	if got, _ := c.file("f"); got != "NEW" {
+		t.Errorf("a new handle wrote %q", got)
+	}
+}
+
+// A read under a lock that may be lost waits until that is known.
+func TestReadWaitsForTheLease(t *testing.T) {
+	c := newFake()
+	c.put("f", "old")
+	dir, _ := mountAt(t, c, Options{})
+	f := openFile(t, dir+"/f", unix.O_RDWR)
+	f.lock(t, "sh", "ok")
+	known := make(chan struct{})
+	c.locks.mu.Lock()
+	c.locks.stale = known
+	c.locks.mu.Unlock()
+	f.begin("read")
+	c.loseLocks(c.inodeOf("f"))
+	close(known)
+	if got := f.answer(); !strings.Contains(got, "input/output error") {
+		t.Errorf("a read under a lock that was lost: %s", got)
+	}
+}
+
+func (f *fake) lockCount() (held, waiting int) {
+	f.locks.mu.Lock()
+	defer f.locks.mu.Unlock()
+	return f.locks.lockLocked().Count()
+}
+
+var _ Locker = (*fake)(nil)
+
+func lkIn(typ uint32) *fuse.LkIn { return &fuse.LkIn{Lk: fuse.FileLock{End: 5, Typ: typ}} }
+
+// Every lock type of the kernel, and what is none.
+func TestLockModes(t *testing.T) {
+	for typ, want := range map[uint32]wire.LockMode{unix.F_RDLCK: wire.LockShared, unix.F_WRLCK: wire.LockExclusive, unix.F_UNLCK: wire.LockNone} {
+		in := lkIn(typ)
+		if _, r, ok := lockOf(in); !ok || r.Mode != want {
+			t.Errorf("type %d: %v %v", typ, r, ok)
+		}
+	}
+	if _, _, ok := lockOf(lkIn(9)); ok {
+		t.Error("type 9 is a lock")
+	}
+}
