@@ -277,7 +277,9 @@ func TestLostLocksWaitForWhatWasPut(t *testing.T) {
 		t.Fatalf("the next holder reads %q, %v", w.data, err)
 	}
 	a.g.set(k.c, false)
-	answered(t, put)
+	if err := answered(t, put); err != nil { // the retry hears what became of it
+		t.Fatal(err)
+	}
 }
 
 // After a restart who held locks holds them, and nobody else gets any before
