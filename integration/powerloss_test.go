@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand"
@@ -552,16 +553,16 @@ func newBlackout(t *testing.T, ctx context.Context) *blackout {
 	if b.machines, err = powerloss.Start(b.c.Dir, b.c.All()...); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		// Nobody uses the disks any more; and nothing waits that was frozen.
+	t.Cleanup(func() { // before the cluster's own: first nobody uses the disks any more
 		for _, name := range b.c.All() {
 			if p := b.c.Proc(name); p != nil {
 				if err := p.Signal(syscall.SIGKILL); err != nil {
 					t.Error(err)
 				}
 			}
+			_ = b.machines.Drop(0, name) // it may be frozen, or not
 		}
-		if err := b.machines.Close(); err != nil {
+		if err := errors.Join(b.c.Kill(b.c.All()...), b.machines.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -594,7 +595,7 @@ func TestPowerLoss(t *testing.T) {
 	b := newBlackout(t, start)
 	done := 0
 	for ; done < cuts; done++ {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 		err := b.round(ctx, done)
 		cancel()
 		if err != nil {
