@@ -8,13 +8,14 @@ CRASHTIME ?= 60s
 POWERCUTS ?= 8
 # Each test of random operations on mounts (integration/posix) runs this long.
 STRESSTIME ?= 8s
+LENGTH    ?= 2
 SEEDS     ?= 20000
 
 LINT_VERSION := 2.15.0
 LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fmt lint fuzz sim mutate exhaust powerloss bench clean fuse3
+.PHONY: help run build test check fmt lint fuzz sim mutate exhaust sequences powerloss bench clean fuse3
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -62,6 +63,9 @@ mutate: ## leaves out one rule after the other (those that contain RULE): a test
 
 exhaust: ## every schedule of small clusters: all interleavings, crashes, lost messages within the large boxes (minutes)
 	$(GO) test ./integration/sim/exhaust -run '^TestExhaust$$' -count=1 -timeout 0 -v -large
+
+sequences: ## all sequences of up to LENGTH (2) operations, a power loss before each operation of a disk, without the race detector (2: minutes, 3: hours)
+	$(GO) test ./integration/sim -run '^TestCrashInSequences$$' -count=1 -timeout 0 -v -length $(LENGTH)
 
 powerloss: fuse3 ## POWERCUTS (8) power losses of a cluster of processes whose disks forget what was not synced (about 6 s each)
 	TPCFS_TEST_POWERCUTS=$(POWERCUTS) $(GO) test -race ./integration -run '^TestPowerLoss$$' -count=1 -timeout 0 -v

@@ -19,8 +19,18 @@ type play struct {
 // newPlay begins with a cluster in service, nothing on its way, W caught up.
 func newPlay(t *testing.T) *play {
 	p := &play{T: t}
+	p.begin(func(line string) { p.lines = append(p.lines, line) })
+	if p.violation != nil {
+		t.Fatal(p.violation)
+	}
+	t.Cleanup(p.endAll)
+	return p
+}
+
+// begin is the work of newPlay; trace nil: none.
+func (p *play) begin(trace func(line string)) {
 	o := Options{
-		Trace: func(line string) { p.lines = append(p.lines, line) },
+		Trace: trace,
 		tune: func(f *profile) {
 			*f = profile{segmentSize: 64 << 10, segments: 4, inlineMax: 32, tableBytes: 256 << 10, warm: true, startWeight: 10, joins: true, paths: paths, speed: [3]int{8, 8, 8}}
 		},
@@ -33,7 +43,7 @@ func newPlay(t *testing.T) *play {
 	}
 	p.settling = true
 	if !p.quiesce() {
-		t.Fatal(p.violation)
+		return
 	}
 	for _, cl := range p.clients {
 		if cl.c == nil {
@@ -41,8 +51,6 @@ func newPlay(t *testing.T) *play {
 		}
 	}
 	p.settling = false
-	t.Cleanup(p.endAll)
-	return p
 }
 
 // ok ends the test if a promise is broken already.
