@@ -136,7 +136,11 @@ func check(m *wire.Mutation) *wire.Error {
 		return err
 	}
 	if m.Kind == wire.MutSymlink && (m.Target == "" || len(m.Target) > wire.MaxPathLen) {
-		return &wire.Error{Code: wire.CodeInvalid, Name: m.At.String(), Text: fmt.Sprintf("a symbolic link's target has 1 to %d bytes, not %d", wire.MaxPathLen, len(m.Target))}
+		code := wire.CodeInvalid
+		if m.Target != "" {
+			code = wire.CodeNameTooLong
+		}
+		return &wire.Error{Code: code, Name: m.At.String(), Text: fmt.Sprintf("a symbolic link's target has 1 to %d bytes, not %d", wire.MaxPathLen, len(m.Target))}
 	}
 	switch {
 	case len(m.Name) > wire.MaxNameLen:
