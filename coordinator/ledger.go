@@ -133,6 +133,22 @@ func (l *ledger) append(records []*commit.Record) error {
 	return err
 }
 
+// lease journals LEASE records; done is called in the owner for each that
+// begins a lease, when it is durable.
+func (l *ledger) lease(records []*commit.Record, done func(*commit.LeaseRecord)) error {
+	for _, r := range records {
+		begins := !r.Lease.Ended
+		lsn, err := l.w.Append([][]byte{r.Encode()}, begins)
+		if err != nil {
+			return err
+		}
+		if begins {
+			l.waiting = append(l.waiting, waiting{lsn, func() { done(r.Lease) }})
+		}
+	}
+	return nil
+}
+
 // Configure implements authority.
 func (l *ledger) Configure(r *commit.Record, done func()) error {
 	lsn, err := l.w.Append([][]byte{r.Encode()}, true)

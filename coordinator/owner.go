@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -210,6 +211,9 @@ func (c *Coordinator) carryOut(rd commit.Ready) {
 		r.Request.Token.(*call).done <- r
 		failpoint.At("coordinator.replied")
 	}
+	for _, w := range rd.Watched {
+		w.Watch.Token.(chan commit.Watched) <- w
+	}
 	c.journal(rd.Records)
 	for _, d := range rd.Drop {
 		c.log.Error("participant broke the protocol: its connection is closed", "name", c.m.Members()[d.Member].Name, "err", d.Err)
@@ -246,8 +250,18 @@ func (c *Coordinator) journal(records []*commit.Record) {
 		})
 		records = records[1:]
 	}
+	var leases []*commit.Record
+	records = slices.DeleteFunc(records, func(r *commit.Record) bool {
+		if r.Kind == commit.RecLease {
+			leases = append(leases, r)
+		}
+		return r.Kind == commit.RecLease
+	})
 	if err == nil {
 		err = c.ledger.append(records)
+	}
+	if err == nil {
+		err = c.ledger.lease(leases, c.m.LeaseJournaled)
 	}
 	if err != nil {
 		c.journalProblem(err)

@@ -49,6 +49,40 @@ func (c *Coordinator) Detach(ctx context.Context, session wire.SessionID) error 
 	return nil
 }
 
+// Watch implements wire.Service.
+func (c *Coordinator) Watch(ctx context.Context, req wire.Watch) (wire.Watched, error) {
+	answer := make(chan commit.Watched, 1)
+	w := &commit.Watch{Watch: req, Token: answer}
+	// The ticks are behind, by more when the owner was busy: the lease counts
+	// from now.
+	if !c.post(func() { c.m.Ask(w, time.Since(c.began).Milliseconds()-c.lastMS) }) {
+		return wire.Watched{}, c.gone(ctx, "watch")
+	}
+	var got commit.Watched
+	select {
+	case got = <-answer:
+	case <-ctx.Done():
+		c.post(func() { c.m.Unask(w) })
+		select {
+		case got = <-answer:
+		case <-c.done:
+			return wire.Watched{}, c.gone(ctx, "watch")
+		}
+	case <-c.done:
+		select {
+		case got = <-answer:
+		default:
+			return wire.Watched{}, c.gone(ctx, "watch")
+		}
+	}
+	if got.Err != nil {
+		e := *got.Err
+		e.Op = "watch"
+		return wire.Watched{}, &e
+	}
+	return got.Watched, nil
+}
+
 // gone is the error of a call that the owner did not get to.
 func (c *Coordinator) gone(ctx context.Context, op string) *wire.Error {
 	if err := ctx.Err(); err != nil {

@@ -43,6 +43,7 @@ const (
 	FrameStatfs                        // Nothing -> Statfs
 	FrameStatus                        // Nothing -> Status
 	FrameLock                          // LockRequest -> LockReply
+	FrameWatch                         // Watch -> Watched
 )
 
 // What a coordinator asks of a participant.

@@ -21,7 +21,7 @@ var messages = []any{
 	&Attach{}, &Attached{}, &Detach{}, &Transact{}, &TransactReply{}, &SessionStage{}, &StageRequest{}, &StageReply{},
 	&Read{}, &ReadReply{}, &Nothing{}, &Statfs{}, &Status{}, &OpStats{}, &Greet{}, &Greeting{}, &PositionedRead{}, &Unstage{},
 	&ReplicaStatus{}, &Down{}, &Up{}, &Error{}, &Piece{}, &Moved{}, &Config{}, &Mutation{}, &Vote{}, &Testimony{},
-	&StatusRequest{}, &Donate{}, &Donated{}, &Resync{}, &Resynced{}, &LockRequest{}, &LockReply{},
+	&StatusRequest{}, &Donate{}, &Donated{}, &Resync{}, &Resynced{}, &LockRequest{}, &LockReply{}, &Watch{}, &Watched{}, &Touched{},
 }
 
 // fillIn sets every field of v to something of its own.
@@ -74,7 +74,7 @@ func filled(m any) any {
 
 var frameNames = map[FrameKind]string{
 	FrameAttach: "Attach", FrameDetach: "Detach", FrameTransact: "Transact", FrameStage: "Stage", FrameRead: "Read",
-	FrameStatfs: "Statfs", FrameStatus: "Status", FrameGreet: "Greet", FrameReplicaRead: "ReplicaRead",
+	FrameStatfs: "Statfs", FrameStatus: "Status", FrameWatch: "Watch", FrameGreet: "Greet", FrameReplicaRead: "ReplicaRead",
 	FrameReplicaStage: "ReplicaStage", FrameUnstage: "Unstage", FrameReplicaStatus: "ReplicaStatus", FrameDown: "Down",
 	FrameUp: "Up", FrameDonate: "Donate", FrameResync: "Resync", FrameReply: "Reply", FrameError: "Error", FramePiece: "Piece", FrameEnd: "End", FrameMoved: "Moved",
 	FrameAdopt: "Adopt", FrameLock: "Lock",
@@ -145,7 +145,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 // Every frame kind is pinned, and no two share a number.
 func TestFrameKindsAreNamed(t *testing.T) {
-	if len(frameNames) != int(FrameLock-FrameAttach+1+FrameResync-FrameGreet+1+FrameAdopt-FrameReply+1) {
+	if len(frameNames) != int(FrameWatch-FrameAttach+1+FrameResync-FrameGreet+1+FrameAdopt-FrameReply+1) {
 		t.Fatal("a frame kind is missing in frameNames")
 	}
 }

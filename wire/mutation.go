@@ -244,6 +244,9 @@ type Outcome struct {
 	// Orphans are the inodes that it left without a name, held by the session
 	// until the coordinator reclaims them (Hold, F7).
 	Orphans []Ino `cbor:"3,keyasint,omitempty"`
+	// Touched is what it has changed, where the reply has told that: it is no
+	// part of what is kept for retries (F9).
+	Touched *Touched `cbor:"-"`
 }
 
 // Result is what one mutation did.
@@ -258,4 +261,6 @@ type Result struct {
 type TransactReply struct {
 	Outcome     Outcome `cbor:"1,keyasint"`
 	ServiceTime int64   `cbor:"2,keyasint"` // milliseconds
+	// Touched is what was changed; nil: not known any more (F9).
+	Touched *Touched `cbor:"3,keyasint,omitempty"`
 }

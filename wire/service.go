@@ -44,6 +44,9 @@ type Service interface {
 	Lock(ctx context.Context, req LockRequest) (LockReply, error)
 	// Statfs tells the space left.
 	Statfs(ctx context.Context) (Statfs, error)
+	// Watch gives a session a lease on what it has read (F9). It answers when
+	// there is something to tell, or after the wait.
+	Watch(ctx context.Context, req Watch) (Watched, error)
 	// Status tells how the cluster does; it answers also while nothing else is served.
 	Status(ctx context.Context, req StatusRequest) (Status, error)
 }

@@ -77,6 +77,8 @@ type Vote struct {
 	// Outcome: with VoteYes what a commit will have done, with VoteDup what
 	// the first attempt did.
 	Outcome *Outcome `cbor:"5,keyasint,omitempty"`
+	// Touched, with VoteYes, is what a commit will change (F9); nil: not told.
+	Touched *Touched `cbor:"6,keyasint,omitempty"`
 }
 
 // Up is what a participant sends on its transaction stream, batched: one

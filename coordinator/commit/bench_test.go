@@ -19,6 +19,7 @@ type bench struct {
 
 	sent    [][]wire.Entry // by member, in this epoch
 	replies []Reply
+	watched []Watched
 	dropped []Drop
 	unstage []wire.ID   // asked of the first member
 	asked   []Unstage   // of all
@@ -102,6 +103,7 @@ func (b *bench) run() {
 	}
 	b.journal = append(b.journal, rd.Records...)
 	b.replies = append(b.replies, rd.Replies...)
+	b.watched = append(b.watched, rd.Watched...)
 	b.dropped = append(b.dropped, rd.Drop...)
 	for _, u := range rd.Unstage {
 		if u.Link != b.m.members[u.Member].link {
@@ -125,6 +127,8 @@ func (b *bench) sync() {
 	for ; b.durable < len(b.journal); b.durable++ {
 		if r := b.journal[b.durable]; r.Kind == RecConfig {
 			b.m.Journaled(r.Config.ID)
+		} else if r.Kind == RecLease && !r.Lease.Ended {
+			b.m.LeaseJournaled(r.Lease)
 		}
 	}
 	b.run()

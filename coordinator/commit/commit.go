@@ -17,6 +17,7 @@
 //     a decision is put before a client hears of it.
 //   - After a forced CONFIG record is durable, Journaled is called. Until then
 //     the machine holds back every message that relies on it (P8).
+//   - After a LEASE record that ends nothing is durable, LeaseJournaled is called (F10).
 //   - After Ready.Stop nothing more is done.
 package commit
 
@@ -158,6 +159,7 @@ type Machine struct {
 	links    uint64 // given out
 	stages   map[wire.ID]*stage
 	orphans  orphans
+	leases   leases
 }
 
 type logEntry struct {
@@ -172,6 +174,7 @@ type Ready struct {
 	Sends   []Send
 	Records []*Record
 	Replies []Reply
+	Watched []Watched
 	Unstage []Unstage
 	Drop    []Drop // links whose peer broke the protocol
 	Commits int    // COMMITs put, by votes
@@ -222,6 +225,7 @@ func New(o Options) (*Machine, error) {
 		sessions: map[wire.SessionID]*session{}, stages: map[wire.ID]*stage{},
 		counter: 2, w: o.State.W, toldW: o.State.W, told: o.State.ServiceTime, beat: o.Heartbeat,
 	}
+	m.keepLeases()
 	c := o.State.Config
 	if c == nil {
 		for _, p := range o.Peers {
@@ -294,6 +298,8 @@ func (m *Machine) halt(err *wire.Error) {
 	for _, t := range m.ops {
 		m.answer(t, nil, unknown)
 	}
+	m.expireHeld(func(*Request) bool { return true }, "the coordinator has stopped")
+	m.refuseWatches(wire.NewError(wire.CodeUnavailable, "the coordinator has stopped"))
 }
 
 // Shut makes the machine put nothing more: what waits is refused, what is put goes on.
@@ -309,7 +315,7 @@ func (m *Machine) Idle() bool {
 			return false
 		}
 	}
-	return true
+	return len(m.leases.held) == 0
 }
 
 // Settled reports whether nothing is left to wait for at a clean end: no
@@ -374,6 +380,7 @@ func (m *Machine) put(e wire.Entry, t *tx, bytes int64) uint64 {
 func (m *Machine) Ready() Ready {
 	m.steer()
 	m.pump()
+	m.pumpLeases()
 	if m.stop == nil {
 		for i := range m.members {
 			m.flush(i)
@@ -383,6 +390,7 @@ func (m *Machine) Ready() Ready {
 	rd := m.rd
 	m.rd = Ready{
 		Sends: rd.Sends[len(rd.Sends):], Records: rd.Records[len(rd.Records):], Replies: rd.Replies[len(rd.Replies):],
+		Watched: rd.Watched[len(rd.Watched):],
 	}
 	return rd
 }
@@ -402,6 +410,7 @@ func (m *Machine) Tick(ms int64) {
 	if m.writable() {
 		m.state.ServiceTime += ms
 	}
+	m.expireLeases()
 	m.expireRequests()
 	m.expireSessions()
 	m.releaseOrphans()

@@ -336,7 +336,15 @@ func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
 		return
 	}
 	f.add(frec{kind: fPrepare, tx: p.Tx, p: p, pos: pos, w: p.W, svc: p.ServiceTime})
-	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: outcomeOf(p)}})
+	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: outcomeOf(p), Touched: touchedOf(p)}})
+}
+
+func touchedOf(p *wire.Prepare) *wire.Touched {
+	t := &wire.Touched{}
+	for i := range p.Mutations {
+		t.AddName(p.Mutations[i].At)
+	}
+	return t
 }
 
 // sync makes the journal durable and tells the coordinator.

@@ -139,11 +139,11 @@ func (m *Machine) resumeVotes(i int, at uint64, known map[wire.ID]*wire.Testimon
 			m.vote(t, i, wire.VoteNo, &wire.Error{
 				Code: wire.CodeConflict, Who: m.members[i].name,
 				Text: "the participant refused, and its reason was lost with the connection; nothing changed: try again",
-			}, nil)
+			}, nil, nil)
 		case k.State == wire.TxRefused && k.Outcome != nil:
-			m.vote(t, i, wire.VoteDup, nil, k.Outcome)
+			m.vote(t, i, wire.VoteDup, nil, k.Outcome, nil)
 		case k.State == wire.TxRefused:
-			m.vote(t, i, wire.VoteNo, k.Err, nil)
+			m.vote(t, i, wire.VoteNo, k.Err, nil, nil)
 		case k.State != wire.TxPrepared:
 			return m.blame(m.members[i], fmt.Sprintf("it holds transaction %v as decided, which it is not", t.id))
 		}
@@ -332,7 +332,7 @@ func (m *Machine) up(i int, mem *member, up *wire.Up) *wire.Error {
 		if t.id != v.Tx || v.Verdict < wire.VoteYes || v.Verdict > wire.VoteDup {
 			return odd("a vote (%d) on transaction %v at entry %d, which is %v", v.Verdict, v.Tx, v.Index, t.id)
 		}
-		m.vote(t, i, v.Verdict, v.Err, v.Outcome)
+		m.vote(t, i, v.Verdict, v.Err, v.Outcome, v.Touched)
 	}
 	mem.handled = max(mem.handled, up.Handled)
 	mem.durable = max(mem.durable, up.Durable)

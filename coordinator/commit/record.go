@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -17,11 +18,12 @@ const (
 	RecConfig                         // forced: the configured and the in-sync set
 	RecDecision                       // lazy: a transaction is decided
 	RecW                              // lazy: the watermark has moved
-	RecSnapshot                       // forced: all of the above, at the head of a segment
+	RecSnapshot                       // forced: all of these, at the head of a segment
+	RecLease                          // forced: a session gets a lease, or it ends (F10)
 )
 
 func (k RecordKind) String() string {
-	names := [...]string{"", "EPOCH", "CONFIG", "DECISION", "W", "SNAPSHOT"}
+	names := [...]string{"", "EPOCH", "CONFIG", "DECISION", "W", "SNAPSHOT", "LEASE"}
 	if k == 0 || int(k) >= len(names) {
 		return fmt.Sprintf("record kind %d", uint8(k))
 	}
@@ -29,7 +31,9 @@ func (k RecordKind) String() string {
 }
 
 // Forced reports whether a record must be durable before anything relies on it.
-func (k RecordKind) Forced() bool { return k == RecEpoch || k == RecConfig || k == RecSnapshot }
+func (k RecordKind) Forced() bool {
+	return k == RecEpoch || k == RecConfig || k == RecSnapshot || k == RecLease
+}
 
 // Record is a record of the coordinator's journal. Which fields count depends
 // on Kind:
@@ -38,7 +42,8 @@ func (k RecordKind) Forced() bool { return k == RecEpoch || k == RecConfig || k 
 //	CONFIG    Config; Root while the bootstrap is not over (P8)
 //	DECISION  Decision, Time
 //	W         W, ServiceTime, Time
-//	SNAPSHOT  all but Decision
+//	SNAPSHOT  all but Decision and Lease
+//	LEASE     Lease
 //
 // On disk:
 //
@@ -61,6 +66,15 @@ type Record struct {
 	// since 1970: a later one gets no smaller one.
 	Time      int64      `cbor:"7,keyasint,omitempty"`
 	Decisions []Decision `cbor:"8,keyasint,omitempty"` // above W
+
+	Lease  *LeaseRecord     `cbor:"9,keyasint,omitempty"`
+	Leases []wire.SessionID `cbor:"10,keyasint,omitempty"` // that have not ended
+}
+
+// LeaseRecord says that a session gets a lease (F9), or that it ends.
+type LeaseRecord struct {
+	Session wire.SessionID `cbor:"1,keyasint"`
+	Ended   bool           `cbor:"2,keyasint,omitempty"`
 }
 
 // Decision is what was decided of a transaction.
@@ -95,6 +109,10 @@ func DecodeRecord(b []byte) (*Record, error) {
 		if r.Decision == nil {
 			return nil, corrupt("DECISION without a decision")
 		}
+	case RecLease:
+		if r.Lease == nil {
+			return nil, corrupt("LEASE without a session")
+		}
 	default:
 		return nil, corrupt("unknown %v", r.Kind)
 	}
@@ -117,6 +135,7 @@ type State struct {
 	ServiceTime int64 // milliseconds
 	Time        int64 // nanoseconds since 1970
 	Decisions   map[wire.ID]Decision
+	Leases      map[wire.SessionID]bool // sessions that may still have one
 }
 
 // Apply adds the next record. An error (CodeCorrupt) is a record that cannot follow.
@@ -144,6 +163,11 @@ func (s *State) Apply(r *Record) error {
 		for _, d := range r.Decisions {
 			s.decided(d)
 		}
+		for _, id := range r.Leases {
+			s.leased(LeaseRecord{Session: id})
+		}
+	case RecLease:
+		s.leased(*r.Lease)
 	}
 	s.ServiceTime = max(s.ServiceTime, r.ServiceTime)
 	s.Time = max(s.Time, r.Time)
@@ -155,6 +179,17 @@ func (s *State) decided(d Decision) {
 		s.Decisions = map[wire.ID]Decision{}
 	}
 	s.Decisions[d.Tx] = d
+}
+
+func (s *State) leased(l LeaseRecord) {
+	if l.Ended {
+		delete(s.Leases, l.Session)
+		return
+	}
+	if s.Leases == nil {
+		s.Leases = map[wire.SessionID]bool{}
+	}
+	s.Leases[l.Session] = true
 }
 
 // forget drops what is at or below W (P9). W in an epoch means that its OPEN
@@ -181,5 +216,9 @@ func (s *State) Snapshot() *Record {
 		r.Decisions = append(r.Decisions, d)
 	}
 	slices.SortFunc(r.Decisions, func(a, b Decision) int { return a.Prepared.Compare(b.Prepared) })
+	for id := range s.Leases {
+		r.Leases = append(r.Leases, id)
+	}
+	slices.SortFunc(r.Leases, func(a, b wire.SessionID) int { return bytes.Compare(a[:], b[:]) })
 	return r
 }

@@ -56,6 +56,7 @@ func (m *Machine) Detach(id wire.SessionID) {
 	m.dropQueued(id)
 	m.dropStages(id)
 	delete(m.sessions, id)
+	m.endLease(id)
 	m.leaves(id)
 }
 
@@ -231,7 +232,7 @@ func (m *Machine) expireSessions() {
 // forgetSessions makes room for new ones: a quarter goes, first of those that
 // have changed nothing yet, then of those that have been silent longest. Their
 // next call hears that they have to attach again. Who stages, waits for an
-// answer or holds an inode without a name stays: those are bounded elsewhere.
+// answer, holds an inode without a name or has a lease stays: those are bounded elsewhere.
 func (m *Machine) forgetSessions() {
 	needed := map[wire.SessionID]bool{}
 	for _, r := range m.queue {
@@ -242,9 +243,12 @@ func (m *Machine) forgetSessions() {
 			needed[r.Transact.Op.Session] = true
 		}
 	}
+	for _, h := range m.leases.held {
+		needed[h.reply.Request.Transact.Op.Session] = true
+	}
 	var idle []wire.SessionID
 	for id, s := range m.sessions {
-		if s.stages == 0 && !needed[id] && m.orphans.held[id] == nil {
+		if s.stages == 0 && !needed[id] && m.orphans.held[id] == nil && m.leases.live[id] == nil {
 			idle = append(idle, id)
 		}
 	}
@@ -260,7 +264,8 @@ func (m *Machine) forgetSessions() {
 // waits: has the session requests that are not answered?
 func (m *Machine) waits(id wire.SessionID) bool {
 	mine := func(r *Request) bool { return r.Transact.Op.Session == id }
-	if slices.ContainsFunc(m.queue, mine) {
+	held := func(h heldReply) bool { return mine(h.reply.Request) }
+	if m.leases.live[id] != nil || slices.ContainsFunc(m.leases.held, held) || slices.ContainsFunc(m.queue, mine) {
 		return true
 	}
 	for _, t := range m.ops {

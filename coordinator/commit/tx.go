@@ -30,6 +30,8 @@ type tx struct {
 	votes    []wire.Verdict // by member; 0: none yet
 	errs     []*wire.Error  // why, of the NOs
 	outcome  *wire.Outcome
+	touched  *wire.Touched // what a commit changes; nil: not told
+	pushed   uint64        // the number under which sessions with a lease were told of that
 	dup      *wire.Outcome // of the first attempt (VoteDup)
 	err      *wire.Error   // aborted, refused: what the client hears
 	decided  uint64        // index of the decision; 0: none put
@@ -220,6 +222,7 @@ func (m *Machine) mayRunAnew(t *tx) bool {
 func (m *Machine) join(t *tx, r *Request) {
 	switch {
 	case t.state == committed:
+		r.tx = t
 		m.reply(r, t.outcome, nil)
 	case t.dup != nil:
 		m.reply(r, t.dup, nil)
@@ -336,7 +339,7 @@ func (m *Machine) takeIDs(n int) wire.ID {
 }
 
 // vote counts a member's first vote on a transaction.
-func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Outcome) {
+func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Outcome, touched *wire.Touched) {
 	if t.state != undecided || t.votes[i] != 0 {
 		return
 	}
@@ -344,7 +347,7 @@ func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Ou
 	switch v {
 	case wire.VoteYes:
 		if t.outcome == nil {
-			t.outcome = o
+			t.outcome, t.touched = o, touched
 		}
 	case wire.VoteNo:
 		if err == nil {
@@ -386,6 +389,7 @@ func (m *Machine) tryDecide(t *tx) {
 		t.becomes(committed)
 		m.rd.Commits++
 		m.putCommit(t)
+		t.pushed = m.push(t.op.Session, t.touched)
 		m.holds(t.op.Session, 0, t.outcome.Orphans...)
 		m.answer(t, t.outcome, nil)
 	case yes == 0:
@@ -515,10 +519,17 @@ func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
 	if err == nil {
 		rep.Reply = wire.TransactReply{Outcome: *o, ServiceTime: m.state.ServiceTime}
 	}
+	number := m.leases.number
+	if t := r.tx; err == nil && t != nil && o == t.outcome && t.pushed > 0 {
+		rep.Reply.Touched, number = t.touched, t.pushed
+	}
 	if r.releases != 0 && (err == nil || err.Code == wire.CodeStale) {
 		m.released(r.Transact.Op.Session, r.releases)
 	}
 	m.touch(r.Transact.Op.Session)
+	if err == nil && m.holdBack(rep, number) {
+		return
+	}
 	m.rd.Replies = append(m.rd.Replies, rep)
 }
 
@@ -534,6 +545,7 @@ func (m *Machine) forget(t *tx) {
 // CodeCanceled if it was not put, else CodeUnknownOutcome; the transaction
 // goes on. A request that was answered stays so.
 func (m *Machine) Cancel(r *Request) {
+	m.expireHeld(func(h *Request) bool { return h == r }, "the caller gave up")
 	switch {
 	case r.tx != nil:
 		if i := slices.Index(r.tx.waiters, r); i >= 0 {
@@ -577,6 +589,7 @@ func (m *Machine) voted(t *tx) (done, missing []string) {
 
 // expireRequests answers those whose wait is over (W3).
 func (m *Machine) expireRequests() {
+	m.expireHeld(func(r *Request) bool { return r.deadline != 0 && m.now >= r.deadline }, "the wait was over")
 	for _, r := range slices.Clone(m.queue) {
 		if r.deadline != 0 && m.now >= r.deadline {
 			m.unqueue(r)

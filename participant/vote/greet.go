@@ -99,7 +99,7 @@ func (m *Machine) Revotes() []wire.Vote {
 		v := wire.Vote{Index: t.prepared.Index, Tx: t.id, Outcome: t.outcome, Err: cloneError(t.err)}
 		switch {
 		case t.state == wire.TxPrepared:
-			v.Verdict = wire.VoteYes
+			v.Verdict, v.Touched = wire.VoteYes, t.body.touched()
 		case t.state == wire.TxRefused && t.outcome != nil:
 			v.Verdict = wire.VoteDup
 		case t.state == wire.TxRefused:

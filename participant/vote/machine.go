@@ -281,7 +281,7 @@ func (m *Machine) yes(b *binder, body *Tx, p *wire.Prepare, at wire.Position) (R
 	}
 	out := m.install(r)
 	out.Record, out.Force = raw, true
-	out.SendAfterSync = []wire.Vote{{Index: at.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: &body.Outcome}}
+	out.SendAfterSync = []wire.Vote{{Index: at.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: &body.Outcome, Touched: body.touched()}}
 	return out, nil
 }
 

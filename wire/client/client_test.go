@@ -103,6 +103,9 @@ func TestFiles(t *testing.T) {
 	if got, err := c.Statfs(ctx); err != nil || got.Total != 100 {
 		t.Fatal(got, err)
 	}
+	if got, err := c.Watch(ctx, wire.Watch{Number: 3}); err != nil || got.Number != 4 { // by its session and link
+		t.Fatal(got, err)
+	}
 	if got, err := c.Status(ctx, wire.StatusRequest{}); err != nil || !got.Serving {
 		t.Fatal(got, err)
 	}

@@ -202,6 +202,18 @@ func (c *fakeConn) Detach(_ context.Context, session wire.SessionID) error {
 	return nil
 }
 
+func (c *fakeConn) Watch(ctx context.Context, req wire.Watch) (wire.Watched, error) {
+	if _, err := c.before(ctx, "watch", false); err != nil {
+		return wire.Watched{}, err
+	}
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	if req.Session == (wire.SessionID{}) || c.f.links[req.Session] != req.Link {
+		return wire.Watched{}, wire.NewError(wire.CodeReplaced, "")
+	}
+	return wire.Watched{Epoch: 1, Number: req.Number + 1}, nil
+}
+
 func (c *fakeConn) Statfs(ctx context.Context) (wire.Statfs, error) {
 	if _, err := c.before(ctx, "statfs", false); err != nil {
 		return wire.Statfs{}, err

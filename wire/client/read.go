@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"tpcfs/wire"
 )
@@ -293,6 +294,32 @@ func (c *Client) Statfs(ctx context.Context) (wire.Statfs, error) {
 		}
 	}
 }
+
+// Watch asks for a lease on what was read, or for more of it (wire.Watched).
+// Epoch, Number and Wait are the caller's, session and link the client's. The
+// lease counts from before the call. It makes one attempt, once there is a link.
+func (c *Client) Watch(ctx context.Context, req wire.Watch) (wire.Watched, error) {
+	o, err := c.begin(ctx)
+	if err != nil {
+		return wire.Watched{}, err
+	}
+	defer o.end()
+	l, err := o.link()
+	if err != nil {
+		return wire.Watched{}, err
+	}
+	ctx, cancel := context.WithTimeout(o.ctx, time.Duration(req.Wait)*time.Millisecond+watchGrace)
+	defer cancel()
+	req.Session, req.Link = c.o.Session, l.number
+	got, err := l.conn.Watch(ctx, req)
+	if err != nil {
+		_ = o.lostLink(l, err) // the next call connects again
+	}
+	return got, err
+}
+
+// watchGrace is how long the answer to a Watch may be late: a lease is over then.
+const watchGrace = wire.Lease * time.Millisecond
 
 // Status tells how the cluster does. It needs no session, and answers also
 // while the coordinator waits for participants.

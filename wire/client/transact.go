@@ -248,6 +248,7 @@ func (t *transaction) send(l *link) error {
 	}
 	o.c.hear(reply.ServiceTime)
 	t.done = &reply.Outcome
+	t.done.Touched = reply.Touched
 	return nil
 }
 

@@ -70,6 +70,8 @@ func (c *call) service(m message) bool {
 		return unary(c, m, s.Lock)
 	case wire.FrameStatfs:
 		return unary(c, m, func(ctx context.Context, _ wire.Nothing) (wire.Statfs, error) { return s.Statfs(ctx) })
+	case wire.FrameWatch:
+		return unary(c, m, s.Watch)
 	case wire.FrameStatus:
 		return unary(c, m, s.Status)
 	case wire.FrameAdopt:

@@ -106,6 +106,9 @@ func (f *fake) Resync(_ context.Context, req wire.Resync, body []byte) (wire.Res
 	return wire.Resynced{Since: req.Position, Progress: wire.ResyncProgress{Copied: int64(len(body))}}, nil
 }
 
+func (f *fake) Watch(_ context.Context, req wire.Watch) (wire.Watched, error) {
+	return wire.Watched{Epoch: req.Epoch + 1, Number: req.Number, Touched: wire.Touched{Names: []wire.At{{Dir: 1, Path: "x"}}}}, nil
+}
 func (f *fake) Unstage(context.Context, wire.Epoch, []wire.ID) error {
 	return wire.NewError(wire.CodeStaleEpoch, "")
 }
@@ -270,6 +273,9 @@ func callService(t *testing.T, addr string) {
 			t.Fatal(got, err)
 		}
 		if got, err := c.Statfs(ctx); err != nil || got.Total != 3 {
+			t.Fatal(got, err)
+		}
+		if got, err := c.Watch(ctx, wire.Watch{Epoch: 4, Number: 7}); err != nil || got.Epoch != 5 || got.Number != 7 || len(got.Touched.Names) != 1 {
 			t.Fatal(got, err)
 		}
 		if got, err := c.Status(ctx, wire.StatusRequest{}); err != nil || !got.Serving {

@@ -89,6 +89,10 @@ func (s *serviceStub) Statfs(ctx context.Context) (reply wire.Statfs, err error)
 	return reply, s.ask(ctx, request{kind: wire.FrameStatfs, header: wire.Nothing{}, reserved: true}, &reply)
 }
 
+func (s *serviceStub) Watch(ctx context.Context, req wire.Watch) (reply wire.Watched, err error) {
+	return reply, s.ask(ctx, request{kind: wire.FrameWatch, header: req, reserved: true}, &reply)
+}
+
 func (s *serviceStub) Status(ctx context.Context, req wire.StatusRequest) (reply wire.Status, err error) {
 	return reply, s.ask(ctx, request{kind: wire.FrameStatus, header: req, reserved: true}, &reply)
 }

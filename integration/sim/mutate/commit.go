@@ -393,7 +393,7 @@ var commitMutants = []mutant{
 			{
 				"coordinator/commit/member.go",
 				`		case k.State == wire.TxRefused:
-			m.vote(t, i, wire.VoteNo, k.Err, nil)`,
+			m.vote(t, i, wire.VoteNo, k.Err, nil, nil)`,
 				`		case k.State == wire.TxRefused:
 			continue`,
 			},
@@ -584,7 +584,7 @@ var commitMutants = []mutant{
 			{
 				"coordinator/commit/member.go",
 				`		case k.State == wire.TxRefused:
-			m.vote(t, i, wire.VoteNo, k.Err, nil)`,
+			m.vote(t, i, wire.VoteNo, k.Err, nil, nil)`,
 				`		case k.State == wire.TxRefused:
 			continue`,
 			},

@@ -1,0 +1,91 @@
+package wire
+
+// Lease is how long a mount may answer from what it has read, in
+// milliseconds, counted from when it sent the Watch that was answered last (F9).
+const Lease = 5000
+
+// WatchEvery is how often a mount asks, in milliseconds, when nothing changes.
+const WatchEvery = 1000
+
+// MaxTouched bounds the inodes and names of a Touched; more is Wide.
+const MaxTouched = 64
+
+// Touched is what transactions have changed.
+type Touched struct {
+	Wide bool  `cbor:"1,keyasint,omitempty"` // more than can be told: everything
+	Inos []Ino `cbor:"2,keyasint,omitempty"` // contents or attributes of these
+	// Names came, went or name another inode: each is one component.
+	Names []At `cbor:"3,keyasint,omitempty"`
+}
+
+// Add joins what others have touched to it, without doubles.
+func (t *Touched) Add(o *Touched) {
+	if t.Wide = t.Wide || o == nil || o.Wide; t.Wide {
+		t.Inos, t.Names = nil, nil
+		return
+	}
+	for _, ino := range o.Inos {
+		t.AddIno(ino)
+	}
+	for _, at := range o.Names {
+		t.AddName(at)
+	}
+}
+
+// AddIno adds an inode; 0 is none.
+func (t *Touched) AddIno(ino Ino) {
+	if ino == 0 || t.Wide {
+		return
+	}
+	for _, i := range t.Inos {
+		if i == ino {
+			return
+		}
+	}
+	t.Inos = append(t.Inos, ino)
+	t.bound()
+}
+
+// AddName adds a name, if it is one.
+func (t *Touched) AddName(at At) {
+	if at.Dir == 0 || at.Path == "" || t.Wide {
+		return
+	}
+	for _, n := range t.Names {
+		if n == at {
+			return
+		}
+	}
+	t.Names = append(t.Names, at)
+	t.bound()
+}
+
+func (t *Touched) bound() {
+	if len(t.Inos)+len(t.Names) > MaxTouched {
+		*t = Touched{Wide: true}
+	}
+}
+
+// Watch asks for a lease, or for more of it, and tells how much of what was
+// told the session has forgotten. One at a time is under way for a session.
+type Watch struct {
+	Session SessionID `cbor:"1,keyasint"`
+	Link    uint64    `cbor:"2,keyasint"`
+	// Epoch and Number are those of the last Watched. Zero: the session has
+	// forgotten all that it had read.
+	Epoch  uint64 `cbor:"3,keyasint,omitempty"`
+	Number uint64 `cbor:"4,keyasint,omitempty"`
+	// Wait is how long the answer may take while there is nothing to tell, in
+	// milliseconds.
+	Wait int64 `cbor:"5,keyasint,omitempty"`
+}
+
+// Watched answers Watch. From when the Watch was sent, for Lease milliseconds,
+// nobody hears that a change is done before the session has forgotten what it
+// has read of that, and said so in its next Watch. What it has asked for
+// before this answer came, and is touched by it, it does not keep.
+type Watched struct {
+	Epoch   uint64  `cbor:"1,keyasint"`
+	Number  uint64  `cbor:"2,keyasint"`
+	Touched Touched `cbor:"3,keyasint"`
+}
