@@ -139,6 +139,7 @@ func (f *fileSystem) gatherAttr(n *node, m wire.Mutation) (wire.Mutation, error)
 		}
 		n.cur.truncate(size, m.Size)
 		n.touchLocked(now)
+		f.pages.wrote(n.ino)
 		m.Set, changed = m.Set&^wire.SetSize, true
 	}
 	if m.Set&(wire.SetMtime|wire.SetMtimeNow) != 0 {

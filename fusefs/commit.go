@@ -156,6 +156,9 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	p.release()
+	if err == nil {
+		f.cached.forget(out.Touched)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flying = nil

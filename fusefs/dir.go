@@ -126,12 +126,14 @@ func (f *fileSystem) withDir(cancel <-chan struct{}, in *fuse.ReadIn, fn func(co
 func (f *fileSystem) list(ctx context.Context, d *dirHandle) error {
 	var names []dirName
 	for after := ""; ; {
+		asked := f.cached.begin()
 		reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadList, At: wire.At{Dir: d.ino}, After: after}, nil)
 		if err != nil {
 			return err
 		}
 		for _, e := range reply.Entries {
 			names = append(names, dirName{e.Name, e.Attr.Ino, e.Attr.Mode})
+			f.cached.keepName(asked, wire.At{Dir: d.ino, Path: e.Name}, e.Attr)
 		}
 		d.parent = reply.Attr.Parent
 		if !reply.More || len(reply.Entries) == 0 {
@@ -159,6 +161,7 @@ func (f *fileSystem) attrs(ctx context.Context, d *dirHandle, from, to uint64) (
 		after = d.name(from - 1)
 	}
 	for {
+		asked := f.cached.begin()
 		req := wire.Read{Kind: wire.ReadList, At: wire.At{Dir: d.ino}, After: after, Limit: min(int(to-from), wire.MaxListEntries)}
 		reply, err := f.retryRead(ctx, req, nil)
 		if isGone(err) {
@@ -168,6 +171,7 @@ func (f *fileSystem) attrs(ctx context.Context, d *dirHandle, from, to uint64) (
 		}
 		for _, e := range reply.Entries {
 			now[e.Name] = e.Attr
+			f.cached.keepName(asked, wire.At{Dir: d.ino, Path: e.Name}, e.Attr)
 			after = e.Name
 		}
 		if !reply.More || len(reply.Entries) == 0 || after >= last {

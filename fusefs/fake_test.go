@@ -487,6 +487,11 @@ func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) erro
 	return nil
 }
 
+// Watch gives no lease: the mount keeps nothing that it has read.
+func (f *fake) Watch(context.Context, wire.Watch) (wire.Watched, error) {
+	return wire.Watched{}, wire.NewError(wire.CodeUnsupported, "no leases here")
+}
+
 func (f *fake) Statfs(ctx context.Context) (wire.Statfs, error) {
 	if err := f.wait(ctx); err != nil {
 		return wire.Statfs{}, err

@@ -100,8 +100,23 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 			return statusOf(err)
 		}
 	}
+	if f.keepsPages(n, a, in.Flags) {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+	}
 	out.Fh = f.openHandle(n, in.Flags)
 	return fuse.OK
+}
+
+// keepsPages reports whether what the kernel has of a file that is opened is
+// what it holds now. Else the kernel drops it.
+func (f *fileSystem) keepsPages(n *node, a wire.Attr, flags uint32) bool {
+	n.mu.Lock()
+	plain := n.plainLocked() && !n.dirtyLocked() && !n.orphan
+	n.mu.Unlock()
+	if !plain || flags&syscall.O_TRUNC != 0 {
+		f.pages.wrote(n.ino)
+	}
+	return f.pages.open(n.ino, a.Version)
 }
 
 // cut gathers a truncation to nothing.
@@ -115,6 +130,7 @@ func (f *fileSystem) cut(ctx context.Context, n *node) error {
 
 // change applies fn to the node's contents, under mu, and notes the change.
 func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func(now time.Time) error) error {
+	f.pages.wrote(n.ino)
 	for {
 		if err := f.ensure(ctx, n, what); err != nil {
 			return err
@@ -318,9 +334,11 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 	n.mu.Lock()
 	if n.plainLocked() {
 		n.mu.Unlock()
-		k, _, err := f.readService(ctx, n.ino, buf, off)
+		k, attr, err := f.readService(ctx, n.ino, buf, off)
+		f.pages.read(n.ino, attr.Version)
 		return k, false, err
 	}
+	f.pages.wrote(n.ino)
 	all, base := n.allLocked(), n.base
 	gap := all.gap(off, off+int64(len(buf)), n.c.Size())
 	gap.to = max(gap.from, min(gap.to, n.baseSize))
@@ -339,6 +357,7 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 			return 0, false, err
 		}
 		if attr.Version != base {
+			f.cached.doubt(n.ino)
 			return 0, true, nil
 		}
 	}
@@ -365,8 +384,12 @@ func (f *fileSystem) readService(ctx context.Context, ino wire.Ino, buf []byte, 
 	case <-ctx.Done():
 		return 0, wire.Attr{}, ctx.Err()
 	}
+	asked := f.cached.begin()
 	w := &collector{buf: buf, off: off}
 	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Offset: off, Length: int64(len(buf))}, w)
+	if err == nil {
+		f.cached.keep(asked, reply.Attr)
+	}
 	if w.version != reply.Attr.Version {
 		return 0, reply.Attr, err // cut below off meanwhile: what came is of a version before
 	}

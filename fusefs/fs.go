@@ -23,6 +23,8 @@ type fileSystem struct {
 	o      Options
 	log    *slog.Logger
 	depot  *depot
+	cached *cache
+	pages  pages
 
 	ctx         context.Context // ends with the kernel's connection: nobody waits any more
 	disconnect  context.CancelFunc
@@ -66,6 +68,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		client:        c, o: o, log: o.Logger,
 		depot:   &depot{dir: o.SpillDir, fileBytes: o.FileMemory, bytes: o.Memory},
+		cached:  newCache(),
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
@@ -80,6 +83,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 func (f *fileSystem) start() {
 	f.client.OnLocksLost(f.locksLost)
 	f.wg.Go(f.sweep)
+	f.wg.Go(f.lease)
 }
 
 // abandon ends what newFileSystem began.
@@ -215,7 +219,11 @@ func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
 	}
 	for try := 0; ; try++ {
 		saves := f.saves.Load()
-		a, err := f.stat(ctx, at)
+		stat := f.leased
+		if try > 0 { // what is kept was not enough
+			stat = f.stat
+		}
+		a, err := stat(ctx, at)
 		if err != nil {
 			if at.Path == "" && isGone(err) {
 				if n := f.peek(at.Dir); n != nil {
@@ -306,7 +314,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	return fuse.OK
 }
 
-// Lookup finds a name. Nothing of the answer is cached (F1, until F9).
+// Lookup finds a name. The kernel keeps nothing of the answer (F1).
 func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if len(name) > wire.MaxNameLen {
 		return fuse.Status(syscall.ENAMETOOLONG)

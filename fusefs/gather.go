@@ -97,7 +97,7 @@ func (f *fileSystem) moved(ctx context.Context, n *node) (bool, error) {
 	if skip {
 		return false, nil
 	}
-	attr, err := f.stat(ctx, n.at())
+	attr, err := f.leased(ctx, n.at())
 	if isGone(err) {
 		f.lose(n)
 		return false, nil
@@ -246,6 +246,9 @@ func (b *backoff) again(ctx context.Context, err error) bool {
 func (f *fileSystem) transact(ctx context.Context, mutations ...wire.Mutation) (wire.Outcome, error) {
 	for b := f.backoff(); ; {
 		out, err := f.client.Transact(ctx, mutations, make([]Content, len(mutations)))
+		if err == nil {
+			f.cached.forget(out.Touched)
+		}
 		if err == nil || wire.CodeOf(err) == wire.CodeVersion || !b.again(ctx, err) {
 			return out, err
 		}
@@ -264,7 +267,16 @@ func (f *fileSystem) retryRead(ctx context.Context, req wire.Read, w wire.PieceW
 
 // stat reads attributes as the service has them.
 func (f *fileSystem) stat(ctx context.Context, at wire.At) (wire.Attr, error) {
+	asked := f.cached.begin()
 	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadStat, At: at}, nil)
+	switch {
+	case err == nil && at.Path == "":
+		f.cached.keep(asked, reply.Attr)
+	case err == nil:
+		f.cached.keepName(asked, at, reply.Attr)
+	case wire.CodeOf(err) == wire.CodeNotExist && at.Path != "":
+		f.cached.keepName(asked, at, wire.Attr{})
+	}
 	return reply.Attr, err
 }
 

@@ -131,6 +131,11 @@ func (f *fileSystem) setLock(ctx context.Context, in *fuse.LkIn, wait bool) fuse
 	if err := f.client.SetLock(ctx, h.n.ino, owner, r, wait); err != nil {
 		return statusOf(err)
 	}
+	if r.Mode != wire.LockNone {
+		// Who held it may have been lost with changes that nobody has waited
+		// for: nothing read before is good enough (F10).
+		f.cached.forget(nil)
+	}
 	if h.lost.Load() {
 		f.unlock(h.n, owner)
 		return fuse.EIO

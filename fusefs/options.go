@@ -29,6 +29,9 @@ type Client[C Content] interface {
 	Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error)
 	Statfs(ctx context.Context) (wire.Statfs, error)
 	Locker
+	// Watch asks for a lease on what was read (wire.Watched). Who sends it
+	// counts the lease from before the call.
+	Watch(ctx context.Context, req wire.Watch) (wire.Watched, error)
 }
 
 // service is a client whose contents are this package's.

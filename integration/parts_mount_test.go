@@ -139,11 +139,11 @@ func TestMountRandomParts(t *testing.T) {
 }
 
 // mountOf mounts a cluster once more.
-func mountOf(t *testing.T, ctx context.Context, c *harness.Cluster, name string) (string, *harness.Proc) {
+func mountOf(t *testing.T, ctx context.Context, c *harness.Cluster, name string, env ...string) (string, *harness.Proc) {
 	t.Helper()
 	dir := tempDir(t)
 	mnt := mountDir(t, dir)
-	p, err := harness.Start(name, nil, binary, "mount", "--foreground", "--coordinator", c.Addr(harness.Coordinator), mnt)
+	p, err := harness.Start(name, env, binary, "mount", "--foreground", "--coordinator", c.Addr(harness.Coordinator), mnt)
 	if err != nil {
 		t.Fatal(err)
 	}

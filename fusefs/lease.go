@@ -1,0 +1,233 @@
+package fusefs
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tpcfs/wire"
+)
+
+// What a mount has read of attributes and names it answers from while it has a
+// lease (F9): the service tells it what others change, and nobody hears that a
+// change is done before this mount has forgotten what it knew of that. The
+// kernel caches nothing but pages: each of its questions comes here, costs no
+// message, and finds what is true now.
+
+const (
+	maxCached  = 200_000 // attributes, and as many names
+	maxTouches = 8192    // touched inodes and names that are remembered
+	watchPause = 200 * time.Millisecond
+)
+
+// cache is what the mount has read under its lease.
+type cache struct {
+	mu     sync.Mutex    // guards all below; nothing is taken after it
+	until  time.Duration // of the boot clock: nothing here counts from then on
+	number uint64        // what has been forgotten, counted
+	floor  uint64        // what was asked for at this number, or before, is not kept
+	inos   map[wire.Ino]uint64
+	names  map[wire.At]uint64 // the numbers at which they were touched last, above floor
+
+	attrs   map[wire.Ino]wire.Attr
+	entries map[wire.At]wire.Ino // 0: there is no such name
+}
+
+func newCache() *cache {
+	c := &cache{}
+	c.forgetLocked()
+	return c
+}
+
+// bootNow is the time since the boot. It goes on while the machine sleeps,
+// as the coordinator's does.
+func bootNow() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic("fusefs: no boot clock: " + err.Error()) // Linux has had it since 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}
+
+// forgetLocked forgets everything, also what is being asked for.
+func (c *cache) forgetLocked() {
+	c.number++
+	c.floor = c.number
+	c.inos, c.names = map[wire.Ino]uint64{}, map[wire.At]uint64{}
+	c.attrs, c.entries = map[wire.Ino]wire.Attr{}, map[wire.At]wire.Ino{}
+}
+
+// forget forgets what was touched; nil: that is not known.
+func (c *cache) forget(t *wire.Touched) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t == nil || t.Wide {
+		c.forgetLocked()
+		return
+	}
+	c.number++
+	if len(c.inos)+len(c.names) > maxTouches { // what is being asked for is not kept
+		c.floor = c.number
+		clear(c.inos)
+		clear(c.names)
+	}
+	for _, ino := range t.Inos {
+		c.inos[ino] = c.number
+		delete(c.attrs, ino)
+	}
+	for _, at := range t.Names {
+		c.names[at] = c.number
+		delete(c.entries, at)
+	}
+}
+
+// extend makes the lease good until then.
+func (c *cache) extend(until time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = max(c.until, until)
+}
+
+// end gives the lease up.
+func (c *cache) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = 0
+	c.forgetLocked()
+}
+
+// begin is called before something is asked for; what it returns goes to keep.
+func (c *cache) begin() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.number
+}
+
+// keep keeps the attributes that were asked for at a number, unless they were
+// touched since.
+func (c *cache) keep(asked uint64, a wire.Attr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keepLocked(asked, a)
+}
+
+func (c *cache) keepLocked(asked uint64, a wire.Attr) {
+	if asked < c.floor || asked < c.inos[a.Ino] || a.Ino == 0 || bootNow() >= c.until {
+		return
+	}
+	if len(c.attrs) >= maxCached {
+		clear(c.attrs)
+	}
+	c.attrs[a.Ino] = a
+}
+
+// keepName keeps what a name was found to be; the zero Attr: nothing.
+func (c *cache) keepName(asked uint64, at wire.At, a wire.Attr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keepLocked(asked, a)
+	if asked < c.floor || asked < c.names[at] || bootNow() >= c.until {
+		return
+	}
+	if len(c.entries) >= maxCached {
+		clear(c.entries)
+	}
+	c.entries[at] = a.Ino
+}
+
+// look answers a stat; known says whether it can. The error is that there is
+// no such name.
+func (c *cache) look(at wire.At) (a wire.Attr, known bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bootNow() >= c.until {
+		return a, false, nil
+	}
+	ino := at.Dir
+	if at.Path != "" {
+		if ino, known = c.entries[at]; !known {
+			return a, false, nil
+		}
+		if ino == 0 {
+			return a, true, &wire.Error{Code: wire.CodeNotExist, Op: "stat", Name: at.String()}
+		}
+	}
+	a, known = c.attrs[ino]
+	return a, known, nil
+}
+
+// doubt drops an inode's attributes: the service has shown newer ones.
+func (c *cache) doubt(ino wire.Ino) {
+	c.forget(&wire.Touched{Inos: []wire.Ino{ino}})
+}
+
+// lease is the goroutine that keeps the mount's lease. Without one, or with a
+// service that gives none, every question goes to the service.
+func (f *fileSystem) lease() {
+	var last wire.Watched
+	for f.commits.Err() == nil {
+		sent := bootNow()
+		got, err := f.client.Watch(f.commits, wire.Watch{Epoch: last.Epoch, Number: last.Number, Wait: wire.WatchEvery})
+		if err != nil {
+			if code := wire.CodeOf(err); code == wire.CodeUnsupported || code == wire.CodeTooMany {
+				f.log.Debug("no lease: nothing that was read is kept", "err", err)
+			}
+			select {
+			case <-time.After(watchPause):
+			case <-f.commits.Done():
+			}
+			continue
+		}
+		f.cached.forget(&got.Touched)
+		f.cached.extend(sent + wire.Lease*time.Millisecond)
+		last = got
+	}
+	f.cached.end()
+}
+
+// leased is stat, answered from what was read before where the lease allows.
+func (f *fileSystem) leased(ctx context.Context, at wire.At) (wire.Attr, error) {
+	if a, known, err := f.cached.look(at); known {
+		return a, err
+	}
+	return f.stat(ctx, at)
+}
+
+// pages is which version the pages are of that the kernel keeps of a file.
+type pages struct {
+	mu sync.Mutex           // guards of; nothing is taken after it
+	of map[wire.Ino]wire.ID // mixed: of several, or written; absent: not known
+}
+
+// mixed is no file's version.
+const mixed wire.ID = 0
+
+// read notes that the kernel gets pages of a version.
+func (p *pages) read(ino wire.Ino, version wire.ID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old, ok := p.of[ino]; ok && old != version {
+		version = mixed
+	}
+	if p.of == nil || len(p.of) >= maxCached {
+		p.of = map[wire.Ino]wire.ID{} // not known: the next open drops them
+	}
+	p.of[ino] = version
+}
+
+// wrote notes that the kernel's pages are of no version.
+func (p *pages) wrote(ino wire.Ino) { p.read(ino, mixed) }
+
+// open reports whether the pages are those of a version. If not, the kernel
+// drops them: the caller tells it.
+func (p *pages) open(ino wire.Ino, version wire.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if old, ok := p.of[ino]; ok && old != mixed && old == version {
+		return true
+	}
+	delete(p.of, ino)
+	return false
+}

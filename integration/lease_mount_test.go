@@ -1,0 +1,202 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"tpcfs/integration/harness"
+	"tpcfs/wire"
+)
+
+// coherent changes names and files in one mount and looks at them in another:
+// what one has been told is done, the other sees at its next call (F9). Both
+// look at everything first, so that there is something outdated to be shown.
+const coherent = `
+import errno, os, sys
+a, b = sys.argv[1], sys.argv[2]
+def read(d, n):
+    with open(d + "/" + n) as f: return f.read()
+def write(d, n, text, mode="w"):
+    with open(d + "/" + n, mode) as f: f.write(text)
+def absent(d, n):
+    try: os.stat(d + "/" + n)
+    except OSError as e: return e.errno == errno.ENOENT
+    return False
+def check(what, got, want): assert got == want, "%s: %r, not %r" % (what, got, want)
+for round in range(5):
+    for x, y in (a, b), (b, a):
+        for n in "f", "g", "h", "new", "d": check("before", (absent(x, n), absent(y, n)), (True, True))
+        write(x, "f", "one")
+        check("a file that came", read(y, "f"), "one"); check("size", os.stat(y + "/f").st_size, 3)
+        held = open(y + "/f")
+        write(x, "f", "two!")
+        check("contents", read(y, "f"), "two!"); check("open before", held.read(), "two!"); check("fstat", os.fstat(held.fileno()).st_size, 4)
+        write(y, "f", " and", "a"); write(x, "f", " more", "a")
+        check("appended", read(y, "f"), "two! and more"); check("appended", read(x, "f"), "two! and more")
+        before = os.stat(x + "/f").st_mtime_ns
+        os.chmod(x + "/f", 0o640); check("mode", os.stat(y + "/f").st_mode & 0o777, 0o640); check("mode of an open file", os.fstat(held.fileno()).st_mode & 0o777, 0o640)
+        os.utime(y + "/f", (5, 7)); check("mtime", os.stat(x + "/f").st_mtime, 7)
+        os.truncate(x + "/f", 2); check("truncated", read(y, "f"), "tw"); held.close()
+        os.link(x + "/f", x + "/g"); check("links", os.stat(y + "/f").st_nlink, 2); check("another name", read(y, "g"), "tw")
+        os.rename(x + "/g", x + "/h"); check("moved away", absent(y, "g"), True); check("moved", read(y, "h"), "tw")
+        write(x, "new", "replaces"); os.rename(x + "/new", x + "/f"); check("replaced", read(y, "f"), "replaces"); check("what was replaced", os.stat(y + "/h").st_nlink, 1)
+        os.mkdir(x + "/d"); write(y, "d/in", "1"); check("entries", os.listdir(x + "/d"), ["in"]); check("of a directory", os.stat(x + "/d").st_nlink, 2)
+        os.unlink(x + "/d/in"); check("gone", absent(y, "d/in"), True); os.rmdir(y + "/d"); check("gone", absent(x, "d"), True)
+        for n in "f", "h": os.unlink(y + "/" + n); check("gone", absent(x, n), True)
+print("done")
+`
+
+// unchanged looks again and again at what nobody changes.
+const unchanged = `
+for i in $(seq 20); do
+  stat d d/f d/g > /dev/null
+  [ "$(cat d/f)" = contents ]
+  [ ! -e d/none ]
+  cmp d/f d/g
+done
+`
+
+// twoMounts starts a cluster and two mounts of it.
+func twoMounts(t *testing.T, ctx context.Context, env ...string) (c *harness.Cluster, p [2]*harness.Proc, mnt [2]string) {
+	t.Helper()
+	c = newCluster(t)
+	startAll(t, ctx, c)
+	for i := range mnt {
+		mnt[i], p[i] = mountOf(t, ctx, c, fmt.Sprint("mount ", i), env...)
+	}
+	return c, p, mnt
+}
+
+func TestMountsAreCoherent(t *testing.T) {
+	t.Parallel()
+	for _, procs := range []string{"1", "2"} {
+		ctx := testContext(t)
+		_, _, mnt := twoMounts(t, ctx, "GOMAXPROCS="+procs)
+		if r := harness.Run(ctx, nil, nil, "python3", "-c", coherent, mnt[0], mnt[1]); r.Code != 0 || r.Out != "done\n" {
+			t.Errorf("GOMAXPROCS=%s: %s%s", procs, r.Out, r.Err)
+		}
+	}
+}
+
+// What nobody changes costs no message, with one mount and with two.
+func TestMountsLookAgain(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c, _, mnt := twoMounts(t, ctx)
+	shell(t, ctx, mnt[0], "mkdir d; printf contents > d/f; cp d/f d/g")
+	for _, m := range mnt { // a lease comes within a moment of the mount's start
+		shell(t, ctx, m, unchanged)
+	}
+	reads := func() uint64 {
+		st, err := c.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Reads.Done
+	}
+	few := func() bool {
+		before := reads()
+		for _, m := range mnt {
+			shell(t, ctx, m, unchanged)
+		}
+		n := reads() - before
+		t.Logf("%d reads", n)
+		return n == 0
+	}
+	for !few() { // what the mounts have done themselves is told to them within a second
+		if ctx.Err() != nil {
+			t.Fatal("looking again at what nobody changes always costs messages")
+		}
+	}
+}
+
+// A mount that stands still holds up another one for a lease, not longer, and
+// shows nothing outdated when it goes on.
+func TestMountStandsStill(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	_, p, mnt := twoMounts(t, ctx)
+	shell(t, ctx, mnt[0], "echo one > f")
+	shell(t, ctx, mnt[1], "cat f; stat f; [ ! -e g ]")
+	if err := p[1].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	shell(t, ctx, mnt[0], "echo two > f")
+	took := time.Since(began)
+	shell(t, ctx, mnt[0], "echo three > f; echo new > g")
+	again := time.Since(began) - took
+	if err := p[1].Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(t, ctx, mnt[1], "cat f g"); got != "three\nnew\n" {
+		t.Errorf("the mount that stood still shows %q", got)
+	}
+	if took > 4*wire.Lease*time.Millisecond || again > took {
+		t.Errorf("writes beside a mount that stands still took %v, then %v", took, again)
+	}
+}
+
+// A coordinator that is killed and starts again knows who had a lease.
+func TestMountsOverRestart(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c, p, mnt := twoMounts(t, ctx)
+	shell(t, ctx, mnt[0], "echo one > f")
+	shell(t, ctx, mnt[1], "cat f; stat f; [ ! -e g ]")
+	if err := c.Kill(harness.Coordinator); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(ctx, harness.Coordinator); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		shell(t, ctx, mnt[i%2], "echo two > f; echo new > g")
+		if got := shell(t, ctx, mnt[1-i%2], "cat f g; rm g"); got != "two\nnew\n" {
+			t.Errorf("after the restart the other mount shows %q", got)
+		}
+	}
+	// One that does not come back is waited for, while its lease may last.
+	if err := p[1].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(harness.Coordinator); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(ctx, harness.Coordinator); err != nil {
+		t.Fatal(err)
+	}
+	shell(t, ctx, mnt[0], "echo three > f")
+	if err := p[1].Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if got := shell(t, ctx, mnt[1], "cat f"); got != "three\n" {
+		t.Errorf("a mount that stood still over a restart shows %q", got)
+	}
+}
+
+// Two mounts that create and remove in one directory do not wait for each other.
+func TestMountsCreateTogether(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	_, _, mnt := twoMounts(t, ctx, "GOMAXPROCS=1")
+	done := make(chan harness.Result, 2)
+	for i, m := range mnt {
+		go func() {
+			done <- harness.Run(ctx, nil, nil, "bash", "-euc", `cd "$0"; for i in $(seq 60); do echo $1 > $1-$i; cat * > /dev/null || true; [ $((i % 3)) != 0 ] || rm $1-$((i-1)); done`, m, string(rune('a'+i)))
+		}()
+	}
+	for range mnt {
+		if r := <-done; r.Code != 0 {
+			t.Errorf("%d: %s", r.Code, r.Err)
+		}
+	}
+	for _, m := range mnt {
+		if got := shell(t, ctx, m, "ls | wc -l"); got != "80\n" {
+			t.Errorf("%s files are left", got)
+		}
+	}
+}
