@@ -417,3 +417,32 @@ func TestLyingDisk(t *testing.T) {
 		t.Error("no loss was ever noticed")
 	}
 }
+
+// Segments are removed from the old end only, on the disk too: after a power
+// loss at any moment of a cut no segment is missing between others (J6).
+func TestCutOverPowerLoss(t *testing.T) {
+	for k := 1; ; k++ {
+		f := forget.New(1)
+		o := smallOptions(f)
+		o.MaxSpare = 1
+		l, m := open(t, o), newModel()
+		for range 12 {
+			ok(t, m.append(l, 30000))
+			ok(t, m.flush(l))
+		}
+		f.CrashAt(f.Ops() + k)
+		err := l.Cut(10)
+		if whole := err == nil && !f.Crashed(); whole {
+			if k < 8 {
+				t.Fatalf("a cut of %d operations removes too little for this test", k-1)
+			}
+			return
+		}
+		for seed := range uint64(16) {
+			o := smallOptions(f.Crash(rand.New(rand.NewPCG(seed, uint64(k)))))
+			if first := open(t, o).First(); first > 10 {
+				t.Fatalf("record %d is the first, 10 was to stay", first)
+			}
+		}
+	}
+}

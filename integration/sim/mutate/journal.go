@@ -241,7 +241,7 @@ func (m *files) remove`,
 				`	if err := s.file.Close()`,
 			},
 		},
-		seeds: 4000,
+		test: "./journal TestCutOverPowerLoss",
 	},
 	{
 		rule: "P13, S3", leaves: "the segment of the newest record is cut",
