@@ -482,6 +482,8 @@ func (b *blackout) cut(ctx context.Context, names []string) error {
 
 // round lets all work, cuts, and compares what is there with what all were told.
 func (b *blackout) round(ctx context.Context, n int) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*patience)
+	defer cancel()
 	dir := fmt.Sprintf("load%d", n)
 	if err := b.admin.Mkdir(ctx, dir, 0o755); err != nil {
 		return err
@@ -502,10 +504,13 @@ func (b *blackout) round(ctx context.Context, n int) error {
 	}
 	pause(ctx, delay)
 	err := b.cut(ctx, names)
+	if err != nil { // who waits for the service waits in vain
+		cancel()
+	}
 	stop.Store(true)
 	wg.Wait()
 	errs[len(errs)-1] = b.note(report)
-	for _, e := range append(errs, err) {
+	for _, e := range append([]error{err}, errs...) {
 		if e != nil {
 			return fmt.Errorf("the power of %v: %w", names, e)
 		}
@@ -595,10 +600,7 @@ func TestPowerLoss(t *testing.T) {
 	b := newBlackout(t, start)
 	done := 0
 	for ; done < cuts; done++ {
-		ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
-		err := b.round(ctx, done)
-		cancel()
-		if err != nil {
+		if err := b.round(t.Context(), done); err != nil {
 			t.Errorf("cut %d: %v", done+1, err)
 			break
 		}
