@@ -109,7 +109,7 @@ func TestTxLimits(t *testing.T) {
 		{many, ErrTooMany, "65536"},
 		{names, ErrTooMany, "at most 64.0 MiB"},
 		{big().WriteFile("huge", tooLong{n: wire.MaxFileSize + 1}, WriteOptions{}), ErrTooLarge, "huge: file too large: 17592186040321 bytes, at most 17592186040320"},
-		{big().Symlink(strings.Repeat("t", wire.MaxPathLen+1), "l"), fs.ErrInvalid, "4096"},
+		{big().Symlink(strings.Repeat("t", wire.MaxPathLen+1), "l"), wire.NewError(wire.CodeNameTooLong, ""), "4096"},
 		{big().Add(wire.Mutation{Kind: wire.MutMkdir, At: wire.At{Path: "a/../b"}}, nil), fs.ErrInvalid, `".."`},
 	} {
 		if _, err := k.tx.Commit(t.Context()); !errors.Is(err, k.is) || !strings.Contains(err.Error(), k.says) {
