@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -55,9 +56,18 @@ type Options struct {
 
 	// SegmentSize is that of the journal, in bytes; default 4 MiB.
 	SegmentSize int64
-	// SilentAfter is how long a participant may say nothing before its
-	// connection is given up, default 3 s; its heartbeats come every 500 ms.
-	SilentAfter time.Duration
+	// MinInSync is how many participants stay in sync: one that fails is
+	// evicted while as many others are there, and comes back by itself (P8,
+	// P11). 0: all;
+	// then nobody is evicted, and a change waits for whoever is missing.
+	MinInSync int
+	// EvictAfter is how long a participant may say nothing before its
+	// connection is given up, and how long it may be away before it is evicted:
+	// default 3 s; its heartbeats come every 500 ms.
+	EvictAfter time.Duration
+	// ResyncRate bounds what is brought in a second to a participant that
+	// catches up, in bytes; 0: no bound.
+	ResyncRate int64
 	// Tick is the owner's clock: how exact the waits of requests are, and how
 	// soon lazy records are written when it is quiet. Default 20 ms.
 	Tick time.Duration
@@ -100,13 +110,16 @@ func (o *Options) validate() error {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&o.SilentAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond}} {
+	}{{&o.EvictAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond}} {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
 		if *d.v < time.Millisecond {
 			return wire.NewError(wire.CodeInvalid, "a wait of less than a millisecond")
 		}
+	}
+	if o.MinInSync < 0 || o.ResyncRate < 0 {
+		return wire.NewError(wire.CodeInvalid, "a negative number of participants or bytes")
 	}
 	if o.MaxStages == 0 {
 		o.MaxStages = 64
@@ -143,6 +156,8 @@ type Coordinator struct {
 	// readPoint is the machine's, for reads that do not pass through the
 	// owner. It is stored before any reply of the same turn is given (P5).
 	readPoint atomic.Uint64
+	writable  bool     // as the machine was last seen; the owner's alone
+	inSync    []bool   // likewise
 	changed   notifier // links, service
 	stages    *places
 	space     spaceCache
@@ -210,6 +225,10 @@ func (c *Coordinator) reign(run wire.UUID) error {
 	opts := commit.Options{
 		State: state, Peers: c.o.Participants, Cluster: c.cluster, Root: *c.o.Root,
 		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
+		MinInSync: c.o.MinInSync, EvictAfter: c.o.EvictAfter.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
+	}
+	if n := configured(&state, c.o.Participants); opts.MinInSync > n {
+		return errors.Join(&wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("%d participants are to be in sync, and there are %d", opts.MinInSync, n)}, led.close())
 	}
 	opts.State.Epoch = c.epoch
 	if c.m, err = commit.New(opts); err == nil { // a wrong list of participants costs no epoch
@@ -228,6 +247,14 @@ func (c *Coordinator) reign(run wire.UUID) error {
 	return nil
 }
 
+// configured is the number of participants that there are.
+func configured(s *commit.State, peers []Peer) int {
+	if s.Config != nil {
+		return len(s.Config.Configured)
+	}
+	return len(peers)
+}
+
 // maxDecision is more than a decision takes in a SNAPSHOT, in bytes.
 const maxDecision = 40
 
@@ -237,6 +264,7 @@ func (c *Coordinator) start() {
 	c.links = make([]atomic.Pointer[link], len(members))
 	for _, mem := range members {
 		c.peers = append(c.peers, &peer{state: stateGreeting})
+		c.inSync = append(c.inSync, mem.InSync)
 		c.names = append(c.names, mem.Name)
 	}
 	for i, mem := range members {

@@ -21,6 +21,8 @@ type link struct {
 	cancel  context.CancelFunc
 	heard   atomic.Int64 // when something came, nanoseconds since the coordinator's start
 
+	outside atomic.Bool // the participant is not in sync: nothing is read or staged there
+
 	wake chan struct{} // capacity 1: out is to be sent
 
 	mu     sync.Mutex  // guards what follows
@@ -127,6 +129,8 @@ const (
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = 80 * time.Millisecond // a participant that is back is found soon
 	refusedPause = time.Second
+	refusedFor   = 200 * time.Millisecond // a participant at whose address nobody listens is not waited for (P8)
+	greetPause   = 20 * time.Millisecond  // before it may be greeted
 )
 
 // peer is what is known of the way to a participant, for status.
@@ -134,6 +138,8 @@ type peer struct {
 	mu    sync.Mutex // guards the following
 	state string
 	err   string
+	since time.Time // when it was last in sync; zero: it is, or never was
+	copy  wire.CatchUp
 	told  string // the state that the log has told last; "": none
 }
 
@@ -143,6 +149,11 @@ func (p *peer) set(state, why string) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.state, p.err = state, why
+	if state == stateInSync {
+		p.since = time.Time{}
+	} else if state == stateUnreachable && p.since.IsZero() && p.told == stateInSync {
+		p.since = time.Now()
+	}
 	if state == stateGreeting || state == stateUnreachable && p.told == "" || state == p.told {
 		return false
 	}
@@ -163,6 +174,25 @@ func (p *peer) missing() bool {
 	return true
 }
 
+// inSync notes that the participant is in the config, or is no more.
+func (p *peer) inSync(in bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.copy = wire.CatchUp{}
+	if in {
+		p.state, p.err, p.since = stateInSync, "", time.Time{}
+	} else if p.since.IsZero() {
+		p.since = time.Now()
+	}
+}
+
+// catches notes how far it has caught up.
+func (p *peer) catches(c wire.CatchUp) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.copy = c
+}
+
 func (p *peer) get() (state, err string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -175,11 +205,14 @@ const (
 	stateUnreachable = "unreachable"
 	stateGreeting    = "greeting"
 	stateRefused     = "refused"
+	stateCatchingUp  = "catching up"
+	stateEvicted     = "evicted"
 )
 
 // keep keeps a link to a participant until the coordinator ends.
 func (c *Coordinator) keep(i int, p Peer) {
 	backoff := time.Duration(0)
+	var refused time.Time // since when nobody listens there
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -191,7 +224,18 @@ func (c *Coordinator) keep(i int, p Peer) {
 		if c.ctx.Err() != nil {
 			return
 		}
+		if state == stateGreeting { // not yet
+			backoff = greetPause
+			continue
+		}
 		c.left(i, p, state, err)
+		if !asError(err).Refused {
+			refused = time.Time{}
+		} else if refused.IsZero() {
+			refused = began
+		} else if time.Since(refused) >= refusedFor {
+			c.post(func() { c.m.Refusing(i) })
+		}
 		switch {
 		case state == stateRefused:
 			backoff = refusedPause
@@ -208,6 +252,9 @@ func (c *Coordinator) keep(i int, p Peer) {
 // visit opens a link and serves it until it ends. It tells whether there was
 // one, and how it ended.
 func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error) {
+	if !c.mayGreet(i) {
+		return false, stateGreeting, nil
+	}
 	dialCtx, cancelDial := context.WithTimeout(c.ctx, dialWait)
 	defer cancelDial()
 	replica, err := c.o.Dial(dialCtx, p)
@@ -230,8 +277,9 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	defer cancelGreet()
 	greet, ok := c.greet(i)
 	if !ok {
-		return false, stateRefused, errStopped
+		return false, stateGreeting, nil
 	}
+	l.outside.Store(greet.Outside)
 	greeting, stream, err := replica.Greet(greetCtx, greet)
 	if err != nil {
 		return false, c.greetFailed(i, err), err
@@ -240,10 +288,19 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	l.heard.Store(int64(time.Since(c.began)))
 	if err := c.welcome(l, greeting); err != nil {
 		_ = stream.Close()
+		if wire.CodeOf(err) == wire.CodeUnavailable {
+			return false, stateGreeting, nil // the in-sync set has changed meanwhile
+		}
 		return false, stateRefused, err
 	}
-	c.came(i, p, greeting.Position)
+	var catching sync.WaitGroup
+	if greet.Outside {
+		catching.Go(func() { c.catchUp(l) })
+	} else {
+		c.came(i, p, greeting.Position)
+	}
 	err = c.converse(l)
+	catching.Wait()
 	c.ask(context.Background(), func() {
 		c.links[i].CompareAndSwap(l, nil)
 		c.m.LinkDown(i, l.number)
@@ -286,13 +343,26 @@ func (c *Coordinator) welcome(l *link, g wire.Greeting) error {
 	}
 }
 
-// greet is what the member is greeted with; false: the coordinator has stopped.
+// greet is what the member is greeted with; false: not now, or the coordinator
+// has stopped.
 func (c *Coordinator) greet(i int) (g wire.Greet, ok bool) {
 	answer := make(chan wire.Greet, 1)
-	if !c.ask(c.ctx, func() { answer <- c.m.Greet(i) }) {
+	c.ask(c.ctx, func() {
+		if c.m.MayGreet(i) {
+			answer <- c.m.Greet(i)
+		}
+	})
+	select {
+	case g = <-answer:
+		return g, true
+	default:
 		return g, false
 	}
-	return <-answer, true
+}
+
+func (c *Coordinator) mayGreet(i int) bool {
+	answer := make(chan bool, 1)
+	return c.ask(c.ctx, func() { answer <- c.m.MayGreet(i) }) && <-answer
 }
 
 // maxUps bounds a participant's messages that the owner has not taken yet.

@@ -44,6 +44,10 @@ type node struct {
 	onStage  func(pieces wire.PieceReader) (reply wire.StageReply, done bool, err error)
 	onStatus func(ctx context.Context) error
 	onHandle func(e *wire.Entry)
+	onResync func(req wire.Resync) error
+	donors   func(name string) *node // by whom a copy is donated
+	copied   *node                   // what a round has brought
+	lacks    bool                    // ... but for a block
 }
 
 type nodeTx struct {
@@ -122,6 +126,10 @@ func (l *nodeLink) Greet(_ context.Context, g wire.Greet) (wire.Greeting, wire.T
 	}
 	n.greets++
 	held := n.fence
+	if g.Outside && n.resync == "" {
+		n.resync = "out of sync"
+		n.txs = map[wire.ID]*nodeTx{}
+	}
 	if g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run {
 		return wire.Greeting{}, nil, wire.NewError(wire.CodeStaleEpoch, "a newer coordinator was here")
 	}
@@ -205,6 +213,13 @@ func (l *nodeLink) handle(d wire.Down) error {
 func (l *nodeLink) take(d wire.Down) {
 	n := l.n
 	up := wire.Up{Free: 1 << 40}
+	if n.resync != "" {
+		if d.Entry != nil {
+			panic(fmt.Sprintf("node %s is out of sync and is sent entry %d", n.name, d.Entry.Index))
+		}
+		l.say(up)
+		return
+	}
 	if d.Entry != nil {
 		if v := n.handle(d.Entry); v != nil {
 			up.Votes = []wire.Vote{*v}
@@ -400,14 +415,6 @@ func (l *nodeLink) Stage(ctx context.Context, req wire.StageRequest, pieces wire
 	}
 	n.staged[req.ID] = data
 	return wire.StageReply{ID: req.ID, Size: int64(len(data)), Sum: crc32.ChecksumIEEE(data)}, nil
-}
-
-func (l *nodeLink) Donate(context.Context, wire.Donate) (wire.Donated, []byte, error) {
-	return wire.Donated{}, nil, wire.NewError(wire.CodeUnsupported, "this test has no newcomers")
-}
-
-func (l *nodeLink) Resync(context.Context, wire.Resync, []byte) (wire.Resynced, error) {
-	return wire.Resynced{}, wire.NewError(wire.CodeUnsupported, "this test has no newcomers")
 }
 
 func (l *nodeLink) Unstage(_ context.Context, _ wire.Epoch, ids []wire.ID) error {

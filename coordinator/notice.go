@@ -34,6 +34,16 @@ func (c *Coordinator) came(i int, p Peer, at wire.Position) {
 	c.log.Log(context.Background(), level, "participant is there", "name", p.Name, "addr", p.Addr, "position", at.String())
 }
 
+// tellInSync says that a participant has been evicted, or is in sync again.
+func (c *Coordinator) tellInSync(i int, in bool) {
+	c.peers[i].inSync(in)
+	text := "participant is evicted: changes go on without it, and it catches up by itself when it is back"
+	if in {
+		text = "participant is in sync again"
+	}
+	c.log.Log(context.Background(), c.noticeLevel(), text, "name", c.names[i], "config", c.m.Status().Config.String())
+}
+
 // noticeLevel is that of what an operator should see, unless the process says it itself.
 func (c *Coordinator) noticeLevel() slog.Level {
 	if c.o.Local {

@@ -207,6 +207,7 @@ func (c *Coordinator) carryOut(rd commit.Ready) {
 			l.push(s.Down)
 		}
 	}
+	c.lookAround()
 	for _, r := range rd.Replies {
 		r.Request.Token.(*call).done <- r
 		failpoint.At("coordinator.replied")
@@ -231,6 +232,33 @@ func (c *Coordinator) carryOut(rd commit.Ready) {
 		c.served = true
 		c.log.Info("serving", "epoch", c.epoch.Number)
 		close(c.ready)
+		c.changed.notify()
+	}
+}
+
+// lookAround tells those who wait, and the operator, what has changed in the
+// in-sync set. A link of a newcomer that was let in is like any other from here on.
+func (c *Coordinator) lookAround() {
+	if c.m.Stopped() != nil {
+		return
+	}
+	news := false
+	for i := range c.inSync {
+		in := c.m.InSync(i)
+		if in == c.inSync[i] {
+			continue
+		}
+		c.inSync[i], news = in, true
+		c.tellInSync(i, in)
+		if l := c.links[i].Load(); in && l != nil {
+			l.outside.Store(false)
+		}
+	}
+	if w := c.m.Writable(); w != c.writable {
+		c.writable = w
+		news = news || w
+	}
+	if news {
 		c.changed.notify()
 	}
 }
@@ -295,7 +323,7 @@ func (c *Coordinator) tick() {
 	ms := now.Milliseconds()
 	elapsed := ms - c.lastMS
 	c.lastMS = ms
-	slept := time.Duration(elapsed)*time.Millisecond > c.o.SilentAfter/2 // this process stood still, not they
+	slept := time.Duration(elapsed)*time.Millisecond > c.o.EvictAfter/2 // this process stood still, not they
 	c.m.Tick(min(elapsed, 1000))
 	c.tickLocks(min(elapsed, 1000))
 	for i := range c.links {
@@ -307,11 +335,12 @@ func (c *Coordinator) tick() {
 		switch {
 		case slept:
 			l.heard.Store(int64(now))
-		case now-time.Duration(l.heard.Load()) > c.o.SilentAfter:
+		case now-time.Duration(l.heard.Load()) > c.o.EvictAfter:
 			c.log.Warn("participant is silent: its connection is given up", "name", l.name)
 			l.cancel()
 			c.links[i].CompareAndSwap(l, nil)
 			c.m.LinkDown(i, l.number)
+			c.m.Refusing(i)
 			c.changed.notify()
 		}
 	}

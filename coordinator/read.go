@@ -85,7 +85,7 @@ func (c *Coordinator) pick(tried []bool) *link {
 		if tried != nil && tried[i] {
 			continue
 		}
-		if l := c.links[i].Load(); l != nil {
+		if l := c.links[i].Load(); l != nil && !l.outside.Load() {
 			return l
 		}
 	}

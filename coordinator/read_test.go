@@ -242,7 +242,7 @@ func TestHangingRead(t *testing.T) {
 		for range 10 { // each may try both, until they count as silent
 			began = time.Now()
 			k.wantGet("x", []byte("1"))
-			if d, most := time.Since(began), 2*(k.c.o.SilentAfter+200*time.Millisecond); d > most {
+			if d, most := time.Since(began), 2*(k.c.o.EvictAfter+200*time.Millisecond); d > most {
 				t.Errorf("a read took %v, more than %v", d, most)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,7 +50,10 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 	if err != nil {
 		return wire.StageReply{}, err
 	}
-	reply, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Pack: req.Pack, Skew: req.Skew}, links, pl, pieces)
+	reply, has, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Pack: req.Pack, Skew: req.Skew}, links, pl, pieces)
+	if err == nil {
+		err = c.settleStage(waitCtx, links, has)
+	}
 	known := make(chan struct{})
 	if c.post(func() { c.m.EndStage(id, err == nil); close(known) }) {
 		select {
@@ -74,7 +78,9 @@ func (c *Coordinator) beginStage(ctx context.Context, session wire.SessionID, nu
 			var b begun
 			if b.id, b.err = c.m.BeginStage(session, number); b.err == nil {
 				for i := range c.links {
-					b.links = append(b.links, c.links[i].Load())
+					if l := c.links[i].Load(); l != nil && !l.outside.Load() {
+						b.links = append(b.links, l)
+					}
 				}
 			}
 			answer <- b
@@ -103,9 +109,61 @@ func (c *Coordinator) beginStage(ctx context.Context, session wire.SessionID, nu
 	}
 }
 
-// fanOut brings the pieces to all links and compares what they say. A lost
-// participant, or the place's loss, does not wait for the client's next piece.
-func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links []*link, pl *place, pieces wire.PieceReader) (wire.StageReply, error) {
+// settleStage waits until those who have an object are all that need it: who
+// was lost meanwhile is evicted, or back without it.
+func (c *Coordinator) settleStage(ctx context.Context, links []*link, has []int) error {
+	lost := &wire.Error{Code: wire.CodeUnavailable, Text: "a participant was lost while the contents were brought to it; nothing changed"}
+	var late <-chan time.Time
+	for {
+		changed := c.changed.wait()
+		answer := make(chan [2]bool, 1)
+		ok := c.ask(ctx, func() {
+			lacks, back := c.m.StageLacks(has), false
+			for _, i := range lacks {
+				now := c.links[i].Load() // the lost one, until that is noticed
+				back = back || now != nil && !slices.Contains(links, now) || !c.m.MayGo(i)
+			}
+			answer <- [2]bool{len(lacks) == 0, back}
+		})
+		if !ok {
+			return lost
+		}
+		if a := <-answer; a[0] {
+			return nil
+		} else if a[1] {
+			return lost
+		}
+		if late == nil {
+			late = time.After(2*c.o.EvictAfter + time.Second)
+		}
+		select {
+		case <-changed:
+		case <-late: // it is there after all
+			return lost
+		case <-ctx.Done():
+			return lost
+		case <-c.ctx.Done():
+			return errStopped
+		}
+	}
+}
+
+// lostBy: did a call fail because its link is gone, noticed or not yet?
+func lostBy(l *link, err error) bool {
+	return err != nil && (l.ctx.Err() != nil || asError(err).Lost)
+}
+
+// mayGo: could the others go on without that participant?
+func (c *Coordinator) mayGo(i int) bool {
+	answer := make(chan bool, 1)
+	return c.ask(c.ctx, func() { answer <- c.m.MayGo(i) }) && <-answer
+}
+
+// fanOut brings the pieces to all links and compares what they say. It names
+// those who have them: one whose link is lost, and who may be evicted, is left
+// out. A lost participant, or the place's loss, does not wait for the client's
+// next piece.
+func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links []*link, pl *place, pieces wire.PieceReader) (wire.StageReply, []int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
@@ -117,9 +175,23 @@ func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links [
 	var wg sync.WaitGroup
 	for i, l := range links {
 		wg.Go(func() {
-			defer context.AfterFunc(l.ctx, cancel)()
-			replies[i], errs[i] = l.replica.Stage(ctx, req, &fanReader{f: f, in: f.out[i]})
-			if errs[i] != nil {
+			one, end := context.WithCancel(ctx)
+			defer end()
+			in := &fanReader{f: f, in: f.out[i], ctx: one}
+			defer context.AfterFunc(l.ctx, func() {
+				if c.mayGo(l.member) {
+					end()
+				} else {
+					cancel()
+				}
+			})()
+			replies[i], errs[i] = l.replica.Stage(one, req, in)
+			switch {
+			case errs[i] == nil:
+			case lostBy(l, errs[i]) && ctx.Err() == nil && c.mayGo(l.member):
+				in.ctx = ctx
+				in.drain()
+			default:
 				cancel() // the others' work is in vain
 			}
 		})
@@ -134,11 +206,32 @@ func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links [
 	wg.Wait()
 	switch {
 	case pl.ctx.Err() != nil:
-		return wire.StageReply{}, pl.lost()
+		return wire.StageReply{}, nil, pl.lost()
 	case feedErr != nil:
-		return wire.StageReply{}, feedErr
+		return wire.StageReply{}, nil, feedErr
 	}
-	return judgeStage(ctx, req.ID, links, replies, errs)
+	if ctx.Err() == nil {
+		links, replies, errs = f.left(links, replies, errs)
+	}
+	var has []int
+	for _, l := range links {
+		has = append(has, l.member)
+	}
+	reply, err := judgeStage(ctx, req.ID, links, replies, errs)
+	return reply, has, err
+}
+
+// left are those whose links have not been lost on the way; all, if there is none.
+func (f *fan) left(links []*link, replies []wire.StageReply, errs []error) (l []*link, r []wire.StageReply, e []error) {
+	for i := range links {
+		if !lostBy(links[i], errs[i]) {
+			l, r, e = append(l, links[i]), append(r, replies[i]), append(e, errs[i])
+		}
+	}
+	if len(l) == 0 {
+		return links, replies, errs
+	}
+	return l, r, e
 }
 
 // judgeStage: the same from everybody, or what is most telling.
@@ -263,6 +356,7 @@ func (f *fan) finish() {
 // fanReader is one link's PieceReader.
 type fanReader struct {
 	f    *fan
+	ctx  context.Context // ends with the fan, or with the link
 	in   chan *piece
 	last *piece // given out; its buffer is the reader's until the next call
 }
@@ -285,9 +379,18 @@ func (r *fanReader) ReadPiece() (wire.Piece, error) {
 		if r.f.done {
 			return wire.Piece{}, io.EOF
 		}
-	case <-r.f.ctx.Done():
+	case <-r.ctx.Done():
 	}
 	return wire.Piece{}, wire.NewError(wire.CodeCanceled, "staging was given up")
+}
+
+// drain takes what comes for a link that is lost, so that the others go on.
+func (r *fanReader) drain() {
+	for {
+		if _, err := r.ReadPiece(); err != nil {
+			return
+		}
+	}
 }
 
 // unstageWait bounds the dropping of staged objects; what it misses is asked

@@ -35,13 +35,33 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	replicas := c.replicas(ctx, req, wait)
 	for i := range s.Members {
 		m := &s.Members[i]
-		m.State, m.Error = c.peers[i].get()
+		c.describe(i, m)
 		m.Replica = replicas[i].status
 		if err := replicas[i].err; err != nil && m.Error == "" {
 			m.Error = err.Error()
 		}
 	}
 	return s, nil
+}
+
+// describe puts into words how a participant is.
+func (c *Coordinator) describe(i int, m *wire.MemberStatus) {
+	p := c.peers[i]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.State, m.Error = p.state, p.err
+	if !p.since.IsZero() {
+		m.Since = p.since.UnixMilli()
+	}
+	switch l := c.links[i].Load(); {
+	case m.InSync:
+	case l == nil:
+		m.State = stateEvicted
+	default:
+		m.State = stateCatchingUp
+		cu := p.copy
+		m.CatchUp = &cu
+	}
 }
 
 // count counts an operation that began so long after the start.
@@ -145,7 +165,7 @@ func (c *Coordinator) Statfs(ctx context.Context) (wire.Statfs, error) {
 		return wire.Statfs{}, &wire.Error{Code: wire.CodeUnavailable, Op: "statfs", Text: "no participant answered"}
 	}
 	for i, free := range h.free {
-		if free > 0 && c.links[i].Load() != nil {
+		if l := c.links[i].Load(); free > 0 && l != nil && !l.outside.Load() {
 			s.Free = min(s.Free, free)
 		}
 	}

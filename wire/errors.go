@@ -73,6 +73,8 @@ type Error struct {
 	// the peer, with CodeUnknownOutcome it may have; the same request may be
 	// sent again by a new link.
 	Lost bool `cbor:"-"`
+	// Refused: nobody listens at the peer's address. Likewise.
+	Refused bool `cbor:"-"`
 }
 
 // NewError makes an error with a code and words.

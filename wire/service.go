@@ -143,6 +143,8 @@ type Status struct {
 	Reads       OpStats         `cbor:"15,keyasint" json:"reads"`
 	Locks       int             `cbor:"16,keyasint,omitempty" json:"locks"`      // ranges of files that are locked
 	LockWaits   int             `cbor:"17,keyasint,omitempty" json:"lock_waits"` // requests for locks that wait
+	MinInSync   int             `cbor:"18,keyasint" json:"min_in_sync"`
+	Warnings    []string        `cbor:"19,keyasint,omitempty" json:"warnings,omitempty"` // in plain words
 }
 
 // OpStats tells of the operations of one kind that the coordinator has answered.
@@ -168,6 +170,19 @@ type MemberStatus struct {
 	Durable Position       `cbor:"6,keyasint" json:"durable"`
 	Lag     uint64         `cbor:"7,keyasint" json:"lag"` // entries put and not yet durable there
 	Replica *ReplicaStatus `cbor:"8,keyasint,omitempty" json:"replica,omitempty"`
+	InSync  bool           `cbor:"9,keyasint" json:"in_sync"`                    // it is in the config: changes need it
+	Since   int64          `cbor:"10,keyasint,omitempty" json:"since,omitempty"` // when it was last there and in sync, ms since 1970; 0: it is, or has not been
+	CatchUp *CatchUp       `cbor:"11,keyasint,omitempty" json:"catch_up,omitempty"`
+}
+
+// CatchUp is how far a participant has caught up.
+type CatchUp struct {
+	Began      int64 `cbor:"1,keyasint" json:"began"`              // ms since 1970
+	Rows       int64 `cbor:"2,keyasint" json:"rows"`               // of metadata that have come
+	Bytes      int64 `cbor:"3,keyasint" json:"bytes"`              // of contents looked at
+	Copied     int64 `cbor:"4,keyasint" json:"copied"`             // bytes that were brought
+	Files      int64 `cbor:"5,keyasint,omitempty" json:"files"`    // in all, where all is compared
+	BytesTotal int64 `cbor:"6,keyasint,omitempty" json:"of_bytes"` // likewise
 }
 
 // InDoubtStatus is a transaction that waits for votes or for its decision to be durable.

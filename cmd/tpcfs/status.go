@@ -133,6 +133,9 @@ func judge(st wire.Status) error {
 			failure = &exitError{exitDegraded, fmt.Errorf("participant %s is %s", m.Name, m.State), true}
 		}
 	}
+	if len(st.Warnings) > 0 {
+		failure = &exitError{exitDegraded, errors.New(st.Warnings[0]), true}
+	}
 	if st.Problem != "" {
 		failure = &exitError{exitDegraded, errors.New(st.Problem), true}
 	}
@@ -162,6 +165,9 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 	fmt.Fprintln(&b)
 	if st.Problem != "" {
 		fmt.Fprintf(&b, "PROBLEM: %s\n", st.Problem)
+	}
+	for _, w := range st.Warnings {
+		fmt.Fprintf(&b, "WARNING: %s\n", w)
 	}
 	for _, o := range []struct {
 		what string

@@ -214,7 +214,7 @@ func (h *house) dial(_ context.Context, peer coordinator.Peer) (wire.Replica, er
 	}
 	select {
 	case <-p.Done():
-		return nil, wire.NewError(wire.CodeUnavailable, "participant "+peer.Name+" has ended; start tpcfs up again")
+		return nil, &wire.Error{Code: wire.CodeUnavailable, Text: "participant " + peer.Name + " has ended; start tpcfs up again", Refused: true}
 	default:
 		return p.Replica(), nil
 	}

@@ -48,13 +48,31 @@ func (m *Machine) isUnfit(mem *member, why *wire.Error) *wire.Error {
 	return why
 }
 
-// Refusing tells that nobody answers at the member's address any more: it need
-// not be waited for (P8).
+// Refusing tells that nobody answers at the address of a member that had a
+// link, or that it was silent on it for long: it need not be waited for (P8).
 func (m *Machine) Refusing(i int) {
-	if mem := m.members[i]; !mem.linked {
+	if mem := m.members[i]; !mem.linked && mem.link > 0 {
 		mem.refusing = true
 	}
 }
+
+// InSync reports whether the member is in the config that is in force.
+func (m *Machine) InSync(i int) bool { return m.members[i].in }
+
+// MayGo reports whether the others could go on without that member.
+func (m *Machine) MayGo(i int) bool {
+	in := 0
+	for k, mem := range m.members {
+		if mem.in && k != i {
+			in++
+		}
+	}
+	return m.state.Config != nil && in >= m.minInSync()
+}
+
+// Staging is the number of contents that are being staged, or that no change
+// has named yet: a newcomer that is let in now costs their senders a repeat.
+func (m *Machine) Staging() int { return len(m.stages) }
 
 // lost lists the members to evict: those that are gone, if enough others are
 // there. With too few nobody goes: whoever is back first is as good as the rest.

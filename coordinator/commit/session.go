@@ -150,6 +150,17 @@ func (m *Machine) BeginStage(id wire.SessionID, link uint64) (wire.ID, *wire.Err
 	return stageID, nil
 }
 
+// StageLacks names the members that a stage has not been brought to: with one
+// of them in sync it is of no use.
+func (m *Machine) StageLacks(has []int) (lacks []int) {
+	for i, mem := range m.members {
+		if mem.in && !slices.Contains(has, i) {
+			lacks = append(lacks, i)
+		}
+	}
+	return lacks
+}
+
 // EndStage tells whether all members have the object. One that is not
 // complete, or whose session has gone, is dropped.
 func (m *Machine) EndStage(stageID wire.ID, ok bool) {

@@ -16,6 +16,10 @@ func (m *Machine) Status() wire.Status {
 	if m.state.Config != nil {
 		s.Config = m.state.Config.ID
 	}
+	s.MinInSync = m.minInSync()
+	if w := m.Degraded(); w != "" && m.stop == nil {
+		s.Warnings = append(s.Warnings, w)
+	}
 	if m.stop != nil {
 		s.Problem = m.stop.Error()
 	}
@@ -24,7 +28,7 @@ func (m *Machine) Status() wire.Status {
 			s.WaitsFor = append(s.WaitsFor, mem.name)
 		}
 		s.Members = append(s.Members, wire.MemberStatus{
-			Name: mem.name, Addr: mem.addr, Lag: m.last - mem.durable,
+			Name: mem.name, Addr: mem.addr, InSync: mem.in, Lag: m.last - mem.durable,
 			Handled: wire.Position{Epoch: m.epoch.Number, Index: mem.handled},
 			Durable: wire.Position{Epoch: m.epoch.Number, Index: mem.durable},
 		})

@@ -175,9 +175,9 @@ func dialError(ctx context.Context, addr string, err error) *wire.Error {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		e.Text = "no answer in time: is it running there?"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Text = "connection refused: is it running there?"
+		e.Text, e.Refused = "connection refused: is it running there?", true
 	case errors.Is(err, fs.ErrNotExist):
-		e.Text = "no such socket: is it running there?"
+		e.Text, e.Refused = "no such socket: is it running there?", true
 	case errors.Is(err, fs.ErrPermission):
 		e.Code, e.Text, e.Lost = wire.CodeAccess, "this user may not connect there", false
 	}

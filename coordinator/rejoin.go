@@ -1,0 +1,276 @@
+package coordinator
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"tpcfs/coordinator/commit"
+	"tpcfs/wire"
+)
+
+// A participant that is out of sync catches up in rounds, from a member picked
+// as donor, while service goes on; in the last one nothing is put, until it is
+// let in (P11). Everything goes through here: participants never dial.
+
+// Bounds of catching up.
+const (
+	lastRoundBytes = 64 << 20         // so much may be left for the last round
+	lastRoundWait  = 10 * time.Second // a last round that takes longer is given up: writes wait for it
+	stagesWait     = 5 * time.Second  // for contents that are being staged, before the last round
+	catchUpPause   = 200 * time.Millisecond
+	drainPause     = 2 * time.Millisecond
+)
+
+// catchUp brings a participant that was greeted as an outsider back in sync,
+// beginning again after whatever interrupts it, until its link ends.
+func (c *Coordinator) catchUp(l *link) {
+	c.peers[l.member].catches(wire.CatchUp{Began: time.Now().UnixMilli()})
+	c.log.Log(context.Background(), c.noticeLevel(), "participant is out of sync and catches up", "name", l.name)
+	told := ""
+	for l.ctx.Err() == nil {
+		r := &rejoin{c: c, l: l, began: time.Now()}
+		err := r.run()
+		if err == nil || l.ctx.Err() != nil {
+			return
+		}
+		if text := err.Error(); text != told {
+			told = text
+			c.log.Log(context.Background(), slog.LevelWarn, "catching up was interrupted, and begins again", "name", l.name, "err", err)
+		}
+		r.sleep(catchUpPause)
+	}
+}
+
+// rejoin is one attempt.
+type rejoin struct {
+	c     *Coordinator
+	l     *link
+	began time.Time
+	donor *link
+	since wire.Position
+	full  bool
+	limit bool  // ResyncRate counts: not in the last round
+	moved int64 // bytes, in this round
+	total int64 // ... and in all
+	seen  wire.CatchUp
+}
+
+func (r *rejoin) sleep(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-r.l.ctx.Done():
+	}
+}
+
+func (r *rejoin) run() error {
+	if r.donor = r.c.pick(nil); r.donor == nil {
+		return wire.NewError(wire.CodeUnavailable, "no participant is in sync and there to copy from")
+	}
+	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin}, nil)
+	if err != nil {
+		return err
+	}
+	r.since, r.full, r.limit = got.Since, got.Full, true
+	for {
+		if err := r.middleRound(); err != nil {
+			return err
+		}
+		if r.moved >= lastRoundBytes {
+			continue
+		}
+		again, err := r.lastRound()
+		if err != nil || !again {
+			return err
+		}
+	}
+}
+
+// middleRound is one while service goes on; the next begins where it began to read.
+func (r *rejoin) middleRound() error {
+	at := r.c.readPoint.Load()
+	if at == 0 {
+		return errStopped
+	}
+	if err := r.round(r.l.ctx, at); err != nil {
+		return err
+	}
+	start := wire.Position{Epoch: r.c.epoch.Number, Index: at}
+	if _, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncRound, Position: start}, nil); err != nil {
+		return err
+	}
+	r.since, r.full = start, false
+	return nil
+}
+
+// round brings what the donor has more than since, rows first, as of index or later.
+func (r *rejoin) round(ctx context.Context, index uint64) error {
+	r.moved = 0
+	var cursor []byte
+	for more := true; more; {
+		d, body, err := r.donate(ctx, wire.Donate{Index: index, Since: r.since, Full: r.full, Cursor: cursor})
+		if err != nil {
+			return err
+		}
+		if d.TooOld {
+			if _, err := r.resync(ctx, wire.Resync{Step: wire.ResyncBegin, Full: true}, nil); err != nil {
+				return err
+			}
+			r.full, cursor = true, nil
+			continue
+		}
+		if r.full {
+			r.seen.Files, r.seen.BytesTotal = d.Files, d.Bytes
+		}
+		_, err = r.resync(ctx, wire.Resync{Step: wire.ResyncRows, Full: r.full, Position: d.Position, Cursor: cursor, Next: d.Cursor}, body)
+		if err != nil {
+			return err
+		}
+		cursor, more = d.Cursor, len(d.Cursor) > 0
+	}
+	return r.blocks(ctx, index)
+}
+
+// blocks brings the contents that the newcomer lacks.
+func (r *rejoin) blocks(ctx context.Context, index uint64) error {
+	for {
+		v, err := r.resync(ctx, wire.Resync{Step: wire.ResyncVerify}, nil)
+		if err != nil {
+			return err
+		}
+		for _, k := range v.Lacks {
+			for len(k.Blocks) > 0 {
+				n := min(len(k.Blocks), wire.MaxDonated)
+				d, body, err := r.donate(ctx, wire.Donate{Index: index, Ino: k.Ino, Object: k.Object, Blocks: k.Blocks[:n]})
+				if err != nil {
+					return err
+				}
+				if _, err := r.resync(ctx, wire.Resync{Step: wire.ResyncBlocks, Ino: k.Ino, Object: k.Object, Blocks: d.Blocks}, body); err != nil {
+					return err
+				}
+				k.Blocks = k.Blocks[n:]
+			}
+		}
+		if !v.More && len(v.Lacks) == 0 {
+			return nil
+		}
+	}
+}
+
+// lastRound pauses, drains, copies the rest, and has the newcomer let in. again:
+// it lacked something after all, or could not begin.
+func (r *rejoin) lastRound() (again bool, err error) {
+	if !r.pause() {
+		r.sleep(catchUpPause)
+		return true, nil
+	}
+	defer r.c.post(func() { r.c.m.Unpause(r.l.member) })
+	ctx, cancel := context.WithTimeout(r.l.ctx, lastRoundWait)
+	defer cancel()
+	j, err := r.drain(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.limit = false
+	defer func() { r.limit = true }()
+	if err := r.round(ctx, j.Position.Index); err != nil {
+		return false, err
+	}
+	join := &wire.Join{Position: j.Position, W: j.W, Config: j.Config, ServiceTime: j.ServiceTime, LastID: j.LastID}
+	if _, err := r.resync(ctx, wire.Resync{Step: wire.ResyncFinish, Join: join}, nil); err != nil {
+		if wire.CodeOf(err) == wire.CodeBusy {
+			return true, nil
+		}
+		r.l.cancel() // it may have cleared its mark: it is greeted anew (P11)
+		return false, err
+	}
+	admitted := make(chan bool, 1)
+	if !r.c.ask(r.l.ctx, func() { admitted <- r.c.m.Admit(r.l.member, r.l.number) }) || !<-admitted {
+		r.l.cancel()
+		return false, wire.NewError(wire.CodeUnavailable, "the in-sync set has changed in its last round")
+	}
+	r.c.log.Log(context.Background(), r.c.noticeLevel(), "participant has caught up", "name", r.l.name,
+		"took", time.Since(r.began).Round(time.Millisecond).String(), "bytes", r.total)
+	return false, nil
+}
+
+// pause begins the last round, if can be when nobody is staging.
+func (r *rejoin) pause() bool {
+	for end := time.Now().Add(stagesWait); r.l.ctx.Err() == nil; r.sleep(r.c.o.Tick) {
+		answer := make(chan bool, 2)
+		late := time.Now().After(end)
+		ok := r.c.ask(r.l.ctx, func() {
+			if r.c.m.Staging() > 0 && !late {
+				return
+			}
+			answer <- r.c.m.Pause(r.l.member, r.l.number)
+		})
+		if !ok {
+			return false
+		}
+		select {
+		case paused := <-answer:
+			return paused
+		default:
+		}
+	}
+	return false
+}
+
+// drain waits until all that was put is decided, and durable at all members.
+func (r *rejoin) drain(ctx context.Context) (commit.Joining, error) {
+	for {
+		type state struct {
+			j             commit.Joining
+			drained, over bool
+		}
+		answer := make(chan state, 1)
+		ok := r.c.ask(ctx, func() {
+			var s state
+			s.j, s.drained, s.over = r.c.m.Drained(r.l.member, r.l.number)
+			answer <- s
+		})
+		if !ok {
+			return commit.Joining{}, wire.NewError(wire.CodeUnavailable, "what was under way did not end in time")
+		}
+		switch s := <-answer; {
+		case s.over:
+			return commit.Joining{}, wire.NewError(wire.CodeUnavailable, "the in-sync set has changed in its last round")
+		case s.drained:
+			return s.j, nil
+		}
+		r.sleep(drainPause)
+	}
+}
+
+// donate asks the donor; a link that is lost ends the call.
+func (r *rejoin) donate(ctx context.Context, req wire.Donate) (wire.Donated, []byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.donor.ctx, cancel)()
+	req.Epoch = r.c.epoch
+	r.donor.need(req.Index)
+	d, body, err := r.donor.replica.Donate(ctx, req)
+	if err != nil {
+		return d, nil, fmt.Errorf("participant %s cannot be copied from: %w", r.donor.name, err)
+	}
+	return d, body, nil
+}
+
+// resync takes a step at the newcomer, at the rate that is allowed.
+func (r *rejoin) resync(ctx context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
+	req.Epoch = r.c.epoch
+	r.moved += int64(len(body))
+	r.total += int64(len(body))
+	if rate := r.c.o.ResyncRate; rate > 0 && r.limit && len(body) > 0 {
+		r.sleep(time.Duration(float64(len(body)) / float64(rate) * float64(time.Second)))
+	}
+	got, err := r.l.replica.Resync(ctx, req, body)
+	if err == nil {
+		r.seen.Rows, r.seen.Bytes, r.seen.Copied = got.Progress.Rows, got.Progress.Verified, r.total
+		r.seen.Began = r.began.UnixMilli()
+		r.c.peers[r.l.member].catches(r.seen)
+	}
+	return got, err
+}

@@ -1,0 +1,256 @@
+package coordinator
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// Donate gives all that the node has as one row: its name.
+func (l *nodeLink) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte, error) {
+	n := l.n
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.ctx.Err() != nil || n.down {
+		return wire.Donated{}, nil, errLost
+	}
+	if n.resync != "" || n.pos.Index < req.Index {
+		return wire.Donated{}, nil, wire.NewError(wire.CodeProtocol, fmt.Sprintf("node %s at %v (%q) is asked for %d", n.name, n.pos, n.resync, req.Index))
+	}
+	return wire.Donated{Position: n.pos}, []byte(n.name), nil
+}
+
+// Resync takes a copy of the donor's state at Rows, and keeps it at Finish.
+func (l *nodeLink) Resync(_ context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
+	n := l.n
+	n.mu.Lock()
+	hook, marked := n.onResync, n.resync != ""
+	n.mu.Unlock()
+	if !marked {
+		return wire.Resynced{}, wire.NewError(wire.CodeProtocol, "in sync")
+	}
+	if hook != nil {
+		if err := hook(req); err != nil {
+			return wire.Resynced{}, err
+		}
+	}
+	switch req.Step {
+	case wire.ResyncRows:
+		d := n.donors(string(body))
+		c := newNode("", 0)
+		d.set(func() { c.files, c.ops, c.pos = maps.Clone(d.files), maps.Clone(d.ops), d.pos })
+		n.set(func() { n.copied, n.lacks = c, true })
+	case wire.ResyncVerify:
+		if n.set(func() { marked = n.lacks }); marked {
+			return wire.Resynced{Lacks: []wire.Lack{{Ino: 5, Object: 6, Blocks: []int64{7}}}}, nil
+		}
+	case wire.ResyncBlocks:
+		n.set(func() { n.lacks = false })
+	case wire.ResyncFinish:
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if l.ctx.Err() != nil {
+			return wire.Resynced{}, errLost
+		}
+		if n.lacks || n.copied == nil || n.copied.pos != req.Join.Position {
+			return wire.Resynced{}, wire.NewError(wire.CodeProtocol, fmt.Sprintf("finished at %v, copied %+v", req.Join.Position, n.copied))
+		}
+		n.files, n.ops, n.txs = n.copied.files, n.copied.ops, map[wire.ID]*nodeTx{}
+		n.pos, n.w, n.config, n.svc, n.resync = req.Join.Position, req.Join.W, req.Join.Config, req.Join.ServiceTime, ""
+	default:
+	}
+	return wire.Resynced{Full: true}, nil
+}
+
+// newEvicting is a cluster that goes on with two of three.
+func newEvicting(t *testing.T) *cluster {
+	k := newCluster(t)
+	k.o.MinInSync, k.o.EvictAfter = 2, 300*time.Millisecond
+	for _, n := range k.nodes {
+		n.donors = func(name string) *node {
+			for _, d := range k.nodes {
+				if d.name == name {
+					return d
+				}
+			}
+			return nil
+		}
+	}
+	return k
+}
+
+// state waits until a participant is in that state.
+func (k *cluster) state(i int, want string) wire.Status {
+	k.t.Helper()
+	for end := time.Now().Add(20 * time.Second); ; {
+		changed := k.c.changed.wait()
+		st, err := k.c.Status(ctx, wire.StatusRequest{})
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if st.Members[i].State == want {
+			return st
+		}
+		if time.Now().After(end) {
+			k.t.Fatalf("participant %d is %q (%s), want %q", i, st.Members[i].State, st.Members[i].Error, want)
+		}
+		select {
+		case <-changed:
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (k *cluster) wantAlike() {
+	k.t.Helper()
+	files := func(n *node) (s map[string]string) {
+		s = map[string]string{}
+		n.set(func() {
+			for name, f := range n.files {
+				s[name] = string(f.data)
+			}
+		})
+		return s
+	}
+	a := files(k.nodes[0])
+	for _, n := range k.nodes[1:] {
+		if b := files(n); !maps.Equal(a, b) {
+			k.t.Errorf("node %s has %v, node %s %v", n.name, b, k.nodes[0].name, a)
+		}
+	}
+}
+
+// G8: a participant that is gone, or hangs, is evicted: changes pause and go
+// on, none fails; back again it is in sync by itself, with all that it missed.
+func TestEvictedAndBack(t *testing.T) {
+	for name, away := range map[string]struct {
+		begin, end func(n *node)
+		most       time.Duration
+	}{
+		"killed": {(*node).kill, (*node).revive, 5 * time.Second},
+		"hangs":  {func(n *node) { n.set(func() { n.hang = true }) }, func(n *node) { n.set(func() { n.hang = false }) }, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newEvicting(t).serve()
+			k.put("x", []byte("before"))
+			away.begin(k.nodes[1])
+			began := time.Now()
+			k.put("x", []byte("meanwhile"))
+			k.put("y", []byte("meanwhile"))
+			if d := time.Since(began); d > away.most {
+				t.Errorf("a change took %v", d)
+			}
+			st := k.state(1, stateEvicted)
+			if len(st.Warnings) != 1 || st.Members[1].Since == 0 || st.Members[1].InSync {
+				t.Errorf("%+v", st)
+			}
+			away.end(k.nodes[1])
+			k.state(1, stateInSync)
+			k.put("z", []byte("after"))
+			k.c.Close()
+			k.wantAlike()
+		})
+	}
+}
+
+// Whatever interrupts a participant's way back, it begins again and ends well,
+// and changes go on.
+func TestCatchingUpInterrupted(t *testing.T) {
+	for step := wire.ResyncBegin; step <= wire.ResyncFinish; step++ {
+		for _, who := range []string{"newcomer", "error", "donor"} {
+			t.Run(fmt.Sprintf("%v/%s", step, who), func(t *testing.T) {
+				k := newEvicting(t)
+				k.serve()
+				k.put("x", []byte("before"))
+				k.nodes[1].kill()
+				k.put("x", []byte("meanwhile"))
+				k.state(1, stateEvicted)
+				var once atomic.Bool
+				k.nodes[1].set(func() {
+					k.nodes[1].onResync = func(req wire.Resync) error {
+						if req.Step != step || once.Swap(true) {
+							return nil
+						}
+						switch who {
+						case "newcomer":
+							k.nodes[1].kill()
+							k.nodes[1].revive()
+							return errLost
+						case "donor": // whichever it is: its links end, and it is back at once
+							for _, i := range []int{0, 2} {
+								k.nodes[i].kill()
+								k.nodes[i].revive()
+							}
+							return nil
+						}
+						return wire.NewError(wire.CodeBusy, "not now")
+					}
+				})
+				k.nodes[1].revive()
+				k.state(1, stateInSync)
+				if !once.Load() {
+					t.Fatal("nothing was interrupted")
+				}
+				k.put("z", []byte("after"))
+				k.c.Close()
+				k.wantAlike()
+			})
+		}
+	}
+}
+
+// An evicted participant serves no read and gets no contents.
+func TestNoReadsFromOutside(t *testing.T) {
+	k := newEvicting(t).serve()
+	k.put("x", []byte("before"))
+	k.nodes[1].kill()
+	k.put("x", []byte("now"))
+	hold := make(chan struct{})
+	k.nodes[1].set(func() {
+		k.nodes[1].onResync = func(wire.Resync) error { <-hold; return nil }
+		k.nodes[1].onRead = func(wire.PositionedRead, wire.PieceWriter) (wire.ReadReply, bool, error) {
+			t.Error("a read at a participant that is out of sync")
+			return wire.ReadReply{}, true, nil
+		}
+	})
+	k.nodes[1].revive()
+	k.state(1, stateCatchingUp)
+	for range 50 {
+		if got := k.get("x"); !bytes.Equal(got, []byte("now")) {
+			t.Fatalf("read %q", got)
+		}
+	}
+	k.nodes[1].set(func() { k.nodes[1].onRead = nil })
+	close(hold)
+	k.state(1, stateInSync)
+}
+
+// A participant that is lost while contents are brought to all costs their
+// sender a pause: the others have them.
+func TestStagedWithoutWhoIsEvicted(t *testing.T) {
+	k := newEvicting(t).serve()
+	k.nodes[1].set(func() {
+		k.nodes[1].onStage = func(pieces wire.PieceReader) (wire.StageReply, bool, error) {
+			if _, err := pieces.ReadPiece(); err != nil {
+				t.Error(err)
+			}
+			k.nodes[1].kill()
+			return wire.StageReply{}, true, errLost
+		}
+	})
+	data := bytes.Repeat([]byte("large "), 1<<20)
+	k.putStaged("big", data)
+	k.wantGet("big", data)
+	k.state(1, stateEvicted)
+	k.nodes[1].set(func() { k.nodes[1].onStage = nil })
+	k.nodes[1].revive()
+	k.state(1, stateInSync)
+	k.c.Close()
+	k.wantAlike()
+}
