@@ -110,7 +110,7 @@ var shellMutants = []mutant{
 		rule: "S3", leaves: "the participant's checkpoint does not wait for its journal",
 		edits: []edit{
 			{
-				"participant/owner.go",
+				"participant/resync.go",
 				`ck.Run(p.syncJournal)`,
 				`ck.Run(func() error { return nil })`,
 			},

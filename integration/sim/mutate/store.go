@@ -269,10 +269,10 @@ var storeMutants = []mutant{
 		edits: []edit{
 			{
 				"participant/store/aside.go",
-				`	if r.block(block, data) != nil {
-		return nil, true, nil
+				`	if r.block(block, into[:wire.BlockSize]) != nil {
+		return 0, true, nil
 	}`,
-				`	_ = r.block(block, data)`,
+				`	_ = r.block(block, into[:wire.BlockSize])`,
 			},
 		},
 		test: "./participant/store TestRottenObject",
