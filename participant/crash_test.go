@@ -181,8 +181,12 @@ func (c *reign) checkGreeting(g *wire.Greeting) {
 	for i := range c.plan[:g.Position.Index] {
 		e := &c.plan[i]
 		if e.want != 0 && c.votes[e.entry.Index].Verdict == 0 && e.want == wire.VoteYes {
-			if _, ok := known[e.entry.Prepare.Tx]; !ok {
+			k, ok := known[e.entry.Prepare.Tx]
+			if !ok {
 				c.t.Fatalf("it is past prepare %d, which it would have voted for, and knows nothing of it", e.entry.Index)
+			}
+			if k.State == wire.TxRefused { // the NO was lost with its link, the reason too: only a full disk is one
+				c.votes[e.entry.Index] = wire.Vote{Tx: k.Tx, Verdict: wire.VoteNo, Err: wire.NewError(wire.CodeNoSpace, "as its greeting tells")}
 			}
 		}
 	}
