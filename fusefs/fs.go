@@ -226,6 +226,7 @@ func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
 		a, err := stat(ctx, at)
 		if err != nil {
 			if at.Path == "" && isGone(err) {
+				f.cached.vanished(at.Dir)
 				if n := f.peek(at.Dir); n != nil {
 					f.lose(n)
 					f.letGo(n)

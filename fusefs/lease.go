@@ -163,6 +163,22 @@ func (c *cache) doubt(ino wire.Ino) {
 	c.forget(&wire.Touched{Inos: []wire.Ino{ino}})
 }
 
+// vanished forgets an inode that is no more, with the names that led to it: the
+// kernel looks them up again, and what was kept would lead there once more.
+func (c *cache) vanished(ino wire.Ino) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.number++
+	c.inos[ino] = c.number
+	delete(c.attrs, ino)
+	for at, found := range c.entries {
+		if found == ino {
+			c.names[at] = c.number
+			delete(c.entries, at)
+		}
+	}
+}
+
 // lease is the goroutine that keeps the mount's lease. Without one, or with a
 // service that gives none, every question goes to the service.
 func (f *fileSystem) lease() {

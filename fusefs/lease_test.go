@@ -114,3 +114,21 @@ func TestPages(t *testing.T) {
 		t.Error("written pages are kept")
 	}
 }
+
+// The kernel looks up again what turned out to be gone: the names that led there
+// are not kept for it, nor an answer that was on its way.
+func TestCacheOfWhatVanished(t *testing.T) {
+	c := leasedCacheOf(map[string]wire.Ino{"a": 5, "b": 5, "d": 6})
+	asked := c.begin()
+	c.vanished(5)
+	c.keepName(asked, rootAt("a"), wire.Attr{Ino: 5})
+	for name, want := range map[string]bool{"a": false, "b": false, "d": true} {
+		if got := c.knows(rootAt(name)); got != want {
+			t.Errorf("%s is known: %v", name, got)
+		}
+	}
+	c.keepName(c.begin(), rootAt("a"), wire.Attr{Ino: 7})
+	if a, known, err := c.look(rootAt("a")); !known || err != nil || a.Ino != 7 {
+		t.Errorf("a is %+v, %v, %v", a, known, err)
+	}
+}

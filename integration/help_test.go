@@ -115,7 +115,7 @@ func TestExamplesOfTheHelp(t *testing.T) {
 				t.Fatal(err)
 			}
 			line = strings.NewReplacer("3.17", cfg.Version.String(), "--duration 1m", "--duration 1s", "--duration 5m", "--duration 1s",
-				"--clients 64", "--clients 9", "--ops 10000", "--ops 300", "/home", "./src", "completion zsh)", "completion bash)").Replace(line)
+				"--clients 64", "--clients 9", "--ops 10000", "--ops 300", "/home", "./src", "tpcfs status --watch", "timeout --preserve-status -s INT 1 tpcfs status --watch", "completion zsh)", "completion bash)").Replace(line)
 			want := 0
 			if strings.Contains(line, "many.txt") { // the failures that it shows
 				want = 3
