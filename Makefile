@@ -27,9 +27,9 @@ run: build fuse3 ## coordinator, three participants and a mount on ./mnt, until 
 build: ## ./bin/tpcfs
 	CGO_ENABLED=0 $(GO) build -trimpath -o ./bin/ ./cmd/tpcfs
 
-test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (15 minutes)
+test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 20 minutes on two cores)
 	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) \
-	  $(GO) test -race -count=1 -timeout 15m ./...
+	  $(GO) test -race -count=1 -timeout 30m ./...
 
 check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector
 	$(GO) build ./...
