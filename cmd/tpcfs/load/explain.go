@@ -37,8 +37,13 @@ func Explain(p Piece) Fault {
 	culprit := short.Ops[len(short.Ops)-1]
 	_, idle := short.open()
 	for i, o := range short.Ops {
-		// What was of unknown outcome from the beginning is shown where it may matter.
-		if o.lax = false; o.Outcome != Unknown || o.Text != "" && !idle[i] {
+		// What was of unknown outcome from the beginning is shown where it may
+		// matter, and so is what was under way, where less would do without it.
+		o.lax = false
+		switch {
+		case o.Outcome != Unknown || o.Text != "" && !idle[i]:
+			f.Ops = append(f.Ops, o)
+		case o.Return > culprit.Return && !idle[i] && short.excused(i):
 			f.Ops = append(f.Ops, o)
 		}
 	}
@@ -91,6 +96,14 @@ func (p *Piece) shorten() {
 			wrong(ops)
 		}
 	}
+}
+
+// excused reports whether the i-th operation, one under way, can account for
+// something: without it the contradiction would be shorter still.
+func (p *Piece) excused(i int) bool {
+	without := Piece{Name: p.Name, Start: p.Start, Ops: slices.Delete(slices.Clone(p.Ops), i, i+1)}
+	without.shorten()
+	return len(without.Ops) < len(p.Ops)-1
 }
 
 // telling reports whether people want to see the i-th operation, needed or not:
@@ -185,9 +198,9 @@ func btoi(b bool) int {
 
 // could are the answers that the i-th operation could have had.
 func (p *Piece) could(i int) []string {
-	with := *p
-	with.Ops = slices.Clone(p.Ops)
 	try := func(outcome Outcome, v Value) bool {
+		with := *p // anew: a question that took too long may still read the last one's
+		with.Ops = slices.Clone(p.Ops)
 		with.Ops[i].Outcome, with.Ops[i].Value = outcome, v
 		return with.check(explainTime) == Right
 	}
@@ -252,6 +265,8 @@ func (o Op) answer() string {
 	switch {
 	case o.Outcome == Missing:
 		return "no such file"
+	case o.Outcome == Unknown && o.Text == "":
+		return "still under way"
 	case o.Outcome == Unknown:
 		return "unknown (" + o.Text + ")"
 	case o.Outcome == Failed:
