@@ -15,7 +15,7 @@ LINT_VERSION := 2.15.0
 LINT_MODULE  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINT_VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test check fmt lint fuzz sim mutate exhaust sequences powerloss bench clean fuse3
+.PHONY: help run build test check fmt lint fuzz sim mutate exhaust sequences powerloss proof bench clean fuse3
 
 help: ## this list
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
@@ -69,6 +69,9 @@ sequences: ## all sequences of up to LENGTH (2) operations, a power loss before 
 
 powerloss: fuse3 ## POWERCUTS (8) power losses of a cluster of processes whose disks forget what was not synced (about 6 s each)
 	TPCFS_TEST_POWERCUTS=$(POWERCUTS) $(GO) test -race ./integration -run '^TestPowerLoss$$' -count=1 -timeout 0 -v
+
+proof: fuse3 ## all of the above at full length (most of a day; ONLY=row,... those alone): writes integration/PROOF.md
+	$(GO) run ./integration/proof -only '$(ONLY)'
 
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
 	$(GO) test -run '^$$' -bench . ./journal
