@@ -84,6 +84,12 @@ type Options struct {
 	// MaxStages bounds the contents being staged at one time, default 64;
 	// each takes at most 1 MiB of memory. More wait.
 	MaxStages int
+	// MaxReads bounds the reads of more than one piece that go on at one time,
+	// default 128. More wait.
+	MaxReads int
+	// Patience is how long who brings or takes next to nothing keeps its place
+	// of these while others wait; default 10 s.
+	Patience time.Duration
 	// MaxAhead, MaxBytes, MaxQueued: see commit.Options. A journal of small
 	// segments makes MaxAhead smaller.
 	MaxAhead  uint64
@@ -110,7 +116,7 @@ func (o *Options) validate() error {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&o.EvictAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond}} {
+	}{{&o.EvictAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond}, {&o.Patience, 10 * time.Second}} {
 		if *d.v == 0 {
 			*d.v = d.def
 		}
@@ -124,8 +130,11 @@ func (o *Options) validate() error {
 	if o.MaxStages == 0 {
 		o.MaxStages = 64
 	}
-	if o.MaxStages < 0 {
-		return wire.NewError(wire.CodeInvalid, "a negative number of stages")
+	if o.MaxReads == 0 {
+		o.MaxReads = 128
+	}
+	if o.MaxStages < 0 || o.MaxReads < 0 {
+		return wire.NewError(wire.CodeInvalid, "a negative number of stages or reads")
 	}
 	return nil
 }
@@ -160,6 +169,7 @@ type Coordinator struct {
 	inSync    []bool   // likewise
 	changed   notifier // links, service
 	stages    *places
+	large     *places // reads of more than a piece
 	space     spaceCache
 	changes   meter.Meter
 	reads     meter.Meter
@@ -198,7 +208,9 @@ func Open(o Options) (*Coordinator, error) {
 	}
 	c := &Coordinator{
 		o: o, log: o.Logger, began: time.Now(), lock: lock, cluster: cluster,
-		closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), stages: newPlaces(o.MaxStages),
+		closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
+		stages: newPlaces(o.MaxStages, o.Patience, "too many contents are being staged; nothing changed"),
+		large:  newPlaces(o.MaxReads, o.Patience, "too many large files are being read"),
 	}
 	c.inbox.wake = make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())

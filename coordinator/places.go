@@ -11,32 +11,34 @@ import (
 )
 
 // What clients share is theirs for as long as they use it, or nobody else wants
-// it (W3): patience is how long a client may keep others waiting, and leastFlow
-// is how many bytes it has to bring for that to begin anew.
-const (
-	patience  = 10 * time.Second
-	leastFlow = 64 << 10
-)
+// it (W3): Options.Patience is how long a client may keep others waiting, and
+// leastFlow is how many bytes it has to bring or take for that to begin anew.
+const leastFlow = 64 << 10
 
-// places are those of contents that are being staged. Who comes when all are
-// taken waits. Of those who wait, the session that has the fewest places goes
-// first; meanwhile the client that has been silent for longest, and for more
-// than patience, loses its place to them.
+// places are those of contents that are being staged, or read. Who comes when
+// all are taken waits. Of those who wait, the owner that has the fewest places
+// goes first; meanwhile the client that has been silent for longest, and for
+// more than patience, loses its place to them.
 type places struct {
-	limit int
+	limit    int
+	patience time.Duration
+	busy     string // what those are told whose wait is over
 
 	mu      sync.Mutex // guards everything below, and what places say is guarded
 	held    map[*place]struct{}
-	count   map[wire.SessionID]int // of held
-	waiting []*placeWaiter         // oldest first
+	count   map[owner]int  // of held
+	waiting []*placeWaiter // oldest first
 }
 
-// place is one stage's.
+// owner is a session that stages, or a link by which is read.
+type owner [16]byte
+
+// place is one stage's or read's.
 type place struct {
-	of      *places
-	session wire.SessionID
-	ctx     context.Context // ends when the place is lost
-	lose    context.CancelFunc
+	of    *places
+	owner owner
+	ctx   context.Context // ends when the place is lost
+	lose  context.CancelFunc
 
 	// Guarded by of.mu:
 	since time.Time     // when it began to wait for its client; zero: it does not
@@ -45,17 +47,17 @@ type place struct {
 }
 
 type placeWaiter struct {
-	session wire.SessionID
-	given   chan *place // capacity 1
+	owner owner
+	given chan *place // capacity 1
 }
 
-func newPlaces(limit int) *places {
-	return &places{limit: limit, held: map[*place]struct{}{}, count: map[wire.SessionID]int{}}
+func newPlaces(limit int, patience time.Duration, busy string) *places {
+	return &places{limit: limit, patience: patience, busy: busy, held: map[*place]struct{}{}, count: map[owner]int{}}
 }
 
 // take waits for a place until one of the contexts ends.
-func (p *places) take(ctx, stopped context.Context, session wire.SessionID) (*place, error) {
-	w := &placeWaiter{session: session, given: make(chan *place, 1)}
+func (p *places) take(ctx, stopped context.Context, by owner) (*place, error) {
+	w := &placeWaiter{owner: by, given: make(chan *place, 1)}
 	p.mu.Lock()
 	p.waiting = append(p.waiting, w)
 	p.grantLocked()
@@ -71,7 +73,7 @@ func (p *places) take(ctx, stopped context.Context, session wire.SessionID) (*pl
 		case <-ctx.Done():
 			p.withdraw(w)
 			timer.Stop()
-			return nil, &wire.Error{Code: asError(ctx.Err()).Code, Text: "too many contents are being staged; nothing changed"}
+			return nil, &wire.Error{Code: asError(ctx.Err()).Code, Text: p.busy}
 		case <-stopped.Done():
 			p.withdraw(w)
 			timer.Stop()
@@ -80,22 +82,36 @@ func (p *places) take(ctx, stopped context.Context, session wire.SessionID) (*pl
 	}
 }
 
+// try takes a place if one is free and nobody waits; nil: not so.
+func (p *places) try(by owner) *place {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.held) >= p.limit || len(p.waiting) > 0 {
+		return nil
+	}
+	return p.placeLocked(by)
+}
+
+func (p *places) placeLocked(by owner) *place {
+	pl := &place{of: p, owner: by}
+	pl.ctx, pl.lose = context.WithCancel(context.Background())
+	p.held[pl] = struct{}{}
+	p.count[by]++
+	return pl
+}
+
 // grantLocked gives what is free to those who wait.
 func (p *places) grantLocked() {
 	for len(p.held) < p.limit && len(p.waiting) > 0 {
 		first := 0
 		for i, w := range p.waiting {
-			if p.count[w.session] < p.count[p.waiting[first].session] {
+			if p.count[w.owner] < p.count[p.waiting[first].owner] {
 				first = i
 			}
 		}
 		w := p.waiting[first]
 		p.waiting = slices.Delete(p.waiting, first, first+1)
-		pl := &place{of: p, session: w.session}
-		pl.ctx, pl.lose = context.WithCancel(context.Background())
-		p.held[pl] = struct{}{}
-		p.count[w.session]++
-		w.given <- pl
+		w.given <- p.placeLocked(w.owner)
 	}
 }
 
@@ -105,7 +121,7 @@ func (p *places) evict() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.waiting) == 0 {
-		return patience
+		return p.patience
 	}
 	var most *place
 	var silent time.Duration
@@ -117,12 +133,12 @@ func (p *places) evict() time.Duration {
 			most, silent = pl, d
 		}
 	}
-	if most == nil || silent < patience {
-		return max(patience-silent, time.Millisecond)
+	if most == nil || silent < p.patience {
+		return max(p.patience-silent, time.Millisecond)
 	}
 	most.lose()
 	p.freeLocked(most)
-	return patience / 2
+	return p.patience / 2
 }
 
 func (p *places) freeLocked(pl *place) {
@@ -130,8 +146,8 @@ func (p *places) freeLocked(pl *place) {
 		return
 	}
 	delete(p.held, pl)
-	if p.count[pl.session]--; p.count[pl.session] == 0 {
-		delete(p.count, pl.session)
+	if p.count[pl.owner]--; p.count[pl.owner] == 0 {
+		delete(p.count, pl.owner)
 	}
 	p.grantLocked()
 }
@@ -157,10 +173,10 @@ func (pl *place) release() {
 	pl.of.freeLocked(pl)
 }
 
-// lost is what a client is told that has lost its place.
+// lost is what a client is told whose stage has lost its place.
 func (pl *place) lost() *wire.Error {
 	return &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
-		"less than %d KiB of contents came in %v while others waited to bring theirs: they have the place now; nothing changed", leastFlow>>10, patience)}
+		"less than %d KiB of contents came in %v while others waited to bring theirs: they have the place now; nothing changed", leastFlow>>10, pl.of.patience)}
 }
 
 // placeReader tells a place how its client does.
@@ -171,14 +187,15 @@ type placeReader struct {
 
 // ReadPiece implements wire.PieceReader.
 func (r *placeReader) ReadPiece() (wire.Piece, error) {
-	r.note(true, 0)
+	r.pl.note(true, 0)
 	p, err := r.in.ReadPiece()
-	r.note(false, len(p.Data))
+	r.pl.note(false, len(p.Data))
 	return p, err
 }
 
-func (r *placeReader) note(waits bool, n int) {
-	pl := r.pl
+// note: its client is waited for from now on, or not any more, and it has brought
+// or taken n bytes.
+func (pl *place) note(waits bool, n int) {
 	pl.of.mu.Lock()
 	defer pl.of.mu.Unlock()
 	if waits {

@@ -12,6 +12,9 @@ import (
 	"tpcfs/wire"
 )
 
+// patience is the default.
+const patience = 10 * time.Second
+
 // drip is a client that brings its contents in its own time.
 type drip struct {
 	piece  int           // bytes each
@@ -174,8 +177,8 @@ func TestPlacesGoRound(t *testing.T) {
 // Who gives up waiting leaves nothing behind, also when it is given a place at
 // that moment.
 func TestGivingUpAPlace(t *testing.T) {
-	p := newPlaces(1)
-	held, err := p.take(ctx, ctx, wire.SessionID{1})
+	p := newPlaces(1, patience, "busy")
+	held, err := p.take(ctx, ctx, owner{1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +187,7 @@ func TestGivingUpAPlace(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if pl, err := p.take(waits, ctx, wire.SessionID{2}); err == nil {
+			if pl, err := p.take(waits, ctx, owner{2}); err == nil {
 				pl.release()
 			}
 		}()
@@ -195,7 +198,7 @@ func TestGivingUpAPlace(t *testing.T) {
 		<-done
 		if i%2 == 0 {
 			held.release() // twice is once
-			if held, err = p.take(ctx, ctx, wire.SessionID{1}); err != nil {
+			if held, err = p.take(ctx, ctx, owner{1}); err != nil {
 				t.Fatal(err)
 			}
 		}

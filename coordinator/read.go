@@ -29,6 +29,13 @@ type reading struct {
 	version wire.ID // of it; 0: nothing was
 	werr    error   // why w does not take more
 
+	// What is longer than a piece needs one of the places, so that those whose
+	// clients stop taking keep no others from the participants (W3).
+	large  bool
+	place  *place             // nil: it has none
+	kept   [2]func() bool     // stop what ends it with its place
+	cancel context.CancelFunc // of the read
+
 	tried    []bool // members that have failed since the last pause
 	corrupt  error  // what the last of them said that found its copy rotten
 	last     error  // what the last of the others said
@@ -52,8 +59,15 @@ func (c *Coordinator) read(ctx context.Context, req wire.Read, w wire.PieceWrite
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
 		defer cancel()
 	}
-	r := &reading{c: c, req: req, w: w, next: req.Offset}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	r := &reading{c: c, req: req, w: w, next: req.Offset, cancel: cancel}
+	r.large = req.Kind == wire.ReadFile && req.Length > wire.PieceSize
+	defer r.leave()
 	for {
+		if err := r.enter(ctx); err != nil {
+			return wire.ReadReply{}, r.named(err)
+		}
 		changed := c.changed.wait() // before the look at what may change
 		l := c.pick(r.tried)
 		point := c.readPoint.Load()
@@ -70,10 +84,61 @@ func (c *Coordinator) read(ctx context.Context, req wire.Read, w wire.PieceWrite
 		if err == nil {
 			return reply, nil
 		}
+		if r.large && r.place == nil && ctx.Err() == nil {
+			continue // no participant is kept waiting while it waits for a place
+		}
 		if done, err := r.judge(ctx, l, err); done {
 			return wire.ReadReply{}, r.named(err)
 		}
 	}
+}
+
+// enter waits for a place if the read needs one.
+func (r *reading) enter(ctx context.Context) error {
+	if !r.large || r.place != nil {
+		return nil
+	}
+	pl, err := r.c.large.take(ctx, r.c.ctx, r.owner())
+	if err != nil {
+		return err
+	}
+	r.keep(pl)
+	return nil
+}
+
+// keep: when the place is lost, or the coordinator ends, the read does too,
+// whatever it waits for.
+func (r *reading) keep(pl *place) {
+	end := func() { r.cancel(); interrupt(r.w) }
+	r.place, r.kept = pl, [2]func() bool{context.AfterFunc(pl.ctx, end), context.AfterFunc(r.c.ctx, end)}
+}
+
+func (r *reading) leave() {
+	if r.place != nil {
+		r.kept[0]()
+		r.kept[1]()
+		r.place.release()
+	}
+}
+
+// owner is the link that the pieces go by.
+func (r *reading) owner() owner {
+	if l, ok := r.w.(wire.Linked); ok {
+		return owner(l.Link())
+	}
+	return owner{}
+}
+
+// room: is there a place for a read that turns out to be long?
+func (r *reading) room(p *wire.Piece) bool {
+	if r.place != nil || len(p.Data) < wire.PieceSize || r.req.Length >= 0 {
+		return true
+	}
+	r.large = true
+	if pl := r.c.large.try(r.owner()); pl != nil {
+		r.keep(pl)
+	}
+	return r.place != nil
 }
 
 // pick chooses a linked participant at random that was not tried; nil: none.
@@ -167,6 +232,12 @@ func (r *reading) WritePiece(p wire.Piece) error {
 		return wire.NewError(wire.CodeChanged, "the file changed while it was read")
 	case len(p.Data) > wire.PieceSize:
 		return wire.NewError(wire.CodeProtocol, "a piece that is too long")
+	case !r.room(&p):
+		return wire.NewError(wire.CodeCanceled, "it has to wait for a place")
+	}
+	if r.place != nil {
+		r.place.note(true, 0)
+		defer r.place.note(false, len(p.Data))
 	}
 	if err := r.w.WritePiece(p); err != nil {
 		r.werr = err
@@ -180,6 +251,11 @@ func (r *reading) WritePiece(p wire.Piece) error {
 // judge tells whether an error is the answer, or somebody else is to be asked.
 func (r *reading) judge(ctx context.Context, l *link, err error) (done bool, answer error) {
 	switch {
+	case r.place != nil && r.place.ctx.Err() != nil:
+		return true, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
+			"less than %d KiB of contents were taken in %v while others waited to read: they have the place now", wire.PieceSize>>10, r.c.o.Patience)}
+	case r.c.ctx.Err() != nil:
+		return true, errStopped
 	case r.werr != nil:
 		return true, r.werr
 	case ctx.Err() != nil:

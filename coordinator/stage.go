@@ -41,7 +41,7 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 		waitCtx, cancelWait = context.WithTimeout(ctx, time.Duration(req.Wait)*time.Millisecond)
 	}
 	defer cancelWait()
-	pl, err := c.stages.take(waitCtx, c.ctx, session)
+	pl, err := c.stages.take(waitCtx, c.ctx, owner(session))
 	if err != nil {
 		return wire.StageReply{}, err
 	}

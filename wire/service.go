@@ -15,6 +15,10 @@ type Interrupter interface {
 	Interrupt()
 }
 
+// Linked is what a PieceWriter may be besides, if a peer takes the contents: Link
+// tells by which link, for those who share something out among links.
+type Linked interface{ Link() UUID }
+
 // PieceWriter takes a file's contents in order. It may keep Data until it
 // returns, no longer.
 type PieceWriter interface {

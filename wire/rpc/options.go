@@ -105,7 +105,8 @@ type DialOptions struct {
 	PeerName string
 
 	// Calls at a time; further ones wait. They must stay below the server's
-	// limits. Defaults: control 384, bulk 48, to a participant 192.
+	// limits. Defaults: control 384, bulk 48; to a participant 208: a coordinator's
+	// 64 stages and 128 reads, and what newcomers need.
 	ControlCalls int
 	BulkCalls    int
 	Timeouts     Timeouts

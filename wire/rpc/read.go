@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"tpcfs/wire"
@@ -32,6 +33,7 @@ func read[Req any](c *call, m message, serve func(context.Context, Req, wire.Pie
 	defer w.release(false) // a second one does nothing
 	reply, err := serve(c.ctx, req, w)
 	c.unwatch()
+	w.ends()
 	clean := c.answerOn(w.out, reply, err, m.end && w.failed == nil)
 	w.release(clean)
 	return clean
@@ -40,11 +42,49 @@ func read[Req any](c *call, m message, serve func(context.Context, Req, wire.Pie
 // pieceWriter sends a read's pieces.
 type pieceWriter struct {
 	c      *call
-	out    *stream
 	move   bool // when there is too much, ask for a bulk stream
 	moved  *move
 	failed error
+
+	mu          sync.Mutex // guards what follows, for others than the handler
+	out         *stream    // changed by the handler only
+	interrupted bool
+	over        bool
 }
+
+// Interrupt implements wire.Interrupter. What the reader has not taken is in its
+// way, so no word reaches it: its streams end. Behind the read come the streams'
+// next calls, which are none of its business.
+func (w *pieceWriter) Interrupt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over || w.interrupted {
+		return
+	}
+	w.interrupted = true
+	w.out.cutOff()
+	w.c.cancel() // the wait for a bulk stream ends
+}
+
+// ends: nothing is interrupted any more.
+func (w *pieceWriter) ends() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over = true
+}
+
+// goOn is told the stream that the rest goes to.
+func (w *pieceWriter) goOn(st *stream, mv *move) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out, w.moved, w.move = st, mv, false
+	if w.interrupted {
+		st.cutOff()
+	}
+}
+
+// Link implements wire.Linked.
+func (w *pieceWriter) Link() wire.UUID { return w.c.p.nonce }
 
 func (w *pieceWriter) WritePiece(p wire.Piece) error {
 	if w.failed != nil {
@@ -88,7 +128,7 @@ func (w *pieceWriter) toBulk() error {
 	defer timer.Stop()
 	select {
 	case st := <-mv.adopted:
-		w.out, w.moved, w.move = st, mv, false
+		w.goOn(st, mv)
 		return nil
 	case <-w.c.ctx.Done():
 	case <-timer.C:
@@ -102,7 +142,7 @@ func (w *pieceWriter) toBulk() error {
 func (w *pieceWriter) take(mv *move, token uint64) {
 	w.move = false
 	if w.c.p.dropMove(token) == nil {
-		w.out, w.moved = <-mv.adopted, mv
+		w.goOn(<-mv.adopted, mv)
 	}
 }
 

@@ -39,7 +39,7 @@ func DialService(ctx context.Context, addr string, o DialOptions) (ServiceConn, 
 // DialReplica connects to the participant at "HOST:PORT" or "unix:PATH", as
 // its coordinator. One link, no retries.
 func DialReplica(ctx context.Context, addr string, o DialOptions) (ReplicaConn, error) {
-	o.validate(192)
+	o.validate(208)
 	l, err := dial(ctx, addr, wire.RoleCoordinator, o)
 	if err != nil {
 		return nil, err
