@@ -268,16 +268,6 @@ func (c *Coordinator) journal(records []*commit.Record) {
 	if c.m.Stopped() != nil {
 		return
 	}
-	var err error
-	if len(records) > 0 && records[0].Kind == commit.RecConfig {
-		r := records[0]
-		var keeper authority = c.ledger
-		err = keeper.Configure(r, func() {
-			failpoint.At("coordinator.config")
-			c.m.Journaled(r.Config.ID)
-		})
-		records = records[1:]
-	}
 	var leases []*commit.Record
 	records = slices.DeleteFunc(records, func(r *commit.Record) bool {
 		if r.Kind == commit.RecLease {
@@ -285,6 +275,14 @@ func (c *Coordinator) journal(records []*commit.Record) {
 		}
 		return r.Kind == commit.RecLease
 	})
+	isConfig := func(r *commit.Record) bool { return r.Kind == commit.RecConfig }
+	var err error
+	for at := slices.IndexFunc(records, isConfig); at >= 0 && err == nil; at = slices.IndexFunc(records, isConfig) {
+		if err = c.ledger.append(records[:at]); err == nil {
+			err = c.configure(records[at])
+		}
+		records = records[at+1:]
+	}
 	if err == nil {
 		err = c.ledger.append(records)
 	}
@@ -294,6 +292,14 @@ func (c *Coordinator) journal(records []*commit.Record) {
 	if err != nil {
 		c.journalProblem(err)
 	}
+}
+
+func (c *Coordinator) configure(r *commit.Record) error {
+	var keeper authority = c.ledger
+	return keeper.Configure(r, func() {
+		failpoint.At("coordinator.config")
+		c.m.Journaled(r.Config.ID)
+	})
 }
 
 // journalProblem is called in the owner with what became of a sync. A failure

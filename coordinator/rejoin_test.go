@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
 )
 
@@ -253,4 +254,23 @@ func TestStagedWithoutWhoIsEvicted(t *testing.T) {
 	k.state(1, stateInSync)
 	k.c.Close()
 	k.wantAlike()
+}
+
+// P8: a config that comes in one turn with other records is forced, and its
+// end waited for, as any: else an eviction beside a W record is never in force.
+func TestConfigBesideOtherRecords(t *testing.T) {
+	k := newEvicting(t).serve()
+	c := k.c
+	waited := 0
+	k.c.ask(ctx, func() {
+		snap := c.m.Snapshot()
+		w := &commit.Record{Kind: commit.RecW, W: snap.W, ServiceTime: snap.ServiceTime}
+		config := &commit.Record{Kind: commit.RecConfig, Config: snap.Config, Root: snap.Root}
+		before := len(c.ledger.waiting)
+		c.journal([]*commit.Record{w, config, w, config, w})
+		waited = len(c.ledger.waiting) - before
+	})
+	if waited != 2 {
+		t.Errorf("%d configs are waited for, of 2", waited)
+	}
 }

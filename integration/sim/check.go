@@ -54,8 +54,14 @@ func (w *world) decided(p *member, r *vote.Ready) {
 	}
 	v := verdict{tx.Op, r.Commit != nil, r.Position}
 	old, ok := w.verdicts[tx.ID]
+	if !v.commit {
+		w.aborted[tx.ID] |= 1 << p.i
+	}
 	switch {
 	case !ok || old.commit == v.commit:
+	case old.commit && !w.in[p.i]: // nobody asks it any more (P8)
+		return
+	case v.commit && w.revives(tx.ID):
 	case w.loser != nil: // see lie
 		if w.effects[tx.Op] == tx.ID {
 			delete(w.effects, tx.Op)
@@ -79,6 +85,7 @@ func (w *world) decided(p *member, r *vote.Ready) {
 		w.unnamed(tx)
 	}
 	w.effects[tx.Op] = tx.ID
+	w.underConfig(tx.ID)
 	p.cuts(tx)
 	if o != nil {
 		w.honest(o)
@@ -138,6 +145,7 @@ func (w *world) voted(e *wire.Entry, r *vote.Ready) {
 		return
 	}
 	w.reclaimVoted(e.Prepare, len(r.SendAfterSync) > 0)
+	w.underOf[e.Prepare.Tx] = e.Prepare.Config
 	if o := w.byID[e.Prepare.Op]; o != nil && len(r.SendAfterSync) > 0 {
 		o.prepared = true
 	}

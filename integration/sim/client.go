@@ -249,6 +249,7 @@ type stageJob struct {
 	parts   []*stagePart
 	pending int
 	err     *wire.Error
+	agreed  bool // who has it are all that need it
 }
 
 // stagePart is one member's share: participant.staging.
@@ -258,6 +259,7 @@ type stagePart struct {
 	k     *conn
 	task  *task
 	over  bool
+	has   bool // ... and it has the object
 	reply wire.StageReply
 }
 
@@ -280,6 +282,9 @@ func (cl *client) beginStage(o *op, mut int) {
 	cl.w.contents[s.id] = s.data
 	cl.w.tracef("client %d stages %d bytes for op %d as %v", cl.n, len(s.data), o.num, s.id)
 	for _, k := range c.conns {
+		if k == nil || !k.opened || k.outside {
+			continue
+		}
 		part := &stagePart{job: s, p: k.member, k: k}
 		s.parts = append(s.parts, part)
 		s.pending++
@@ -301,9 +306,9 @@ func (s *stageJob) fail(p *member, err *wire.Error) {
 }
 
 func (s *stageJob) end(part *stagePart, err *wire.Error) {
-	part.over = true
+	part.over, part.has = true, err == nil
 	part.k.stages = slices.DeleteFunc(part.k.stages, func(o *stageJob) bool { return o == s })
-	if err != nil {
+	if err != nil && !(part.k.cut && s.c.m.MayGo(part.p.i)) {
 		s.err = err
 	}
 	if s.pending--; s.pending == 0 && !s.c.over {
@@ -404,8 +409,38 @@ func (part *stagePart) write() {
 	}
 }
 
+// settles mirrors settleStage: are those who have an object all that need it? It
+// is to be asked again if neither that is so nor s.err tells that it is in vain.
+func (s *stageJob) settles() {
+	var has []int
+	for _, part := range s.parts {
+		if part.has {
+			has = append(has, part.p.i)
+		}
+	}
+	s.c.turn(func() {
+		lacks, back := s.c.m.StageLacks(has), len(has) == 0
+		for _, i := range lacks {
+			now := s.c.conns[i]
+			back = back || now != nil && s.part(now.member).of(now) || !s.c.m.MayGo(i)
+		}
+		if s.agreed = len(lacks) == 0 && len(has) > 0; !s.agreed && (back || s.w.chance(20)) {
+			s.err = wire.NewError(wire.CodeUnavailable, "a participant was lost while the contents were brought to it")
+		}
+	})
+}
+
+// of: is it not by that link that the member got its share, or did not?
+func (part *stagePart) of(now *conn) bool { return part == nil || part.k != now }
+
 // staged is when the coordinator has heard of all members.
 func (c *reign) staged(s *stageJob) {
+	if s.err == nil && !s.agreed {
+		if s.settles(); !c.over {
+			c.stages = append(c.stages, s)
+		}
+		return
+	}
 	c.turn(func() { c.m.EndStage(s.id, s.err == nil) })
 	o := s.o
 	if o.stage != s {
@@ -415,7 +450,8 @@ func (c *reign) staged(s *stageJob) {
 	if s.err != nil {
 		return // it tries again
 	}
-	if m, sum := &o.muts[s.mut], s.parts[0].reply.Sum; m.Write == wire.WriteWhole {
+	first := s.parts[slices.IndexFunc(s.parts, func(part *stagePart) bool { return part.has })]
+	if m, sum := &o.muts[s.mut], first.reply.Sum; m.Write == wire.WriteWhole {
 		m.Content = wire.Content{Size: int64(len(s.data)), Stage: s.id, Sum: sum}
 	} else {
 		m.Extents = slices.Clone(m.Extents)
@@ -443,12 +479,12 @@ type readAnswer struct {
 // are none before the coordinator has a read point (P5), and none to a member
 // that has failed the read.
 func (c *reign) readable(o *op) []*conn {
-	if c.readPoint == 0 && c.w.broken != readsBeforeOpen {
-		return nil
+	if c.readPoint == 0 && c.w.broken != readsBeforeOpen || c.zombie && c.w.evicts() {
+		return nil // the one hole: a zombie does not know who was evicted
 	}
 	var list []*conn
 	for _, k := range c.conns {
-		if k != nil && k.opened && !k.cut && o.tried&(1<<k.member.i) == 0 {
+		if k != nil && k.opened && !k.cut && !k.outside && o.tried&(1<<k.member.i) == 0 {
 			list = append(list, k)
 		}
 	}

@@ -23,7 +23,7 @@ func (w *world) journalOpened(h *host, log *journal.Log) {
 // mayWipe: once a config is durable everywhere, an empty disk may not pass for
 // a participant's. One at a time, and not while the coordinator's is a backup.
 func (w *world) mayWipe() bool {
-	return w.served.Epoch != 0 && w.truth == nil && !w.wiped() && !w.lying()
+	return w.served.Epoch != 0 && w.truth == nil && !w.wiped() && !w.lying() && (!w.evicts() || w.whole())
 }
 
 // wiped: does a participant run on an empty disk?
@@ -40,6 +40,10 @@ func (w *world) wiped() bool {
 func (w *world) wipe(p *member) {
 	w.tracef("%s's disk is lost: an empty one takes its place", p.name)
 	w.lostPower(p.host)
+	if w.evicts() {
+		w.losesDisk(p)
+		return
+	}
 	p.kept = &medium{p.fs, p.syncedTo}
 	p.disks++
 	p.install(forget.New(w.rng.Uint64()))
@@ -56,7 +60,7 @@ func (w *world) putBack(p *member) {
 
 // diskNumber tells a participant's disks apart: each has a storage UUID of its own.
 func (p *member) diskNumber() uint64 {
-	if p.kept == nil {
+	if p.kept == nil && !p.replaced {
 		return uint64(p.i)
 	}
 	return 100*p.disks + uint64(p.i)

@@ -17,6 +17,7 @@
 //	reign.go      coordinator: owner.go (carryOut, journal, tick), link.go, ledger.go
 //	client.go     a client of wire.Service: links, retries, stages, reads (coordinator: read.go, stage.go, transact.go)
 //	writer.go     journal.Writer: the queue before the Log, and its goroutine
+//	rejoin.go     coordinator: rejoin.go; a participant's side, resync.go, in resync.go
 //
 // Faults: computers lose their power, between steps or in the middle of an
 // operation of the disk, processes are killed, stopped, or silent for long;
@@ -24,7 +25,10 @@
 // again by new links; an old coordinator goes on talking, another starts on an
 // old backup (world.go); syncs fail, disks are full; a participant comes up on
 // an empty disk (damage.go), bits flip on disks (rot.go), syncs lie (lie.go).
-// Damage has no repair yet: the operator puts back the true disk or restores
+// In some schedules (evict.go) members are evicted, catch up, also on an empty disk,
+// and return, while all that goes on; their donors, the coordinator and they
+// themselves die meanwhile.
+// Damage has no repair yet: where nobody is evicted the operator puts back the true disk or restores
 // the bits, at the latest when the faults end, and then all must settle. What
 // is not flipped, and what is not promised of a disk that lies, stands there.
 //

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,7 @@ const (
 	faultWipe               // a participant comes up on an empty disk
 	faultRot                // a bit flips on a disk
 	faultLie                // syncs report success and do nothing
+	faultSuspect            // a participant's link is given up as silent
 	faults
 )
 
@@ -34,13 +36,13 @@ const (
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
-	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks",
+	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks", "links given up",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
@@ -79,6 +81,16 @@ const (
 	reachList                                     // a listing was answered
 	reachReclaim                                  // a file without a name was reclaimed
 	reachNamedAgain                               // ... has got a name before its reclaim
+	reachEvicted                                  // a participant was evicted
+	reachBack                                     // ... is in sync again
+	reachMarked                                   // ... was told so, and has marked itself
+	reachAdmitted                                 // a config that lets one in was issued
+	reachNotAdmitted                              // ... was not, after its mark was gone
+	reachInterrupted                              // catching up began again
+	reachFullCopy                                 // ... with all rows
+	reachTooOld                                   // ... since the donor's index begins later
+	reachUnfit                                    // a participant on a new disk was evicted
+	reachRevived                                  // an ABORT that only who is out of sync has kept became a COMMIT
 	reachCheckpointEnd                            // a checkpoint was finished
 	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
 	reachFull           = reachSync + places      // a write has found no space: likewise
@@ -97,7 +109,7 @@ const (
 )
 
 // crashes are the tasks that a crash may cut short.
-var crashes = [...]string{"journal", "checkpoint", "sweep", "stage"}
+var crashes = [...]string{"journal", "checkpoint", "sweep", "stage", "resync"}
 
 func placeOf(name string) int {
 	switch {
@@ -120,10 +132,12 @@ var ReachNames = [reaches]string{
 	"refusals to start on flipped bits", "ends because of flipped bits",
 	"corrupt answers", "settled around flipped bits", "rotten blocks cut",
 	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
-	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name", "checkpoints",
+	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
+	"evictions", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
+	"new disks", "aborts revived", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
-	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages",
+	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -145,6 +159,7 @@ const (
 	stepRead
 	stepDrop
 	stepStreamGone
+	stepResync
 	stepRestart
 	stepRelease
 	stepWake
@@ -165,6 +180,9 @@ const (
 	stepLate
 	stepDelayed
 	stepTurn
+	stepRefusing
+	stepGiveUp
+	stepRejoin
 	stepStart
 
 	stepAttach
@@ -267,6 +285,15 @@ func (p *member) choices() {
 	if p.hasStage() {
 		w.may1(stepStage, i, 0, fast)
 	}
+	if p.mayResync() {
+		w.may1(stepResync, i, 0, fast)
+	}
+	p.linkChoices()
+}
+
+// linkChoices: what has come by links beside the streams.
+func (p *member) linkChoices() {
+	w, i, fast := p.w, p.i, p.w.speed[p.i]
 	for slot, c := range []*reign{w.cur, w.old} {
 		if c == nil || c.conns[i] == nil {
 			continue
@@ -313,18 +340,25 @@ func (c *reign) choices(slot int) {
 	for i, k := range c.conns {
 		switch {
 		case k == nil:
-			if w.members[i].up {
+			switch {
+			case !w.members[i].up && w.evicts():
+				w.may1(stepRefusing, slot, i, 1)
+			case w.members[i].up && c.mayDial(i):
 				w.may1(stepDial, slot, i, 8)
 			}
 		case !k.mute && (k.answer != nil || k.opened && len(k.up) > 0):
 			w.may1(stepReceive, slot, i, 12)
 			fallthrough
 		default:
-			if k.cut && (k.answer == nil && (!k.opened || len(k.up) == 0) || !w.settling) {
+			if k.opened && w.evicts() && (k.half() || w.members[i].silent) {
+				w.may1(stepGiveUp, slot, i, 1)
+			}
+			if k.cut && !(k.gone && k.catches()) && (k.answer == nil && (!k.opened || len(k.up) == 0) || !w.settling) {
 				w.may1(stepLinkGone, slot, i, 4)
 			}
 		}
 	}
+	c.rejoinChoices(slot)
 	if c.j.ready() {
 		w.may1(stepReignJournal, slot, 0, 6)
 	}
@@ -352,6 +386,15 @@ func (c *reign) choices(slot int) {
 	}
 	if len(c.late) > 0 {
 		w.may1(stepLate, slot, 0, 1)
+	}
+}
+
+// rejoinChoices: newcomers' catching up goes on, of links that are given up too.
+func (c *reign) rejoinChoices(slot int) {
+	for i, k := range append(slices.Clone(c.conns), c.leaving...) {
+		if k != nil && k.rejoin != nil && (k.rejoin.ready() || k.gone && !k.rejoin.done) {
+			c.w.may1(stepRejoin, slot, i, 8)
+		}
 	}
 }
 
@@ -420,6 +463,7 @@ func (w *world) faultChoices() []choice {
 		}
 		for i, k := range c.conns {
 			add(faultBreak, slot, i, k != nil && !k.cut)
+			add(faultSuspect, slot, i, w.evicts() && k != nil && k.opened && !k.cut)
 			for way := range 2 {
 				add(faultHalf, slot, 2*i+way, k != nil && !k.cut && !k.half())
 			}

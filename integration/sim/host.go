@@ -31,6 +31,7 @@ type host struct {
 	syncedTo journal.LSN // of the disk's journal, over all processes
 	kept     *medium     // the true disk, while an empty one takes its place
 	disks    uint64      // empty ones that it has had
+	replaced bool        // the last one of them for good
 	rot
 	lie
 }

@@ -30,6 +30,12 @@ type conn struct {
 	stages  []*stageJob  // contents being brought to the member by it
 	reads   []*readCall  // asked by it
 	drops   []wire.ID    // staged objects to be dropped
+	// The member is out of sync, as its greeting was told: nothing is read or
+	// staged there, it catches up.
+	outside bool
+	rejoin  *rejoin       // nil: none has begun
+	gone    bool          // the coordinator has noticed that the link is gone
+	calls   []*resyncCall // on their way to the member, or waiting there
 }
 
 type greetAnswer struct {
@@ -89,7 +95,15 @@ func (k *conn) breaks(memberEnds bool) {
 		s.fail(k.member, wire.NewError(wire.CodeCanceled, "the link is gone"))
 	}
 	k.stages = nil
+	for _, q := range append(slices.Clone(k.calls), k.member.resyncs...) {
+		if q.k == k {
+			q.lost()
+		}
+	}
 }
+
+// catches: is somebody at work who brings the member back in sync by it?
+func (k *conn) catches() bool { return k.rejoin != nil && !k.rejoin.done }
 
 // half: does the connection pass nothing in one direction?
 func (k *conn) half() bool { return k.deaf || k.mute }

@@ -51,6 +51,14 @@ type member struct {
 	refuses   int          // so many prepares find no space
 	staging   []*stagePart // begun here
 
+	// resync.go
+	resyncs     []*resyncCall // that have begun
+	steps       *resyncCall   // the one whose turn it is; nil: nobody's
+	checkpoints int           // that have ended
+	join        *wire.Join    // what the checkpoint under way makes durable; nil: nothing of the kind
+	joinGreets  []*conn       // they wait for that
+	stopping    bool          // the process is being stopped
+
 	fences map[uint64]bool // epochs whose fence was answered for, over all its lives
 }
 
@@ -80,6 +88,10 @@ func (p *member) fail(err error) {
 func (p *member) greetArrives(k *conn) {
 	k.arrived = true
 	p.incoming = slices.DeleteFunc(p.incoming, func(o *conn) bool { return o == k })
+	if p.join != nil {
+		p.joinGreets = append(p.joinGreets, k)
+		return
+	}
 	greeting, out, err := p.m.Greet(k.greet, p.store.UUID())
 	if err != nil {
 		p.w.tracef("P%d refuses epoch %d: %v", p.i, k.greet.Epoch.Number, err)
@@ -98,6 +110,9 @@ func (p *member) greetArrives(k *conn) {
 	p.failGreets()
 	p.greets = append(p.greets, heldGreet{greeting, k})
 	if out.Record != nil {
+		if k.greet.Outside {
+			p.w.reach(reachMarked)
+		}
 		p.w.tracef("P%d is fenced by epoch %d, not durable yet: held %d, handled %v, W %v, knows %s", p.i, k.greet.Epoch.Number, greeting.Held.Number, greeting.Position, greeting.W, knownWords(greeting.Known))
 		p.votes, p.entries, p.durable, p.held = nil, nil, 0, false
 		if err := p.effects(&out); err != nil {
@@ -404,6 +419,12 @@ func (p *member) freeze() {
 		return
 	}
 	p.w.tracef("P%d begins a checkpoint at record %d", p.i, at)
+	p.runCheckpoint(ck)
+}
+
+// runCheckpoint mirrors the function.
+func (p *member) runCheckpoint(ck *store.Checkpoint) {
+	at := p.end
 	p.frozenAt, p.carried = at, 0
 	p.freezes++
 	p.stored = p.j.log.Stats().StoredBytes
@@ -453,7 +474,9 @@ func (p *member) checkpointGoesOn(n int) {
 	p.w.tracef("P%d has a checkpoint at record %d", p.i, p.frozenAt)
 	if err := p.j.cutBelow(p.frozenAt + 1); err != nil {
 		p.fail(err)
+		return
 	}
+	p.checkpointed()
 }
 
 // startSweep mirrors Participant.sweep.

@@ -14,11 +14,19 @@ type play struct {
 	*testing.T
 	*world
 	lines []string
+	tune  func(f *profile)
 }
 
 // newPlay begins with a cluster in service, nothing on its way, W caught up.
 func newPlay(t *testing.T) *play {
-	p := &play{T: t}
+	t.Helper()
+	return newPlayOf(t, func(*profile) {})
+}
+
+// newPlayOf is newPlay with something of its own.
+func newPlayOf(t *testing.T, tune func(f *profile)) *play {
+	t.Helper()
+	p := &play{T: t, tune: tune}
 	p.begin(func(line string) { p.lines = append(p.lines, line) })
 	if p.violation != nil {
 		t.Fatal(p.violation)
@@ -33,6 +41,9 @@ func (p *play) begin(trace func(line string)) {
 		Trace: trace,
 		tune: func(f *profile) {
 			*f = profile{segmentSize: 64 << 10, segments: 4, inlineMax: 32, tableBytes: 256 << 10, warm: true, startWeight: 10, joins: true, paths: paths, speed: [3]int{8, 8, 8}}
+			if p.tune != nil {
+				p.tune(f)
+			}
 		},
 	}
 	p.world = newWorld(1, &o)

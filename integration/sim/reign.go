@@ -24,6 +24,7 @@ type reign struct {
 	blames          map[string]bool // the participants that it has reason to name
 
 	conns   []*conn // by member; nil: none
+	leaving []*conn // given up, and their catching up is not over
 	inbox   []*attempt
 	delayed []*attempt  // of links that are gone, still on their way
 	orphans []*attempt  // whose client has gone
@@ -35,6 +36,8 @@ type reign struct {
 	// listing is what it wants to read of files without a name; listed has come.
 	listing *wire.Read
 	listed  *wire.ReadReply
+
+	inSync []bool // as the machine was last seen
 
 	gathered bool // a turn has begun and is not over
 	ticked   bool // ... with a tick in it
@@ -75,6 +78,7 @@ func (c *reign) endTurn() {
 		c.ledgerTick()
 	}
 	c.ticked = false
+	c.w.membership(c)
 	switch {
 	case c.over:
 	case c.m.Stopped() != nil:
@@ -141,6 +145,7 @@ func (c *reign) carryOut(rd commit.Ready) {
 			k.send(s.Down)
 		}
 	}
+	c.lookAround()
 	c.reply(rd.Replies)
 	c.journal(rd.Records)
 	for _, d := range rd.Drop {
@@ -169,6 +174,29 @@ func (c *reign) carryOut(rd commit.Ready) {
 	}
 }
 
+// lookAround mirrors the function: a link of a newcomer that was let in is like
+// any other.
+func (c *reign) lookAround() {
+	if c.m.Stopped() != nil {
+		return
+	}
+	for i, was := range c.inSync {
+		in := c.m.InSync(i)
+		if c.inSync[i] = in; in == was {
+			continue
+		}
+		c.w.tracef("C%d: P%d is %s", c.epoch.Number, i, map[bool]string{true: "in sync again", false: "EVICTED"}[in])
+		if !in {
+			c.w.reach(reachEvicted)
+			continue
+		}
+		c.w.reach(reachBack)
+		if k := c.conns[i]; k != nil {
+			k.outside = false
+		}
+	}
+}
+
 func (c *reign) reply(replies []commit.Reply) {
 	// The machine looks at its transactions in the order of a map here and there.
 	slices.SortFunc(replies, func(a, b commit.Reply) int {
@@ -187,29 +215,35 @@ func (c *reign) journal(records []*commit.Record) {
 	if c.m.Stopped() != nil || len(records) == 0 {
 		return
 	}
-	var err error
-	if r := records[0]; r.Kind == commit.RecConfig {
-		var lsn journal.LSN
-		if lsn, err = c.j.append([][]byte{r.Encode()}, true); err == nil {
-			c.waiting = append(c.waiting, waiting{lsn, func() {
-				c.w.configured(c)
-				c.m.Journaled(r.Config.ID)
-			}})
+	for len(records) > 0 {
+		n := slices.IndexFunc(records, func(r *commit.Record) bool { return r.Kind == commit.RecConfig }) + 1
+		if n == 0 {
+			n = len(records)
 		}
-		records = records[1:]
-	}
-	if err == nil && len(records) > 0 {
-		list := make([][]byte, len(records))
-		force := false
-		for i, r := range records {
-			list[i] = r.Encode()
-			force = force || r.Kind.Forced()
+		if err := c.append(records[:n]); err != nil {
+			c.journalProblem(err)
+			return
 		}
-		_, err = c.j.append(list, force)
+		records = records[n:]
 	}
-	if err != nil {
-		c.journalProblem(err)
+}
+
+// append appends records, of which the last may be a CONFIG.
+func (c *reign) append(records []*commit.Record) error {
+	list := make([][]byte, len(records))
+	force := false
+	for i, r := range records {
+		list[i] = r.Encode()
+		force = force || r.Kind.Forced()
 	}
+	lsn, err := c.j.append(list, force)
+	if last := records[len(records)-1]; err == nil && last.Kind == commit.RecConfig {
+		c.waiting = append(c.waiting, waiting{lsn, func() {
+			c.w.configured(c)
+			c.m.Journaled(last.Config.ID)
+		}})
+	}
+	return err
 }
 
 // journalProblem mirrors the function of the owner (P12).
@@ -284,6 +318,7 @@ func (c *reign) tickJournal() error {
 // dial mirrors the beginning of Coordinator.visit: a greeting goes out.
 func (c *reign) dial(p *member) {
 	k := &conn{w: c.w, c: c, member: p, greet: c.m.Greet(p.i)}
+	k.outside = k.greet.Outside
 	if c.w.encode {
 		k.greet = transmit(k.greet)
 	}
@@ -325,13 +360,54 @@ func (c *reign) greeted(k *conn, a *greetAnswer) {
 		c.m.Refused(i, e)
 		return
 	}
-	k.opened = true
 	known := c.m.Status().Config.Epoch != 0
-	k.number, _ = c.m.Greeted(i, a.greeting)
+	number, err := c.m.Greeted(i, a.greeting)
 	if a.impostor && known {
 		c.w.metImpostor(c, k.member)
 	}
-	c.w.tracef("C%d has greeted P%d", c.epoch.Number, i)
+	if err != nil {
+		c.w.tracef("C%d lets P%d go: %v", c.epoch.Number, i, err)
+		if err.Code == wire.CodeCorrupt {
+			c.w.unfit(c, k.member, err)
+		}
+	}
+	if k.number = number; number == 0 {
+		c.conns[i] = nil
+		k.breaks(false)
+		return
+	}
+	k.opened = true
+	c.w.tracef("C%d has greeted P%d%s", c.epoch.Number, i, map[bool]string{true: ", which is out of sync"}[k.outside])
+	if k.outside {
+		c.beginRejoin(k)
+	}
+}
+
+// refusing is when nobody answers at a member's address for long.
+func (c *reign) refusing(i int) { c.turn(func() { c.m.Refusing(i) }) }
+
+// givesUp mirrors what tick does to a link that is silent.
+func (c *reign) givesUp(i int) {
+	k := c.conns[i]
+	c.w.tracef("C%d gives up the link of P%d", c.epoch.Number, i)
+	c.w.disturb()
+	k.breaks(false)
+	k.gone, c.conns[i] = true, nil
+	if k.catches() {
+		c.leaving = append(c.leaving, k)
+	}
+	if len(k.up) > 0 {
+		c.late = append(c.late, k)
+	}
+	c.turn(func() {
+		c.m.LinkDown(i, k.number)
+		c.m.Refusing(i)
+	})
+}
+
+// mayDial: there is nobody left of the last link, and the machine lets it.
+func (c *reign) mayDial(i int) bool {
+	return c.m.MayGreet(i) && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
 }
 
 // hearLate looks at a message of a link that was given up.
@@ -348,6 +424,9 @@ func (c *reign) hearLate() {
 // it may be looked at later yet.
 func (c *reign) linkGone(i int) {
 	k := c.conns[i]
+	if k.gone = true; k.catches() { // visit waits for it
+		return
+	}
 	c.conns[i] = nil
 	if len(k.up) > 0 && k.opened {
 		c.late = append(c.late, k)

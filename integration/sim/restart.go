@@ -147,6 +147,10 @@ func (p *member) begin(s *store.Store, m *vote.Machine, j *writer) {
 
 // stops ends a participant's process properly: mirrors teardown.
 func (p *member) stops() {
+	p.stopping = true
+	for len(p.resyncs) > 0 {
+		p.runResync(p.resyncs[0], -1)
+	}
 	p.j.forceLazy()
 	for p.j.ready() {
 		p.j.work(-1)
@@ -190,7 +194,11 @@ func (p *member) down() {
 		p.conn.breaks(true)
 	}
 	p.incoming, p.greets, p.conn = nil, nil, nil
+	for _, k := range p.joinGreets {
+		k.breaks(true)
+	}
 	p.ck, p.sweep, p.staging, p.fatal, p.refuses = nil, nil, nil, nil, 0
+	p.resyncs, p.steps, p.join, p.joinGreets = nil, nil, nil, nil
 }
 
 // reign starts a coordinator's process on h: mirrors Coordinator.reign and openLedger.
@@ -225,7 +233,10 @@ func (w *world) reign(h *host) (*reign, error) {
 		base = state.Config.ID
 	}
 	c.beyond = base.Compare(w.served) < 0
-	o := commit.Options{State: state, Cluster: uuidOf('c', 1), Root: wire.Root{Mode: 0o755, Time: 1}, MaxAhead: w.maxAhead}
+	o := commit.Options{State: state, Cluster: uuidOf('c', 1), Root: wire.Root{Mode: 0o755, Time: 1}, MaxAhead: w.maxAhead, MinInSync: w.minInSync}
+	if w.evicts() {
+		o.EvictAfter, o.Heartbeat = w.evictAfter, max(w.evictAfter/6, 1)
+	}
 	if o.MaxAhead == 0 {
 		o.MaxAhead = 8192
 	}
@@ -246,6 +257,9 @@ func (w *world) reign(h *host) (*reign, error) {
 	}
 	h.syncedTo = log.Synced()
 	c.j = newWriter(h, log)
+	for i := range w.members {
+		c.inSync = append(c.inSync, c.m.InSync(i))
+	}
 	return c, nil
 }
 
@@ -278,6 +292,7 @@ func (w *world) startReign() {
 		w.stray = max(w.stray, c.epoch.Number)
 	}
 	w.cur = c
+	w.membership(c)
 	w.tracef("C%d starts%s", c.epoch.Number, map[bool]string{true: " on a restored backup"}[c.suspect])
 }
 

@@ -19,7 +19,7 @@ var (
 var tunes = map[string]func(*profile){
 	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
 	"moving": moving, "overwriting": overwriting, "outages": outages, "ageing": ageingRetries, "retrying": retrying,
-	"names": func(p *profile) { p.metaShare = 60 },
+	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving,
 }
 
 // TestHunt looks for a schedule that fails, where a rule was left out of the
@@ -140,6 +140,12 @@ func ageingRetries(p *profile) {
 func retrying(p *profile) {
 	p.paths, p.stageShare, p.readShare, p.inodeShare, p.maxOps, p.warm, p.wait = paths[:1], 0, 0, 0, 80, true, 0
 	p.faultShare, p.may, p.speed = 200, [faults]int{faultClientBreak: 20, faultRefuse: 8, faultGiveUp: 3, faultBreak: 1}, [3]int{16, 16, 16}
+}
+
+// leaving makes schedules in which participants are evicted and come back.
+func leaving(p *profile) {
+	p.minInSync, p.evictAfter, p.faultShare, p.maxOps = 1+p.segments%2, 100, 25, 60
+	p.may = [faults]int{faultPower: 6, faultKill: 4, faultBreak: 3, faultSuspect: 8, faultWipe: 20, faultCheckpoint: 6, faultSilent: 3, faultRefuse: 20}
 }
 
 // missed runs seeds without a rule until one fails.

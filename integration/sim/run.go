@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 )
 
 // Run runs one schedule to its end: faults and requests, then quiet, then the
@@ -48,6 +49,11 @@ func (w *world) guard(fn func()) {
 func (w *world) endAll() {
 	for h := range len(w.members) + 1 {
 		w.host(h).endTasks()
+	}
+	for _, r := range w.rejoins {
+		if r.stopped = true; !r.done {
+			r.stop()
+		}
 	}
 }
 
@@ -189,6 +195,8 @@ func (w *world) memberStep(what what, p *member, b int) {
 		}
 	case stepStreamGone:
 		p.conn = nil
+	case stepResync:
+		p.resyncGoesOn()
 	default:
 		p.restart()
 	}
@@ -245,6 +253,8 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.staged(s)
 	case stepTurn:
 		c.endTurn()
+	case stepRefusing, stepGiveUp, stepRejoin:
+		c.leavingStep(what, b)
 	case stepDelayed:
 		a := c.delayed[0]
 		c.delayed = c.delayed[1:]
@@ -253,6 +263,18 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.hearLate()
 	default: // stepDrained
 		c.finish()
+	}
+}
+
+func (c *reign) leavingStep(what what, b int) {
+	switch what {
+	case stepRefusing:
+		c.refusing(b)
+	case stepGiveUp:
+		c.givesUp(b)
+	default: // stepRejoin
+		append(slices.Clone(c.conns), c.leaving...)[b].rejoin.goesOn()
+		c.leaving = slices.DeleteFunc(c.leaving, func(k *conn) bool { return !k.catches() })
 	}
 }
 
@@ -295,6 +317,8 @@ func (w *world) fault(f, a, b int) {
 		w.disturb()
 		w.tracef("the link of C%d and P%d breaks", w.slot(a).epoch.Number, b)
 		w.slot(a).conns[b].breaks(false)
+	case faultSuspect:
+		w.slot(a).givesUp(b)
 	case faultClientBreak:
 		w.tracef("the link of client %d breaks", a)
 		w.clients[a].linkLost()
@@ -523,9 +547,11 @@ func (w *world) unrest() string {
 		switch {
 		case !p.up:
 			return fmt.Sprintf("P%d is down", i)
+		case !c.m.InSync(i) || p.m.Resync() != "":
+			return fmt.Sprintf("P%d is out of sync", i)
 		case p.m.InDoubt() > 0 || p.m.Position() != st.Last || p.m.W() != st.W || p.durable != st.Last.Index:
 			return fmt.Sprintf("P%d: in doubt %d, handled %v, durable %d, W %v", i, p.m.InDoubt(), p.m.Position(), p.durable, p.m.W())
-		case p.ck != nil || p.sweep != nil || len(p.staging) > 0 || p.j.flush != nil || p.j.synced < p.j.end:
+		case p.ck != nil || p.sweep != nil || len(p.staging) > 0 || len(p.resyncs) > 0 || p.j.flush != nil || p.j.synced < p.j.end:
 			return fmt.Sprintf("P%d is at work", i)
 		}
 	}

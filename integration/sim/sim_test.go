@@ -36,7 +36,7 @@ func TestSim(t *testing.T) {
 	if *oneSeed != 0 {
 		r := Run(*oneSeed, Options{Trace: func(line string) { t.Log(line) }})
 		if r.Violation != nil {
-			explain(t, r)
+			explain(t, r, Options{})
 		}
 		return
 	}
@@ -49,10 +49,10 @@ func TestSim(t *testing.T) {
 	}
 	var sum tally
 	began := time.Now()
-	sum.run(t, *firstSeed, n)
+	sum.run(t, *firstSeed, n, Options{})
 	if *seeds == 0 {
 		for _, seed := range pastSeeds {
-			sum.run(t, seed, 1)
+			sum.run(t, seed, 1, Options{})
 		}
 	}
 	t.Log(sum.words(time.Since(began)))
@@ -70,7 +70,7 @@ type tally struct {
 }
 
 // run runs n seeds on all processors, and explains the first one that fails.
-func (s *tally) run(t *testing.T, first uint64, n int) {
+func (s *tally) run(t *testing.T, first uint64, n int, o Options) {
 	t.Helper()
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -78,7 +78,7 @@ func (s *tally) run(t *testing.T, first uint64, n int) {
 		wg.Go(func() {
 			for {
 				k := next.Add(1) - 1
-				if k >= int64(n) || s.add(Run(first+uint64(k), Options{})) {
+				if k >= int64(n) || s.add(Run(first+uint64(k), o)) {
 					return
 				}
 			}
@@ -86,7 +86,7 @@ func (s *tally) run(t *testing.T, first uint64, n int) {
 	}
 	wg.Wait()
 	if s.failed != nil {
-		explain(t, *s.failed)
+		explain(t, *s.failed, o)
 	}
 }
 
@@ -133,17 +133,36 @@ func (s *tally) words(took time.Duration) string {
 
 // explain shrinks a failed schedule, prints the trace of what is left, and
 // fails the test.
-func explain(t *testing.T, r Report) {
+func explain(t *testing.T, r Report, o Options) {
 	t.Helper()
-	short := Shrink(r.Seed, r, Options{}, 400)
+	short := Shrink(r.Seed, r, o, 400)
 	var lines []string
-	Run(r.Seed, Options{Script: short.Schedule, Trace: func(line string) { lines = append(lines, line) }})
+	o.Script, o.Trace = short.Schedule, func(line string) { lines = append(lines, line) }
+	Run(r.Seed, o)
 	const most = 400
 	if len(lines) > most {
 		lines = append(append(lines[:most/2:most/2], "..."), lines[len(lines)-most/2:]...)
 	}
 	t.Fatalf("seed %d: %v\nshrunk from %d steps to %d:\n%s\ndo it again: go test ./integration/sim -run TestSim -seed=%d -v",
 		r.Seed, r.Violation, len(r.Schedule), len(short.Schedule), strings.Join(lines, "\n"), r.Seed)
+}
+
+// TestLeaving runs schedules in which participants are evicted and come back, of
+// which some meet each of what is rare there.
+func TestLeaving(t *testing.T) {
+	n := *seeds
+	if n == 0 {
+		n = 40
+	}
+	var sum tally
+	began := time.Now()
+	sum.run(t, *firstSeed, n, Options{tune: leaving, Steps: 600})
+	t.Log(sum.words(time.Since(began)))
+	for _, r := range []int{reachEvicted, reachBack, reachMarked, reachAdmitted, reachInterrupted, reachFullCopy, reachUnfit} {
+		if sum.reached[r] == 0 {
+			t.Errorf("%s: none in %d schedules", ReachNames[r], n)
+		}
+	}
 }
 
 // TestReplay: the same seed does the same, step by step.

@@ -186,6 +186,8 @@ func (p *play) stage(client int, muts ...wire.Mutation) *op {
 	}
 	s := p.cur.stages[0]
 	p.cur.stages = nil
+	p.cur.staged(s) // all have it
+	p.cur.stages = nil
 	p.cur.staged(s)
 	p.ok()
 	return o

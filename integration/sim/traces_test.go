@@ -363,6 +363,8 @@ func TestTraceStageIsDurable(t *testing.T) {
 	}
 	s := p.cur.stages[0]
 	p.cur.stages = nil
+	p.cur.staged(s) // all have it
+	p.cur.stages = nil
 	p.cur.staged(s)
 	p.send(o)
 	p.prepare(9, 0, 1, 2)

@@ -126,7 +126,7 @@ func (c *reign) listUnnamed() {
 	req.Limit = 2
 	for i := range c.conns {
 		k := c.conns[(i+c.w.steps)%len(c.conns)]
-		if k == nil || !k.opened || k.cut || !k.member.up || k.member.silent {
+		if k == nil || !k.opened || k.outside || k.cut || !k.member.up || k.member.silent {
 			continue
 		}
 		if open, err := k.member.gateOpen(c.epoch, c.readPoint); !open || err != nil {

@@ -106,6 +106,11 @@ type world struct {
 	effects   map[wire.OpID]wire.ID // what operations were committed as
 	handledBy map[wire.ID]int       // the participants that have carried out a decision, as bits
 	// unnamed.go
+	// evict.go
+	in        []bool                      // who is in sync, as the newest coordinator has it
+	underOf   map[wire.ID]wire.ConfigID   // the config that a transaction was put under
+	aborted   map[wire.ID]int             // the participants that have aborted it, as bits
+	rejoins   []*rejoin                   // all that have begun
 	linked    bool                        // files may be met by several names, or by none
 	reclaims  map[wire.ID]*reclaim        // that were put
 	holders   map[wire.Ino]wire.SessionID // of what has no name
@@ -141,7 +146,9 @@ type profile struct {
 	speed       [3]int // of members
 	faultShare  int    // per thousand of steps
 	may         [faults]int
-	startWeight int // of the coordinator's start
+	startWeight int   // of the coordinator's start
+	minInSync   int   // 0: all; then nobody is evicted
+	evictAfter  int64 // ms
 }
 
 func newWorld(seed uint64, o *Options) *world {
@@ -150,6 +157,7 @@ func newWorld(seed uint64, o *Options) *world {
 		byID: map[wire.OpID]*op{}, contents: map[wire.ID][]byte{}, verdicts: map[wire.ID]verdict{},
 		effects: map[wire.OpID]wire.ID{}, handledBy: map[wire.ID]int{},
 		reclaims: map[wire.ID]*reclaim{}, holders: map[wire.Ino]wire.SessionID{},
+		in: []bool{true, true, true}, underOf: map[wire.ID]wire.ConfigID{}, aborted: map[wire.ID]int{},
 	}
 	rng := rand.New(rand.NewPCG(seed, 0))
 	w.rng = rng
@@ -158,6 +166,7 @@ func newWorld(seed uint64, o *Options) *world {
 	if seed%16 == 3 && o.tune == nil {
 		ageing(&w.profile)
 	}
+	evicting(rand.New(rand.NewPCG(seed, 8)), &w.profile)
 	if o.tune != nil {
 		o.tune(&w.profile)
 	}
@@ -193,7 +202,7 @@ func newProfile(rng *rand.Rand) profile {
 			p.may[f] = faultWeight[f]
 		}
 	}
-	for f := faultSilent; f < faults; f++ {
+	for f := faultSilent; f < faultSuspect; f++ {
 		if rng.IntN(faultRarity[f]) == 0 {
 			p.may[f] = faultWeight[f]
 		}
