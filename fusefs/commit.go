@@ -265,6 +265,7 @@ func (f *fileSystem) sweep() {
 	for {
 		select {
 		case <-ticker.C:
+			f.endLinger(time.Now())
 			f.commitDue(time.Now(), false)
 			f.signOfLife(time.Now())
 		case <-f.commits.Done():

@@ -234,6 +234,9 @@ func (f *fake) apply(m wire.Mutation, data []byte, tx wire.ID, ino wire.Ino) (wi
 		if err != nil {
 			return wire.Result{}, err
 		}
+		if m.IfIno != 0 && m.IfIno != in.attr.Ino {
+			return wire.Result{}, fakeErr(wire.CodeVersion)
+		}
 		return f.remove(m.At, in, m.Kind == wire.MutRmdir, m.Hold, now)
 	case wire.MutRename:
 		if err != nil {
@@ -353,6 +356,8 @@ func (f *fake) rename(m wire.Mutation, in *fakeInode, now int64) (wire.Result, e
 	switch {
 	case dir == nil:
 		return wire.Result{}, fakeErr(wire.CodeNotExist)
+	case m.IfIno != 0 && (to == nil || to.attr.Ino != m.IfIno):
+		return wire.Result{}, fakeErr(wire.CodeVersion)
 	case m.Rename == wire.RenameNoReplace && err == nil:
 		return wire.Result{}, fakeErr(wire.CodeExist)
 	case m.Rename == wire.RenameExchange:

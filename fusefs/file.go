@@ -85,6 +85,9 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if err == nil {
 		a, err = f.attr(ctx, n.at())
 	}
+	if err == nil && a.Nlink == 0 && !f.mayOpen(n) {
+		err = syscall.ESTALE
+	}
 	if err != nil {
 		f.letGo(n)
 		return statusOf(err)
@@ -104,6 +107,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	out.Fh = f.openHandle(n, in.Flags)
+	f.opened(n.ino, in.Pid)
 	return fuse.OK
 }
 
@@ -476,6 +480,9 @@ func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	f.mu.Lock()
 	h := f.handles[in.Fh]
 	delete(f.handles, in.Fh)
+	if h != nil {
+		h.n.handles--
+	}
 	f.mu.Unlock()
 	if h == nil {
 		return

@@ -46,6 +46,10 @@ type fileSystem struct {
 	removed map[wire.Ino]wire.Attr // directories removed here that the kernel still knows: somebody's working directory
 
 	unnaming   map[*unnaming]struct{} // those at work
+	looked     lately[uint32]         // what the kernel was told of lately, and the thread that asked
+	unnamed    lately[struct{}]       // what has lost a name lately
+	linger     []lingering            // in the order of until
+	turned     time.Time              // when looked and unnamed last forgot
 	released   []wire.Ino             // files without a name that wait for their reclaim
 	reclaiming int                    // goroutines that reclaim
 	signed     time.Time              // when the service last had a sign of life for the sake of held files
@@ -72,7 +76,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
-		removed: map[wire.Ino]wire.Attr{}, unnaming: map[*unnaming]struct{}{},
+		removed: map[wire.Ino]wire.Attr{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
 	f.commits, f.stopCommits = context.WithCancel(context.Background())
@@ -97,7 +101,7 @@ func (f *fileSystem) abandon() {
 func (f *fileSystem) finish() {
 	f.disconnect()
 	f.mu.Lock()
-	f.handles, f.dirs = map[uint64]*handle{}, map[uint64]*dirHandle{}
+	f.handles, f.dirs, f.linger = map[uint64]*handle{}, map[uint64]*dirHandle{}, nil
 	left := make([]*node, 0, len(f.nodes))
 	for _, n := range f.nodes {
 		n.opens = 0
@@ -165,6 +169,11 @@ func (f *fileSystem) peek(ino wire.Ino) *node {
 func (f *fileSystem) hold(ino wire.Ino) *node {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.holdLocked(ino)
+}
+
+// holdLocked is hold for who has f.mu.
+func (f *fileSystem) holdLocked(ino wire.Ino) *node {
 	n := f.nodes[ino]
 	if n == nil {
 		n = &node{ino: ino, cur: noEdits()}
@@ -187,6 +196,7 @@ func (f *fileSystem) openHandle(n *node, flags uint32) uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.lastFH++
+	n.handles++
 	f.handles[f.lastFH] = &handle{n: n, writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0}
 	return f.lastFH
 }
@@ -322,7 +332,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	}
 	ctx, end := f.begin(cancel, in)
 	defer end()
-	a, err := f.attr(ctx, wire.At{Dir: wire.Ino(in.NodeId), Path: name})
+	a, err := f.find(ctx, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, in.Pid)
 	if err != nil {
 		return statusOf(err)
 	}

@@ -83,19 +83,19 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	case wire.RenameNoReplace:
 		_, err = f.transact(ctx, m)
 	default:
-		err = f.replace(ctx, to, m)
+		err = f.replace(ctx, to, m, in.Pid)
 	}
 	return statusOf(err)
 }
 
 // replace renames over what is at a name, if anything is. A directory there,
 // which is empty, goes; it may be somebody's working directory.
-func (f *fileSystem) replace(ctx context.Context, to wire.At, m wire.Mutation) error {
+func (f *fileSystem) replace(ctx context.Context, to wire.At, m wire.Mutation, thread uint32) error {
 	old, err := f.stat(ctx, to)
 	if err != nil && !isGone(err) {
 		return err
 	}
-	if err := f.unname(ctx, to, m); err != nil || old.Mode&wire.ModeType != wire.ModeDir {
+	if err := f.unname(ctx, to, m, thread); err != nil || old.Mode&wire.ModeType != wire.ModeDir {
 		return err
 	}
 	if _, err := f.stat(ctx, wire.At{Dir: old.Ino}); isGone(err) {
@@ -130,7 +130,7 @@ func (f *fileSystem) Unlink(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	ctx, end := f.begin(cancel, in)
 	defer end()
 	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
-	return statusOf(f.unname(ctx, at, wire.Mutation{Kind: wire.MutDeleteFile, At: at}))
+	return statusOf(f.unname(ctx, at, wire.Mutation{Kind: wire.MutDeleteFile, At: at}, in.Pid))
 }
 
 // busy reports whether any file is open or has gathered changes.

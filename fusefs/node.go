@@ -14,6 +14,8 @@ type node struct {
 	ino   wire.Ino
 	opens int // handles, and handlers at work on it; guarded by fileSystem.mu
 
+	handles int // of those the handles; guarded by fileSystem.mu
+
 	mu sync.Mutex // guards all below; taken after fileSystem.mu
 
 	// turn says who may replace the contents and their base just now; free is

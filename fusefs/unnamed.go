@@ -19,72 +19,170 @@ const (
 	signEvery   = 2 * time.Minute // well below what a session may be silent
 )
 
-// unnaming is a change at work that may take a file's last name, of a file
-// that was not open here when it began.
+// maxMoved is how often a name may lead elsewhere than a change of it was
+// told before that one goes on whatever the name leads to, and holds what it takes.
+const maxMoved = 3
+
+// unnaming is a change at work that may take a file's last name.
 type unnaming struct {
-	ino  wire.Ino // 0: nobody looked, as nothing was open
+	at   wire.At
+	ino  wire.Ino // at that name; 0: nobody looked, as nothing was open
+	held bool     // it is open here, or about to be: it stays
 	done chan struct{}
 }
 
+// lingering is a file without a name that nobody need have open: somebody had
+// looked it up.
+type lingering struct {
+	n     *node
+	until time.Time
+}
+
 // unname commits a mutation that takes the name at away from the file that has
-// it, if any. A file that is open here is held.
-func (f *fileSystem) unname(ctx context.Context, at wire.At, m wire.Mutation) error {
-	n, u, err := f.beginUnname(ctx, at)
-	if err != nil {
-		return err
+// it, if any, for a thread. A file that is open here is held, and for a moment
+// one that another thread is about to open.
+func (f *fileSystem) unname(ctx context.Context, at wire.At, m wire.Mutation, thread uint32) error {
+	for try := 0; ; try++ {
+		ino, looked, err := f.nameOf(ctx, at, try)
+		if err != nil {
+			return err
+		}
+		m := m
+		switch m.IfIno = ino; {
+		case try == maxMoved:
+			m.Hold = true
+		case ino != 0 || !looked:
+		case m.Kind == wire.MutDeleteFile:
+			return &wire.Error{Code: wire.CodeNotExist, Op: "deleteFile", Name: at.String()}
+		default:
+			m.Rename = wire.RenameNoReplace
+		}
+		err = f.unnameOne(ctx, at, m, thread)
+		code := wire.CodeOf(err)
+		if code != wire.CodeVersion && (code != wire.CodeExist || m.Rename != wire.RenameNoReplace) {
+			return err
+		}
 	}
-	if n != nil {
+}
+
+// nameOf is what a name leads to: nothing is 0. looked is false where it need
+// not be known. The error is that of looking.
+func (f *fileSystem) nameOf(ctx context.Context, at wire.At, try int) (ino wire.Ino, looked bool, err error) {
+	f.mu.Lock()
+	quiet := len(f.nodes) == 0 && f.looked.empty()
+	f.mu.Unlock()
+	a, looked, err := f.cached.look(at)
+	switch {
+	case try == maxMoved, try == 0 && !looked && quiet:
+		return 0, false, nil
+	case try > 0 || !looked:
+		a, err = f.stat(ctx, at)
+	}
+	switch {
+	case err == nil:
+		return a.Ino, true, nil
+	case wire.CodeOf(err) == wire.CodeNotExist:
+		return 0, true, nil
+	case isGone(err): // the mutation says so
+		return 0, false, nil
+	}
+	return 0, false, err
+}
+
+// unnameOne is unname of what m.IfIno says, if it does.
+func (f *fileSystem) unnameOne(ctx context.Context, at wire.At, m wire.Mutation, thread uint32) error {
+	u := &unnaming{at: at, ino: m.IfIno, held: m.Hold, done: make(chan struct{})}
+	if n := f.beginUnname(u, thread); n != nil {
 		m.Hold = true
 		defer f.letGo(n)
-	} else {
-		defer f.endUnname(u)
 	}
 	out, err := f.transact(ctx, m)
-	for _, ino := range out.Orphans {
-		n := f.hold(ino)
-		n.setHeld(true)
-		f.letGo(n)
-	}
+	f.endUnname(u, err == nil, out.Orphans, thread)
 	return err
 }
 
-// beginUnname returns the node of the file at a name, held until letGo; if it
-// is not open, an unnaming, which who opens it waits for.
-func (f *fileSystem) beginUnname(ctx context.Context, at wire.At) (*node, *unnaming, error) {
-	u := &unnaming{done: make(chan struct{})}
+// beginUnname returns the node of the file at the name, held until letGo, if
+// it is open or about to be. Else who opens it waits for endUnname.
+func (f *fileSystem) beginUnname(u *unnaming, thread uint32) (n *node) {
 	f.mu.Lock()
-	if len(f.nodes) > 0 {
-		f.mu.Unlock()
-		a, err := f.stat(ctx, at)
-		if err != nil && !isGone(err) { // else the mutation says so, or needs no such name
-			return nil, nil, err
-		}
-		u.ino = a.Ino
-		f.mu.Lock()
-	}
 	defer f.mu.Unlock()
-	if n := f.nodes[u.ino]; n != nil {
-		n.opens++
-		return n, nil, nil
-	}
 	f.unnaming[u] = struct{}{}
-	return nil, u, nil
+	if f.nodes[u.ino] == nil && !f.wantedLocked(u.ino, thread) {
+		return nil
+	}
+	u.held = true
+	return f.holdLocked(u.ino)
 }
 
-func (f *fileSystem) endUnname(u *unnaming) {
+// endUnname notes what a change of names has left without one.
+func (f *fileSystem) endUnname(u *unnaming, committed bool, orphans []wire.Ino, thread uint32) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	if u.ino != 0 && committed {
+		f.unnamed.put(u.ino, struct{}{})
+	}
+	left := make([]*node, 0, len(orphans))
+	for _, ino := range orphans {
+		f.unnamed.put(ino, struct{}{})
+		n := f.holdLocked(ino)
+		n.setHeld(true)
+		left = append(left, n)
+		f.lingerLocked(n, thread)
+	}
 	delete(f.unnaming, u)
 	close(u.done)
+	f.mu.Unlock()
+	for _, n := range left {
+		f.letGo(n)
+	}
+}
+
+// lingerLocked keeps a file without a name for a moment, if another thread has
+// looked it up and may be about to open it. f.mu is held.
+func (f *fileSystem) lingerLocked(n *node, thread uint32) {
+	if f.wantedLocked(n.ino, thread) {
+		n.opens++
+		f.linger = append(f.linger, lingering{n, time.Now().Add(lookedFor)})
+	}
+}
+
+// endLinger lets go what has been kept for long enough, and forgets what was
+// looked up long ago.
+func (f *fileSystem) endLinger(now time.Time) {
+	f.mu.Lock()
+	if now.Sub(f.turned) >= lookedFor {
+		f.turned = now
+		f.looked.turn()
+		f.unnamed.turn()
+	}
+	n := 0
+	for n < len(f.linger) && !now.Before(f.linger[n].until) {
+		n++
+	}
+	over := f.linger[:n:n]
+	f.linger = f.linger[n:]
+	f.mu.Unlock()
+	for _, l := range over {
+		f.letGo(l.n)
+	}
+}
+
+// mayOpen: is a file that has no name kept for who opens it now? Else its
+// reclaim may be under way (the name that led to it was looked up long ago).
+func (f *fileSystem) mayOpen(n *node) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held || n.handles > 0
 }
 
 // waitUnnamed waits for changes that began before a file was open and may take
-// its name for good. The caller holds its node: later ones see that.
+// it away for good. The caller holds its node: later ones see that.
 func (f *fileSystem) waitUnnamed(ctx context.Context, ino wire.Ino) error {
 	f.mu.Lock()
 	var wait []*unnaming
 	for u := range f.unnaming {
-		if u.ino == ino || u.ino == 0 {
+		if (u.ino == ino || u.ino == 0) && !u.held {
 			wait = append(wait, u)
 		}
 	}

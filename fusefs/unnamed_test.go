@@ -2,11 +2,13 @@ package fusefs
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
-	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"tpcfs/wire"
@@ -77,65 +79,39 @@ func TestTmpfileGetsAName(t *testing.T) {
 }
 
 // TestOpenMeetsUnlink: a file that is opened while its last name is on its way
-// out is not open: no handle is left that can read nothing.
+// out, long after it was looked up, is not open: no handle is left that can read
+// nothing.
 func TestOpenMeetsUnlink(t *testing.T) {
 	for _, busy := range []bool{false, true} {
-		t.Run(fmt.Sprint("busy=", busy), func(t *testing.T) {
-			s := newFake()
-			s.put("f", "contents")
-			s.put("other", "")
-			dir, m := mountAt(t, s, Options{})
-			if busy {
-				openFile(t, dir+"/other", os.O_RDONLY)
-			}
-			begun, opened := make(chan struct{}), make(chan struct{})
-			s.set(func(s *fake) {
-				s.before = func(m []wire.Mutation) error {
-					s.before = nil
-					s.mu.Unlock()
-					close(begun)
-					<-opened
-					s.mu.Lock()
-					return nil
-				}
-			})
-			removed := make(chan string)
-			go func() {
-				out, err := tryShell(t, dir, "rm $D/f")
-				removed <- fmt.Sprint(out, err)
-			}()
-			<-begun
-			flags := t.TempDir()
-			read := make(chan string)
-			go func() {
-				out, _ := tryShell(t, dir, "exec 3<$D/f; touch "+flags+"/open; until [ -e "+flags+"/gone ]; do sleep 0.01; done; cat <&3")
-				read <- out
-			}()
-			ino := s.inodeOf("f")
-			eventually(t, "the open is under way", func() bool {
-				n := m.fs.peek(ino)
-				if n != nil {
-					m.fs.letGo(n)
-				}
-				return n != nil
-			})
-			for range 20 { // time enough for an open that does not wait
-				if _, err := os.Stat(flags + "/open"); err == nil {
-					break
-				}
-				<-time.After(10 * time.Millisecond)
-			}
-			close(opened)
-			if got := <-removed; got != "<nil>" {
-				t.Error(got)
-			}
-			if err := os.WriteFile(flags+"/gone", nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if got := <-read; got != "contents" && !strings.Contains(got, "No such file") {
-				t.Errorf("the other one's cat: %q", got)
-			}
-		})
+		s := newFake()
+		s.put("f", "contents")
+		s.put("other", "")
+		a, b := rawOf(t, s)
+		if busy {
+			a.open(a.lookup("other"))
+		}
+		ino := a.lookup("f")
+		a.fs.looked, a.fs.unnamed = lately[uint32]{}, lately[struct{}]{}
+		begun, goOn := s.stopAt(wire.MutDeleteFile)
+		removed, opened := make(chan fuse.Status), make(chan fuse.Status)
+		go func() { removed <- b.unlink("f") }()
+		<-begun
+		go func() {
+			_, status := a.open(ino)
+			opened <- status
+		}()
+		select {
+		case status := <-opened:
+			t.Errorf("busy=%v: open does not wait: %v", busy, status)
+			goOn()
+			<-removed
+			continue
+		case <-time.After(50 * time.Millisecond):
+		}
+		goOn()
+		if r, o := <-removed, <-opened; r != fuse.OK || o != fuse.Status(syscall.ESTALE) {
+			t.Errorf("busy=%v: unlink %v, open %v", busy, r, o)
+		}
 	}
 }
 
@@ -186,4 +162,209 @@ func TestReclaimRefused(t *testing.T) {
 	eventually(t, "nothing is open", func() bool { return !m.fs.busy() })
 	sh(t, dir, "echo on > $D/g")
 	wantFile(t, s, "g", "on\n")
+}
+
+// raw is a caller of a mount's handlers, without a kernel in between.
+type raw struct {
+	t      *testing.T
+	fs     *fileSystem
+	thread uint32
+}
+
+func (r raw) header(ino wire.Ino) fuse.InHeader {
+	return fuse.InHeader{NodeId: uint64(ino), Caller: fuse.Caller{Pid: r.thread}}
+}
+
+func (r raw) lookup(name string) wire.Ino {
+	r.t.Helper()
+	h, out := r.header(wire.RootIno), &fuse.EntryOut{}
+	if status := r.fs.Lookup(nil, &h, name, out); status != fuse.OK {
+		r.t.Fatalf("lookup %s: %v", name, status)
+	}
+	return wire.Ino(out.NodeId)
+}
+
+func (r raw) open(ino wire.Ino) (uint64, fuse.Status) {
+	in, out := &fuse.OpenIn{InHeader: r.header(ino)}, &fuse.OpenOut{}
+	status := r.fs.Open(nil, in, out)
+	return out.Fh, status
+}
+
+func (r raw) release(fh uint64) { r.fs.Release(nil, &fuse.ReleaseIn{Fh: fh}) }
+
+func (r raw) unlink(name string) fuse.Status {
+	h := r.header(wire.RootIno)
+	return r.fs.Unlink(nil, &h, name)
+}
+
+func (r raw) wantLinks(ino wire.Ino, want uint32) {
+	r.t.Helper()
+	out := &fuse.AttrOut{}
+	if status := r.fs.GetAttr(nil, &fuse.GetAttrIn{InHeader: r.header(ino)}, out); status != fuse.OK || out.Nlink != want {
+		r.t.Errorf("an open file's attributes: %v, %d links", status, out.Nlink)
+	}
+}
+
+func rawOf(t *testing.T, s *fake) (a, b raw) {
+	fs := newFileSystem(s, Options{ConflictWait: time.Second, CommitAfter: time.Hour, MaxBackground: 4, Logger: slog.New(slog.DiscardHandler)})
+	fs.start()
+	t.Cleanup(func() {
+		fs.giveUp()
+		fs.finish()
+	})
+	return raw{t, fs, 1 << 30}, raw{t, fs, 1<<30 + 1} // no such threads
+}
+
+// stopAt lets the next transaction wait, with the service free for others.
+func (f *fake) stopAt(kind wire.MutationKind) (begun chan struct{}, goOn func()) {
+	begun, on := make(chan struct{}), make(chan struct{})
+	f.set(func(f *fake) {
+		f.before = func(m []wire.Mutation) error {
+			if m[0].Kind != kind {
+				return nil
+			}
+			f.before = nil
+			f.mu.Unlock()
+			close(begun)
+			<-on
+			f.mu.Lock()
+			return nil
+		}
+	})
+	return begun, func() { close(on) }
+}
+
+// TestOpenMeetsReclaim: who has looked a file up long ago and opens it while it
+// is being reclaimed does not get a file that is about to go.
+func TestOpenMeetsReclaim(t *testing.T) {
+	s := newFake()
+	s.put("f", "contents")
+	a, b := rawOf(t, s)
+	ino := a.lookup("f")
+	fh, status := a.open(ino)
+	if status != fuse.OK || a.unlink("f") != fuse.OK {
+		t.Fatal(status)
+	}
+	again, status := b.open(ino) // through /proc, as long as it is open
+	if status != fuse.OK {
+		t.Fatalf("a file without a name that is open: %v", status)
+	}
+	begun, goOn := s.stopAt(wire.MutReclaim)
+	a.release(fh)
+	b.release(again)
+	<-begun
+	fh, status = b.open(ino)
+	goOn()
+	if status == fuse.OK {
+		eventually(t, "the reclaim", func() bool { return s.nameless() == 0 })
+		b.wantLinks(ino, 0)
+		b.release(fh)
+		t.Error("a file was opened that was being reclaimed")
+	} else if status != fuse.Status(syscall.ESTALE) {
+		t.Error(status)
+	}
+}
+
+// TestUnlinkMeetsReplace: a change of a name takes no other file than it was told,
+// as somebody may have opened that meanwhile.
+func TestUnlinkMeetsReplace(t *testing.T) {
+	for _, over := range []bool{false, true} { // renamed over, or unlinked
+		s := newFake()
+		s.put("f", "old")
+		s.put("g", "new")
+		s.put("h", "newest")
+		a, b := rawOf(t, s)
+		s.put("busy", "")
+		a.open(a.lookup("busy")) // else every open waits
+		first := wire.MutDeleteFile
+		if over {
+			first = wire.MutRename
+		}
+		begun, goOn := s.stopAt(first)
+		done := make(chan fuse.Status)
+		go func() {
+			if !over {
+				done <- a.unlink("f")
+				return
+			}
+			done <- a.fs.Rename(nil, &fuse.RenameIn{InHeader: a.header(wire.RootIno), Newdir: uint64(wire.RootIno)}, "h", "f")
+		}()
+		<-begun
+		if status := b.fs.Rename(nil, &fuse.RenameIn{InHeader: b.header(wire.RootIno), Newdir: uint64(wire.RootIno)}, "g", "f"); status != fuse.OK {
+			t.Fatal(status)
+		}
+		ino := s.inodeOf("f")
+		opened := make(chan fuse.Status)
+		go func() {
+			_, status := b.open(ino)
+			opened <- status
+		}()
+		status := <-opened // no change that was told of another file is waited for
+		goOn()
+		if got := <-done; status != fuse.OK || got != fuse.OK {
+			t.Fatalf("over=%v: open %v, the change %v", over, status, got)
+		}
+		b.wantLinks(ino, 0)
+		if got, _ := s.file("f"); over && got != "newest" {
+			t.Errorf("f holds %q", got)
+		}
+	}
+}
+
+// TestLookedUpIsThere: what a thread has looked up it can open a moment later,
+// whoever takes the last name meanwhile; then it is reclaimed.
+func TestLookedUpIsThere(t *testing.T) {
+	s := newFake()
+	s.put("f", "contents")
+	s.put("g", "other")
+	a, b := rawOf(t, s)
+	ino := a.lookup("f")
+	b.lookup("f") // as unlink(2) does
+	if status := b.unlink("f"); status != fuse.OK {
+		t.Fatal(status)
+	}
+	fh, status := a.open(ino)
+	if status != fuse.OK {
+		t.Fatalf("a file that was looked up and unlinked: %v", status)
+	}
+	a.release(fh)
+	a.wantLinks(ino, 0)
+	eventually(t, "it is reclaimed", func() bool { return s.nameless() == 0 })
+
+	b.lookup("g")
+	if status := b.unlink("g"); status != fuse.OK || s.nameless() != 0 {
+		t.Errorf("%v; a file is held that nobody else has looked up", status)
+	}
+}
+
+// TestLookupMeetsUnlink: a file whose last name is on its way out is not found
+// any more, and not after that by who had read its name before.
+func TestLookupMeetsUnlink(t *testing.T) {
+	s := newFake()
+	s.put("f", "old")
+	s.put("g", "new")
+	a, b := rawOf(t, s)
+	old := b.lookup("f")
+	begun, goOn := s.stopAt(wire.MutRename)
+	done, found := make(chan fuse.Status), make(chan wire.Ino)
+	go func() {
+		done <- b.fs.Rename(nil, &fuse.RenameIn{InHeader: b.header(wire.RootIno), Newdir: uint64(wire.RootIno)}, "g", "f")
+	}()
+	<-begun
+	go func() { found <- a.lookup("f") }()
+	select {
+	case ino := <-found:
+		t.Fatalf("inode %d is found, and may be gone at once", ino)
+	case <-time.After(50 * time.Millisecond):
+	}
+	goOn()
+	if status, ino := <-done, <-found; status != fuse.OK || ino == old || ino != s.inodeOf("f") {
+		t.Errorf("rename: %v; found inode %d after %d", status, ino, old)
+	}
+	if wait := a.fs.found(rootAt("f"), old, a.thread, 0); wait == nil {
+		t.Error("what was read before its name went is found")
+	}
+	if wait := a.fs.found(rootAt("f"), old, a.thread, 1); wait != nil {
+		t.Error("what still has a name when it is looked at again is not found")
+	}
 }

@@ -41,7 +41,7 @@ const (
 	CodeCorrupt        // a checksum does not match
 	CodeProtocol       // the peer does not keep to the protocol
 	CodeSymlink        // a symbolic link is on the way: Prefix and Target
-	CodeVersion        // IfVersion does not hold
+	CodeVersion        // IfVersion, or IfIno, does not hold
 	CodeChanged        // the file changed while it was read
 	CodeStaleEpoch     // a newer coordinator has greeted the participant
 	CodeReplaced       // a newer link of the session has replaced this one

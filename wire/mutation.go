@@ -160,6 +160,10 @@ type Mutation struct {
 	Offset   int64 `cbor:"23,keyasint,omitempty"` // bytes
 	Length   int64 `cbor:"24,keyasint,omitempty"` // bytes, above 0
 	KeepSize bool  `cbor:"25,keyasint,omitempty"`
+
+	// IfIno, if not 0: the inode that a deleteFile's At, or a rename's To, must
+	// name still; else CodeVersion.
+	IfIno Ino `cbor:"26,keyasint,omitempty"`
 }
 
 // Extent is a part of a file's new contents. Its bytes are where Content's

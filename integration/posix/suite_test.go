@@ -13,8 +13,6 @@ import (
 // leftOut are the suite's tests that do not hold, with the reason.
 var leftOut = map[string]string{
 	"FcntlFlockLocksFile": "it wants a process to be refused by its own lock, which fcntl(2) and every local disk grant; the suite itself leaves it out",
-	"OpenSymlinkRace": "a known deviation (DESIGN F7): where others replace a name without a pause, its file may go between the kernel's " +
-		"lookup and its open, and again after the one time that the kernel looks again; open then answers ESTALE, on a busy mount once in thousands",
 }
 
 // TestSuite runs go-fuse's own tests of what is expected of a file system,

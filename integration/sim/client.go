@@ -22,8 +22,9 @@ type client struct {
 	// service time when last heard of, in milliseconds (S1a).
 	serviceTime int64
 	versions    map[string]wire.ID // of files, as last heard
-	dirs        []wire.Ino         // directories that it has met
-	unnamed     []wire.Ino         // files that it has left without a name
+	inos        map[string]wire.Ino
+	dirs        []wire.Ino // directories that it has met
+	unnamed     []wire.Ino // files that it has left without a name
 }
 
 // op is what a client wants done: a transaction or a read.
@@ -209,7 +210,7 @@ func (cl *client) vanish() {
 func (cl *client) begin() {
 	cl.lives++
 	cl.session = wire.SessionID{byte(cl.n + 1), byte(cl.lives)}
-	cl.seq, cl.versions, cl.dirs, cl.unnamed = 0, map[string]wire.ID{}, []wire.Ino{wire.RootIno}, nil
+	cl.seq, cl.inos, cl.versions, cl.dirs, cl.unnamed = 0, map[string]wire.Ino{}, map[string]wire.ID{}, []wire.Ino{wire.RootIno}, nil
 }
 
 // giveUp cancels a request: its caller has had enough.
@@ -570,7 +571,7 @@ func (cl *client) learnRead(o *op, got *readAnswer) {
 	if a.Mode&wire.ModeType == wire.ModeDir {
 		cl.dirs = append(cl.dirs, a.Ino)
 	} else {
-		cl.versions[o.at.Path] = a.Version
+		cl.versions[o.at.Path], cl.inos[o.at.Path] = a.Version, a.Ino
 	}
 }
 

@@ -304,7 +304,7 @@ func (c *change) remove(m *wire.Mutation, p place, f *file) wire.Code {
 		return wire.CodeIsDir
 	case dir && !f.is(wire.ModeDir):
 		return wire.CodeNotDir
-	case !version(m, f):
+	case !version(m, f), m.IfIno != 0 && m.IfIno != p.ino:
 		return wire.CodeVersion
 	case dir && len(f.entries) > 0:
 		return wire.CodeNotEmpty
@@ -329,6 +329,8 @@ func (c *change) rename(m *wire.Mutation, p place, f *file) wire.Code {
 		return code
 	}
 	switch {
+	case m.IfIno != 0 && m.IfIno != to.ino:
+		return wire.CodeVersion
 	case m.Rename == wire.RenameNoReplace && to.ino != 0:
 		return wire.CodeExist
 	case m.Rename == wire.RenameExchange:

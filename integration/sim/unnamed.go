@@ -27,8 +27,10 @@ func (cl *client) meta(rng *rand.Rand, m *wire.Mutation) bool {
 		m.Kind, m.To, m.Rename = wire.MutRename, cl.at(rng), wire.RenameMode(1+rng.IntN(2))
 	case 3:
 		m.Kind, m.To, m.Hold = wire.MutRename, cl.at(rng), true
+		m.IfIno = cl.inos[m.To.Path]
 	case 4:
 		m.Kind, m.Hold = wire.MutDeleteFile, true
+		m.IfIno = cl.inos[m.At.Path]
 	case 5:
 		m.Kind, m.Mode = wire.MutMknod, []uint32{wire.ModeRegular, wire.ModeFifo, wire.ModeSocket}[rng.IntN(3)]|0o600
 	case 6:

@@ -53,6 +53,9 @@ func mutationWords(m *wire.Mutation) string {
 	if m.Hold {
 		s += ", hold"
 	}
+	if m.IfIno != 0 {
+		s += fmt.Sprintf(" if inode %d", m.IfIno)
+	}
 	if m.IfVersion != 0 {
 		s += fmt.Sprintf(" if version %v", m.IfVersion)
 	}

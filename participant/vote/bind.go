@@ -294,6 +294,9 @@ func (b *binder) deleteFile(m *wire.Mutation) error {
 	if isType(f.node, wire.ModeDir) {
 		return no(wire.CodeIsDir, m.At, "")
 	}
+	if err := ifIno(m, m.At, f.ino); err != nil {
+		return err
+	}
 	if err := b.need(inodeKey(f.ino), true, m.At); err != nil {
 		return err
 	}
@@ -404,6 +407,9 @@ func (b *binder) rename(m *wire.Mutation) error {
 		return err
 	}
 	if _, err := b.parent(to, m.To); err != nil {
+		return err
+	}
+	if err := ifIno(m, m.To, to.ino); err != nil {
 		return err
 	}
 	switch {

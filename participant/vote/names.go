@@ -15,12 +15,22 @@ func checkForm(m *wire.Mutation) error {
 	switch {
 	case m.Hold && m.Kind != wire.MutDeleteFile && m.Kind != wire.MutRename && m.Kind != wire.MutCreateUnlinked:
 		return no(wire.CodeInvalid, m.At, "it leaves nothing to hold")
+	case m.IfIno != 0 && m.Kind != wire.MutDeleteFile && (m.Kind != wire.MutRename || m.Rename != wire.RenameReplace):
+		return no(wire.CodeInvalid, m.At, "it takes no name away")
 	case m.Rename != wire.RenameReplace && m.Kind != wire.MutRename, m.Rename > wire.RenameExchange:
 		return no(wire.CodeInvalid, m.At, fmt.Sprintf("rename mode %d", m.Rename))
 	case m.Xattr != wire.XattrEither && m.Kind != wire.MutSetxattr, m.Xattr > wire.XattrReplace:
 		return no(wire.CodeInvalid, m.At, fmt.Sprintf("extended attribute mode %d", m.Xattr))
 	}
 	return nil
+}
+
+// ifIno checks IfIno against what the name at leads to.
+func ifIno(m *wire.Mutation, at wire.At, ino wire.Ino) error {
+	if m.IfIno == 0 || ino == m.IfIno {
+		return nil
+	}
+	return no(wire.CodeVersion, at, fmt.Sprintf("it should name inode %d, and names %d", m.IfIno, ino))
 }
 
 // lose takes a name from a file, or removes a directory; the caller has locked it.

@@ -466,6 +466,8 @@ func (s *scripted) argument(m *wire.Mutation, e *wire.Entry, a string) {
 		m.Create = wire.MustNotExist
 	case "must":
 		m.Create = wire.MustExist
+	case "ifino":
+		m.IfIno = wire.Ino(s.id(value))
 	case "if":
 		m.IfVersion = s.id(value)
 	case "gid":
