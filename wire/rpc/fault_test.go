@@ -369,10 +369,12 @@ func (s *stopping) WritePiece(wire.Piece) error {
 // Many calls of all kinds at once, from several links.
 func TestManyAtOnce(t *testing.T) {
 	f := &fake{contents: random(200 << 10), version: 3}
-	addr, _ := serve(t, ServerOptions{Service: fakeService{f}})
+	// However busy the machine is: what ends a link is not tested here.
+	slow := Timeouts{Handshake: time.Minute, Write: 5 * time.Minute, Stall: 5 * time.Minute}
+	addr, _ := serve(t, ServerOptions{Service: fakeService{f}, Timeouts: slow})
 	var wg sync.WaitGroup
 	for range 3 {
-		c := dialService(t, addr, DialOptions{ControlCalls: 40, BulkCalls: 7})
+		c := dialService(t, addr, DialOptions{ControlCalls: 40, BulkCalls: 7, Timeouts: slow})
 		for i := range 40 {
 			wg.Go(func() {
 				for j := range 3 {

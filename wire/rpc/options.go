@@ -21,7 +21,9 @@ type Timeouts struct {
 	// take before the session ends. Default 10 s.
 	Write time.Duration
 	// Stall is how long a peer may take to go on with a message that it has
-	// begun, or to make room for an answer. Default 60 s.
+	// begun, to make room for an answer, or to take in a stream: that ends the
+	// session with all its calls, so a busy machine gets more time than Write.
+	// Default 60 s.
 	Stall time.Duration
 	// StageIdle is how long a stage may wait for its next piece. Default 5 min.
 	StageIdle time.Duration
@@ -150,7 +152,7 @@ func muxConfig(channel wire.Channel, t Timeouts, log *slog.Logger) *yamux.Config
 	return &yamux.Config{
 		AcceptBacklog: muxBacklog, EnableKeepAlive: true, KeepAliveInterval: t.KeepAlive,
 		ConnectionWriteTimeout: t.Write, MaxStreamWindowSize: window,
-		StreamOpenTimeout: t.Write, StreamCloseTimeout: time.Second,
+		StreamOpenTimeout: t.Stall, StreamCloseTimeout: time.Second,
 		Logger: muxLogger{log},
 	}
 }
