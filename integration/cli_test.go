@@ -19,18 +19,7 @@ import (
 // up starts `tpcfs up` and returns it with the address it serves.
 func up(t *testing.T, ctx context.Context, dir string, args ...string) (p *harness.Proc, addr string) {
 	t.Helper()
-	p, err := harness.Start("up", nil, binary, append([]string{"up", "-o", "json", "--dir", dir, "--listen", "127.0.0.1:0"}, args...)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Terminate(patience); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() || strings.Contains(p.Output(), "DATA RACE") {
-			t.Errorf("up:\n%s", p.Output())
-		}
-	})
+	p = started(t, "up", nil, append([]string{"up", "-o", "json", "--dir", dir, "--listen", "127.0.0.1:0"}, args...)...)
 	line, err := p.WaitLine(ctx, `{"ready"`)
 	if err != nil {
 		t.Fatal(err)

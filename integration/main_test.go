@@ -85,6 +85,25 @@ func newCluster(t *testing.T, args ...string) *harness.Cluster {
 	return c
 }
 
+// started starts tpcfs, which is told to stop when the test ends. What it has
+// said is logged on failure.
+func started(t *testing.T, name string, env []string, args ...string) *harness.Proc {
+	t.Helper()
+	p, err := harness.Start(name, env, binary, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Terminate(patience); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() || strings.Contains(p.Output(), "DATA RACE") {
+			t.Errorf("%s:\n%s", name, p.Output())
+		}
+	})
+	return p
+}
+
 func startAll(t *testing.T, ctx context.Context, c *harness.Cluster) {
 	t.Helper()
 	if err := c.Start(ctx, c.All()...); err != nil {

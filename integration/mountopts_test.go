@@ -20,18 +20,7 @@ func foreground(t *testing.T, addr string, env []string, flags ...string) (mnt s
 	ctx := testContext(t)
 	mnt = tempDir(t)
 	t.Cleanup(func() { _ = unix.Unmount(mnt, unix.MNT_DETACH) })
-	p, err := harness.Start("mount", env, binary, append(append([]string{"mount", "--foreground", "--coordinator", addr}, flags...), mnt)...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Terminate(patience); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() || strings.Contains(p.Output(), "DATA RACE") {
-			t.Errorf("mount:\n%s", p.Output())
-		}
-	})
+	p = started(t, "mount", env, append(append([]string{"mount", "--foreground", "--coordinator", addr}, flags...), mnt)...)
 	if _, err := p.WaitLine(ctx, "ready"); err != nil {
 		t.Fatal(err)
 	}
@@ -144,19 +133,11 @@ func TestServiceManager(t *testing.T) {
 		}
 	}
 	env := []string{"NOTIFY_SOCKET=" + socket}
-	p, err := harness.Start("up", env, binary, "up", "-o", "json", "--dir", dir+"/data", "--listen", "unix:"+dir+"/s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Terminate(patience); err != nil {
-			t.Error(err)
-		}
-	})
+	p := started(t, "up", env, "up", "-o", "json", "--dir", dir+"/data", "--listen", "unix:"+dir+"/s")
 	hear("READY=1")
 	mnt, mount := foreground(t, "unix:"+dir+"/s", env)
 	hear("READY=1")
-	w, err := harness.Start("writer", nil, "sh", "-c", "exec 3>"+filepath.Join(mnt, "open")+" && echo written >&3 && echo done && exec sleep 60")
+	w, err := harness.Start("writer", nil, "sh", "-c", "exec 3>"+filepath.Join(mnt, "open")+" && echo written >&3 && echo done && exec sleep 1000")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -143,18 +143,7 @@ func mountOf(t *testing.T, ctx context.Context, c *harness.Cluster, name string,
 	t.Helper()
 	dir := tempDir(t)
 	mnt := mountDir(t, dir)
-	p, err := harness.Start(name, env, binary, "mount", "--foreground", "--coordinator", c.Addr(harness.Coordinator), mnt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Terminate(patience); err != nil {
-			t.Error(err)
-		}
-		if strings.Contains(p.Output(), "DATA RACE") {
-			t.Errorf("data race:\n%s", p.Output())
-		}
-	})
+	p := started(t, name, env, "mount", "--foreground", "--coordinator", c.Addr(harness.Coordinator), mnt)
 	eventually(ctx, t, "the mount is there", func() bool { return mounted(t, mnt) })
 	return mnt, p
 }

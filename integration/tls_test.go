@@ -174,15 +174,7 @@ func TestRenewedIdentity(t *testing.T) {
 	if err := p.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	p, err = harness.Start("up", nil, binary, "up", "--dir", dir+"/data", "--listen", addr, "--tls", main)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Terminate(patience); err != nil {
-			t.Error(err)
-		}
-	})
+	p = started(t, "up", nil, "up", "--dir", dir+"/data", "--listen", addr, "--tls", main)
 	written := make(chan error, 1)
 	go func() {
 		_, err := cl.WriteFile(ctx, "after", client.Bytes([]byte("2")), client.WriteOptions{Mode: 0o644})

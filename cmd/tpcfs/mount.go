@@ -115,7 +115,6 @@ func (a *app) mountForeground(ctx context.Context, f mountCmdFlags, mountpoint s
 	if err != nil {
 		return err
 	}
-	defer a.notify(notifyStopping)
 	c, m, err := a.mountOn(ctx, f, mountpoint)
 	if err != nil {
 		return errors.Join(err, tell.say(describe("mount", err), exitCode(err)))
@@ -124,6 +123,7 @@ func (a *app) mountForeground(ctx context.Context, f mountCmdFlags, mountpoint s
 	force := forceOnSecondSignal(mountpoint)
 	defer force()
 	defer func() { err = errors.Join(err, a.unmount(m, mountpoint)) }()
+	defer a.notify(notifyStopping) // before unmounting, which may wait for who is in it
 	a.notify(notifyReady)
 	if f.readyFD != 0 {
 		err = tell.say("", exitDone)
