@@ -83,7 +83,7 @@ func command(ctx context.Context, dir, script string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-c", script)
 	cmd.Dir = "/"
 	cmd.WaitDelay = 5 * time.Second
-	cmd.Env = append(os.Environ(), "D="+dir, "HELPER="+self+" helper", "LC_ALL=C", "HOME="+filepath.Join(os.TempDir(), "tpcfs-no-home"),
+	cmd.Env = append(os.Environ(), "D="+dir, "HELPER="+self+" helper", "GORACE=atexit_sleep_ms=0", "LC_ALL=C", "HOME="+filepath.Join(os.TempDir(), "tpcfs-no-home"),
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 		"GIT_AUTHOR_DATE=2020-01-01T00:00:00Z", "GIT_COMMITTER_DATE=2020-01-01T00:00:00Z")
 	return cmd

@@ -535,7 +535,7 @@ func testStress(t *testing.T, mounts int, env ...string) {
 		t.Fatal(err)
 	}
 	args := append([]string{"helper", "stress", fmt.Sprint(seed), stressTime().String()}, append(w.mounts, t.TempDir())...)
-	r := harness.Run(ctx, []string{"GORACE=atexit_sleep_ms=0"}, nil, self, args...)
+	r := harness.Run(ctx, nil, nil, self, args...)
 	t.Logf("seed %d: %s steps", seed, strings.TrimSpace(r.Out))
 	if r.Code != 0 {
 		t.Errorf("exit %d: %s", r.Code, r.Err)
