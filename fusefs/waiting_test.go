@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,11 @@ func TestAbsentService(t *testing.T) {
 	}
 
 	defer s.stop()()
+	// A process that this one starts is ended by a SIGINT then, also where it is
+	// ignored here, as in the background of a script.
+	ints := make(chan os.Signal, 1)
+	signal.Notify(ints, os.Interrupt)
+	defer signal.Stop(ints)
 	cmd = command(context.Background(), dir, "exec mkdir $D/d")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
