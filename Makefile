@@ -2,8 +2,8 @@
 
 GO        ?= go
 FUZZTIME  ?= 30s
-# The random crash test of integration/ runs this long in `make test`.
-CRASHTIME ?= 60s
+# Each random crash test of integration/ makes trouble for this long in `make test`.
+CRASHTIME ?= 30s
 # The power fails this often in `make test` and `make powerloss`.
 POWERCUTS ?= 8
 # Each test of random operations on mounts (integration/posix) runs this long.

@@ -17,6 +17,7 @@ import (
 // holes: the file is what a byte array would be, over a restart from the
 // journal too, and the participants hold the same.
 func TestExtents(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	dir := tempDir(t)
 	p, err := harness.OpenInProcess(ctx, dir, 3, nil)

@@ -111,6 +111,7 @@ func limits() []limit {
 // What is beyond a limit is refused before anything of it is sent, in words that
 // tell the limit; what just fits is done.
 func TestLimits(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	p, err := harness.OpenInProcess(ctx, t.TempDir(), 3, nil)
 	if err != nil {
@@ -150,6 +151,7 @@ func TestLimits(t *testing.T) {
 
 // The commands say the same, in one line, and nothing is there afterwards.
 func TestLimitsOfCommands(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	_, addr := up(t, ctx, tempDir(t)+"/data")
 	env := []string{"TPCFS_COORDINATOR=" + addr}

@@ -14,6 +14,7 @@ import (
 // Eight clients' whole histories are linearizable while the coordinator and the
 // participants are killed and stopped at random moments.
 func TestLoadIsLinearizableThroughRandomCrashes(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewSource(seed(t)))
 	limit := crashTime(t)
 	ctx, cancel := context.WithTimeout(t.Context(), limit+3*patience)
@@ -45,7 +46,7 @@ func TestLoadIsLinearizableThroughRandomCrashes(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatalf("the load does not end:\n%s", p.Output())
 	}
-	t.Logf("faults: %v", maker.counts)
+	maker.report(t, limit)
 	var r struct {
 		Linearizable bool
 		Faults       []string

@@ -15,6 +15,7 @@ import (
 // A transaction of thousands of files is one: all are there, on all
 // participants and over a restart from the journal, or none.
 func TestLargeTransaction(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	dir := tempDir(t)
 	p, err := harness.OpenInProcess(ctx, dir, 3, nil)

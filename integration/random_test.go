@@ -18,11 +18,11 @@ import (
 	"tpcfs/wire/client"
 )
 
-// crashTime is how long the random test runs: TPCFS_TEST_CRASHTIME.
+// crashTime is how long each random test makes trouble: TPCFS_TEST_CRASHTIME.
 func crashTime(t *testing.T) time.Duration {
 	s := os.Getenv("TPCFS_TEST_CRASHTIME")
 	if s == "" {
-		return time.Minute
+		return 30 * time.Second
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {
@@ -321,6 +321,20 @@ func (m *troublemaker) run(ctx context.Context) error {
 	return nil
 }
 
+// report tells what trouble was made in that time, and wants a fault in each 5 s:
+// else the clients were hardly disturbed. A schedule has three on the average.
+func (m *troublemaker) report(t *testing.T, limit time.Duration) {
+	t.Helper()
+	faults := -m.counts["failpoint"] // one may not be reached
+	for _, n := range m.counts {
+		faults += n
+	}
+	t.Logf("%d faults: %v", faults, m.counts)
+	if want := int(limit / (5 * time.Second)); faults < want {
+		t.Errorf("%d faults in %v, want %d or more", faults, limit, want)
+	}
+}
+
 // pause is a part of the schedule of faults, not a wait for anything.
 func pause(ctx context.Context, d time.Duration) {
 	select {
@@ -333,6 +347,7 @@ func pause(ctx context.Context, d time.Duration) {
 // every process is killed or stopped at random moments, and then wants every
 // answer to have been true, on every participant.
 func TestClientsThroughRandomCrashes(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewSource(seed(t)))
 	limit := crashTime(t)
 	ctx, cancel := context.WithTimeout(t.Context(), limit+2*patience)
@@ -389,7 +404,7 @@ func TestClientsThroughRandomCrashes(t *testing.T) {
 			t.Errorf("worker %d did nothing", w.n)
 		}
 	}
-	t.Logf("faults: %v", maker.counts)
+	maker.report(t, limit)
 	judge(t, ctx, c, all)
 }
 

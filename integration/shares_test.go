@@ -15,11 +15,13 @@ import (
 // contents: a good client's large file goes on all the same, once they have been
 // silent for a while, and they are told why theirs does not.
 func TestSilentStagesMakeRoom(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Parallel()
+	const most = 90 * time.Second // for all of it
+	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	c := newCluster(t)
 	startAll(t, ctx, c)
-	cl := dial(t, ctx, c, patience)
+	cl := dial(t, ctx, c, most)
 	data := noise(7, 4<<20)
 	a := &attacker{addr: c.Addr(harness.Coordinator), role: wire.RoleClient}
 	one := []byte{1}

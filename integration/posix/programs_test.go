@@ -77,6 +77,7 @@ func output(ctx context.Context, name, script, dir, tmp string) string {
 // participants are killed and started again, one after another and all
 // together: they notice nothing but that it takes longer.
 func TestPrograms(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	w := newWorld(t, ctx, plain, 1)
 	running, done := context.WithCancel(ctx)

@@ -19,6 +19,7 @@ var leftOut = map[string]string{
 // which touch the mount from this process. One of them makes thousands of
 // changes one after another: the mount is the plain one.
 func TestSuite(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testContext(t), plain, 1, "GOMAXPROCS=1")
 	for i, name := range slices.Sorted(maps.Keys(posixtest.All)) {
 		t.Run(name, func(t *testing.T) {

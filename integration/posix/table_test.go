@@ -29,6 +29,7 @@ func lines(text string) map[string][]string {
 // directory, and compares what it answers, line by line. Where the mount may
 // answer otherwise is in deviations.
 func TestTable(t *testing.T) {
+	t.Parallel()
 	ctx := testContext(t)
 	w := newWorld(t, ctx, raced, 1, "GOMAXPROCS=2")
 	local := t.TempDir()
@@ -37,7 +38,7 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	table := func(dir string) map[string][]string {
-		r := harness.Run(ctx, []string{"GORACE=atexit_sleep_ms=0"}, nil, self, "helper", "table", dir)
+		r := harness.Run(ctx, nil, nil, self, "helper", "table", dir)
 		if r.Code != 0 {
 			t.Fatalf("exit %d: %s", r.Code, r.Err)
 		}
