@@ -91,9 +91,7 @@ func (k *keeper) path(name string) string {
 
 // random gives contents of any size: inline, of an object, staged.
 func (k *keeper) random() []byte {
-	b := make([]byte, []int{0, 10, 3000, 20_000, 70_000, 150_000, 400_000}[k.rnd.Intn(7)])
-	k.rnd.Read(b)
-	return b
+	return noise(k.rnd.Int63(), []int{0, 10, 3000, 20_000, 70_000, 150_000, 400_000}[k.rnd.Intn(7)])
 }
 
 // change is one transaction: what it is, how it is asked for, and what it makes of an image.
@@ -594,6 +592,7 @@ func newBlackout(t *testing.T, ctx context.Context) *blackout {
 // and of some, while clients change files in every way. Their disks lose what was
 // not synced. What was acknowledged is there, what was refused is not, on all.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	cuts := powerCuts(t)
 	start, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()

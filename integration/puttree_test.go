@@ -136,7 +136,7 @@ func sameTree(t *testing.T, want, got string, times bool) {
 				if err != nil {
 					return err
 				}
-				word += fmt.Sprintf(" %x", data)
+				word += " " + string(data)
 			case info.Mode()&os.ModeSymlink != 0:
 				target, err := os.Readlink(path)
 				if err != nil {
