@@ -52,7 +52,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s) each
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|/[^/]*:func | |' | sort -u | \
 	while read -r dir target; do \
 	  echo "== $$dir $$target"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir" || exit 1; \
+	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$dir" || exit 1; \
 	done
 
 sim: ## SEEDS (20000) schedules of the simulator beyond the fixed set, without the race detector

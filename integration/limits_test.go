@@ -94,17 +94,61 @@ func limits() []limit {
 	}
 	return []limit{
 		{"bytes of a name", write(strings.Repeat("n", wire.MaxNameLen), small), write(strings.Repeat("n", wire.MaxNameLen+1), small), wire.CodeNameTooLong, "255"},
-		{"bytes of a path", nil, write(strings.Repeat("a/", wire.MaxPathLen/2)+"b", small), wire.CodeNameTooLong, "4096"},
+		{"bytes of a path", deep(wire.MaxPathLen, small), write(strings.Repeat("a/", wire.MaxPathLen/2)+"b", small), wire.CodeNameTooLong, "4096"},
 		{"bytes of a link's target", target(wire.MaxPathLen), target(wire.MaxPathLen + 1), wire.CodeNameTooLong, "4096"},
 		{"bytes of contents", nil, write("f", said(wire.MaxFileSize+1)), wire.CodeTooLarge, fmt.Sprint(int64(wire.MaxFileSize))},
 		{"size", size(wire.MaxFileSize), size(wire.MaxFileSize + 1), wire.CodeTooLarge, fmt.Sprint(int64(wire.MaxFileSize))},
 		{"end of an extent", last(wire.MaxFileSize - 1), last(wire.MaxFileSize), wire.CodeTooLarge, fmt.Sprint(int64(wire.MaxFileSize))},
 		{"extents", extents(wire.MaxExtents, 2), extents(wire.MaxExtents+1, 2), wire.CodeTooMany, fmt.Sprint(wire.MaxExtents)},
-		{"bytes zeroed", nil, allocate(128<<30 + 1), wire.CodeTooLarge, "128.0 GiB"},
+		{"bytes zeroed", nil, allocate(wire.MaxRange + 1), wire.CodeTooLarge, "128.0 GiB"},
 		{"bytes of an attribute", xattr("user.v", wire.MaxXattrValue), xattr("user.v", wire.MaxXattrValue+1), wire.CodeTooMany, fmt.Sprint(wire.MaxXattrValue)},
 		{"bytes of an attribute's name", xattr("user."+strings.Repeat("n", 250), 1), xattr("user."+strings.Repeat("n", 251), 1), wire.CodeNameTooLong, "255"},
 		{"mutations", nil, many(wire.MaxMutations + 1), wire.CodeTooMany, fmt.Sprint(wire.MaxMutations)},
 		{"bytes of a pack", nil, pack(wire.MaxPack/wire.MaxXattrValue + 1), wire.CodeTooMany, "64.0 MiB"},
+	}
+}
+
+// deep writes a file whose path has n bytes.
+func deep(n int, content client.Content) func(context.Context, *client.Client) error {
+	return func(ctx context.Context, c *client.Client) error {
+		dir := ""
+		for n-len(dir) > wire.MaxNameLen {
+			dir += strings.Repeat("d", min(200, n-len(dir)-2))
+			if err := c.Mkdir(ctx, dir, 0o755); err != nil {
+				return err
+			}
+			dir += "/"
+		}
+		_, err := c.WriteFile(ctx, dir+strings.Repeat("f", n-len(dir)), content, client.WriteOptions{Mode: 0o644})
+		return err
+	}
+}
+
+// The names of a file's attributes have a limit together: what just fits is
+// there, one more is refused.
+func TestLimitOfAttributeNames(t *testing.T) {
+	ctx := testContext(t)
+	_, c := goClient(t)
+	mustWrite(t, ctx, c, "f", []byte("f"))
+	tx := c.Tx()
+	const each = wire.MaxNameLen + 1 // with its NUL
+	for i := range wire.MaxXattrNames / each {
+		tx.Setxattr("f", fmt.Sprintf("user.%0*d", wire.MaxNameLen-len("user."), i), []byte("v"), wire.XattrCreate)
+	}
+	if _, err := tx.Commit(ctx); err != nil {
+		t.Fatal("what just fits:", err)
+	}
+	err := c.Setxattr(ctx, "f", "user.x", nil, wire.XattrEither)
+	if wire.CodeOf(err) != wire.CodeTooMany || !strings.Contains(err.Error(), fmt.Sprint(wire.MaxXattrNames)) {
+		t.Errorf("one more: %v", err)
+	}
+	names, err := c.Listxattr(ctx, "f")
+	if err != nil || len(names) != wire.MaxXattrNames/each {
+		t.Errorf("%d names, %v", len(names), err)
+	}
+	name := names[0] // another value of what is there is no name more
+	if err := c.Setxattr(ctx, "f", name, []byte("w"), wire.XattrReplace); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -32,12 +33,35 @@ func TestPack(t *testing.T) {
 	}
 }
 
+// What just fits into a pack can be read again; one more is refused, by the limit.
 func TestPackLimits(t *testing.T) {
-	if _, err := EncodePack(make([]Mutation, MaxMutations+1), nil); CodeOf(err) != CodeTooMany {
+	if _, err := EncodePack(make([]Mutation, MaxMutations+1), nil); CodeOf(err) != CodeTooMany || !strings.Contains(err.Error(), "65536") {
 		t.Error("too many mutations:", err)
 	}
-	if _, err := EncodePack(somePackMutations(1), make([]byte, MaxPack)); CodeOf(err) != CodeTooMany {
+	b, err := EncodePack(make([]Mutation, MaxMutations), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := DecodePack(b); err != nil || len(got) != MaxMutations {
+		t.Error("as many as may be:", len(got), err)
+	}
+	one := somePackMutations(1)
+	head, err := PackHeader(one, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	room := MaxPack - len(head)
+	if _, err := PackHeader(one, room+1); CodeOf(err) != CodeTooMany || !strings.Contains(err.Error(), "64.0 MiB") {
 		t.Error("too large:", err)
+	}
+	if b, err = EncodePack(one, make([]byte, room)); err != nil {
+		t.Fatal(err)
+	}
+	if _, payload, err := DecodePack(b); err != nil || len(payload) != room {
+		t.Error("as large as may be:", len(payload), err)
+	}
+	if _, _, err := DecodePack(append(b, 0)); CodeOf(err) != CodeProtocol {
+		t.Error("one byte more:", err)
 	}
 }
 

@@ -28,6 +28,7 @@ const (
 	MaxFrame        = MaxRecord + 64<<10
 	MaxTransact     = MaxRecord - 8<<10 // bytes of an encoded Transact without its payload; leaves room for what a prepare adds
 	MaxFileSize     = 16<<40 - 4<<10
+	MaxRange        = 128 << 30      // bytes of one allocate or zeroRange: each 16 MiB of it are a row of checksums
 	MaxNameLen      = 255            // bytes of one path component
 	MaxPathLen      = 4096           // bytes of At.Path and of a symbolic link's target
 	MaxSymlinks     = 40             // links followed by the client side for one name

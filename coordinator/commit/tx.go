@@ -180,6 +180,43 @@ func checkSizes(mu *wire.Mutation) *wire.Error {
 	case len(mu.Extents) > wire.MaxExtents:
 		return long(wire.CodeTooMany, "a number of extents", len(mu.Extents), wire.MaxExtents)
 	}
+	if n := longest(mu.At.Path, mu.To.Path); n > wire.MaxNameLen {
+		return long(wire.CodeNameTooLong, "a name in bytes", n, wire.MaxNameLen)
+	}
+	return checkEnds(mu)
+}
+
+// longest is how long the longest component of some paths is, in bytes.
+func longest(paths ...string) int {
+	n := 0
+	for _, p := range paths {
+		for name := range strings.SplitSeq(p, "/") {
+			n = max(n, len(name))
+		}
+	}
+	return n
+}
+
+// checkEnds refuses what would be beyond the greatest size that a file has.
+func checkEnds(mu *wire.Mutation) *wire.Error {
+	large := &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize))}
+	end := func(offset, length int64) bool {
+		return offset > wire.MaxFileSize || offset >= 0 && length > wire.MaxFileSize-offset
+	}
+	switch {
+	case mu.Content.Size > wire.MaxFileSize, mu.Set&wire.SetSize != 0 && mu.Size > wire.MaxFileSize:
+		return large
+	case mu.Kind != wire.MutAllocate && mu.Kind != wire.MutZeroRange:
+	case end(mu.Offset, mu.Length):
+		return large
+	case mu.Length > wire.MaxRange:
+		return &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a range of more than %s at once; do it in parts", wire.SizeText(wire.MaxRange))}
+	}
+	for i := range mu.Extents {
+		if mu.Write == wire.WriteExtents && end(mu.Extents[i].Offset, mu.Extents[i].Size) {
+			return large
+		}
+	}
 	return nil
 }
 

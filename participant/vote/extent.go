@@ -413,10 +413,6 @@ func (b *binder) preserve(n *node, end int64) error {
 	return nil
 }
 
-// MaxRange bounds what an allocate or a zeroRange works on, in bytes: each
-// 16 MiB of it are a row of checksums.
-const MaxRange = 128 << 30
-
 // changeRange binds allocate, punchHole and zeroRange.
 func (b *binder) changeRange(m *wire.Mutation) error {
 	f, err := b.resolve(m.At, false)
@@ -441,8 +437,8 @@ func (b *binder) changeRange(m *wire.Mutation) error {
 		return no(wire.CodeInvalid, m.At, fmt.Sprintf("a range of %d bytes at %d", m.Length, m.Offset))
 	case !punch && (m.Offset > wire.MaxFileSize || m.Length > wire.MaxFileSize-m.Offset):
 		return no(wire.CodeTooLarge, m.At, fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize)))
-	case !punch && m.Length > MaxRange:
-		return no(wire.CodeTooLarge, m.At, fmt.Sprintf("a range of more than %s at once; do it in parts", wire.SizeText(MaxRange)))
+	case !punch && m.Length > wire.MaxRange:
+		return no(wire.CodeTooLarge, m.At, fmt.Sprintf("a range of more than %s at once; do it in parts", wire.SizeText(wire.MaxRange)))
 	}
 	end := n.Attr.Size
 	if m.Length < end-m.Offset || !punch && !m.KeepSize {
