@@ -58,12 +58,12 @@ type Options struct {
 	SegmentSize int64
 	// MinInSync is how many participants stay in sync: one that fails is
 	// evicted while as many others are there, and comes back by itself (P8,
-	// P11). 0: all;
-	// then nobody is evicted, and a change waits for whoever is missing.
+	// P11). 0: a majority. With all of them nobody is evicted, and a change waits
+	// for whoever is missing.
 	MinInSync int
 	// EvictAfter is how long a participant may say nothing before its
 	// connection is given up, and how long it may be away before it is evicted:
-	// default 3 s; its heartbeats come every 500 ms.
+	// default 3 s. Heartbeats come six times as often, or every 500 ms.
 	EvictAfter time.Duration
 	// ResyncRate bounds what is brought in a second to a participant that
 	// catches up, in bytes; 0: no bound.
@@ -239,8 +239,12 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
 		MinInSync: c.o.MinInSync, EvictAfter: c.o.EvictAfter.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
 	}
-	if n := configured(&state, c.o.Participants); opts.MinInSync > n {
-		return errors.Join(&wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("%d participants are to be in sync, and there are %d", opts.MinInSync, n)}, led.close())
+	n := configured(&state, c.o.Participants)
+	if opts.MinInSync == 0 {
+		opts.MinInSync = n/2 + 1
+	}
+	if opts.MinInSync > n {
+		return errors.Join(&wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("--min-in-sync %d: there are %d participants", opts.MinInSync, n)}, led.close())
 	}
 	opts.State.Epoch = c.epoch
 	if c.m, err = commit.New(opts); err == nil { // a wrong list of participants costs no epoch

@@ -42,7 +42,8 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	k := &cluster{t: t, fs: forget.New(1), me: wire.SessionID{7}}
-	k.o = Options{Dir: "/coordinator", FS: k.fs, SegmentSize: 64 << 10, Root: &wire.Root{Mode: 0o755}}
+	// All are needed: most tests are about what waits for who is missing.
+	k.o = Options{Dir: "/coordinator", FS: k.fs, SegmentSize: 64 << 10, Root: &wire.Root{Mode: 0o755}, MinInSync: 3}
 	for i, name := range []string{"a", "b", "c"} {
 		k.nodes = append(k.nodes, newNode(name, byte(i+1)))
 		k.o.Participants = append(k.o.Participants, Peer{Name: name, Addr: name})

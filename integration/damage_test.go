@@ -147,7 +147,7 @@ func TestUpSaysOnceWhyItEnds(t *testing.T) {
 }
 
 // A journal or store that is damaged is refused at the start, with the file
-// and what to do, and is never cut.
+// and what to do, and is never cut. All are needed here, so that up ends with that.
 func TestDamageIsRefusedAndNamed(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -190,7 +190,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 			}
 			want := tt.damage(t, dir)
 			before := checksums(t, ctx, dir+"/"+tt.who)
-			r := run(t, ctx, nil, "", "up", "--dir", dir, "--listen", "127.0.0.1:0")
+			r := run(t, ctx, nil, "", "up", "--dir", dir, "--listen", "127.0.0.1:0", "--min-in-sync", "3")
 			oneLine(t, "up", r, 1, want, tt.who)
 			t.Log(strings.TrimSpace(r.Err))
 			if after := checksums(t, ctx, dir+"/"+tt.who); before != after {
@@ -206,7 +206,7 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 		if err := os.RemoveAll(dir + "/participant-a/journal"); err != nil {
 			t.Fatal(err)
 		}
-		r := run(t, ctx, nil, "", "up", "--dir", dir, "--listen", "127.0.0.1:0")
+		r := run(t, ctx, nil, "", "up", "--dir", dir, "--listen", "127.0.0.1:0", "--min-in-sync", "3")
 		if r.Code != 1 || !strings.Contains(r.Err, "lost") {
 			t.Errorf("exit %d, %q", r.Code, r.Err)
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 // Eight clients' whole histories are linearizable while the coordinator and the
-// participants are killed and stopped at random moments.
+// participants are killed and stopped at random moments; participants are evicted
+// and catch up meanwhile.
 func TestLoadIsLinearizableThroughRandomCrashes(t *testing.T) {
 	t.Parallel()
 	rnd := rand.New(rand.NewSource(seed(t)))
@@ -20,6 +21,7 @@ func TestLoadIsLinearizableThroughRandomCrashes(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), limit+3*patience)
 	defer cancel()
 	c := newCluster(t, smallJournal...)
+	c.Evicts = evictFast
 	startAll(t, ctx, c)
 	p, err := harness.Start("load", nil, plain, "load", "--coordinator", c.Addr(harness.Coordinator), "-o", "json", "--check",
 		"--clients", "8", "--names", "12", "--size", "40-100k", "--mix", "4/5/2", "--wait", "2s", "--duration", limit.String(), "--keep", "--seed", fmt.Sprint(1+rnd.Int31()))

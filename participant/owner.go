@@ -27,6 +27,7 @@ type owner struct {
 	fence      journal.LSN    // the record of the epoch that holds
 	greets     []heldGreeting // wait for the fence to be durable
 	free       uint64         // bytes left to files, as of the last heartbeat
+	beat       *time.Ticker   // heartbeats are due
 	fatal      error          // why the participant ends (P12)
 	full       bool           // the journal has found no room, and that was logged
 	quiet      *time.Timer
@@ -62,9 +63,10 @@ type heldGreeting struct {
 	reply    chan greetReply
 }
 
-func newOwner(m *vote.Machine, position wire.Position, stats journal.Stats) owner {
+func newOwner(m *vote.Machine, position wire.Position, stats journal.Stats, beat time.Duration) owner {
 	o := owner{m: m, durable: position.Index, end: stats.End, fence: stats.End, frozenAt: 0, checkpoint: make(chan error, 1),
 		carried: uint64(max(0, stats.Segments-1)) * uint64(stats.SegmentBytes)}
+	o.beat = time.NewTicker(beat)
 	o.quiet = time.NewTimer(time.Hour)
 	o.quiet.Stop()
 	return o
@@ -74,8 +76,7 @@ func newOwner(m *vote.Machine, position wire.Position, stats journal.Stats) owne
 func (p *Participant) run() {
 	defer close(p.done)
 	defer p.teardown()
-	beat := time.NewTicker(p.o.Heartbeat)
-	defer beat.Stop()
+	defer p.beat.Stop()
 	p.maybeCheckpoint()
 	if p.m.Opened() { // the sweep that OPEN began may not have ended
 		p.sweep()
@@ -96,7 +97,7 @@ func (p *Participant) run() {
 			p.stream = nil
 		case <-p.quiet.C:
 			p.handleQuiet()
-		case <-beat.C:
+		case <-p.beat.C:
 			p.handleBeat()
 		case err := <-p.checkpoint:
 			p.handleCheckpoint(err)
@@ -329,6 +330,17 @@ func (p *Participant) peekSynced() journal.LSN {
 	p.syncMu.Lock()
 	defer p.syncMu.Unlock()
 	return p.synced
+}
+
+// leastBeat bounds how often a coordinator may want to hear something.
+const leastBeat = 10 * time.Millisecond
+
+// setBeat is told how often the coordinator that has greeted wants to hear
+// something: who is silent for six times as long is given up (P8).
+func (p *Participant) setBeat(ms int64) {
+	if d := time.Duration(ms) * time.Millisecond; ms > 0 && ms < time.Hour.Milliseconds() {
+		p.beat.Reset(min(p.o.Heartbeat, max(d, leastBeat)))
+	}
 }
 
 func (p *Participant) handleBeat() {

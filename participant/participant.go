@@ -47,7 +47,8 @@ type Options struct {
 	// QuietForce is how long a lazy record waits for company before it is
 	// synced by itself (0: 20 ms; J2).
 	QuietForce time.Duration
-	// Heartbeat is the time between two heartbeats to the coordinator (0: 500 ms).
+	// Heartbeat is the most time between two heartbeats to the coordinator (0:
+	// 500 ms), which may ask for more of them.
 	Heartbeat time.Duration
 	Logger    *slog.Logger // nil: discard
 }
@@ -138,7 +139,7 @@ func Open(o Options) (*Participant, error) {
 	stats := r.log.Stats()
 	p.writer = journal.NewWriter(r.log, p.onSynced)
 	r.view.room = func() bool { s := p.writer.Stats(); return s.Spares > 0 || s.SpareError == "" }
-	p.owner = newOwner(r.machine, position, stats)
+	p.owner = newOwner(r.machine, position, stats, o.Heartbeat)
 	p.free = p.store.Stats().Free
 	p.log.Info("participant recovered", "dir", o.Dir, "storage", p.store.UUID(), "epoch", p.m.Fence().Number,
 		"position", position, "w", p.m.W(), "in_doubt", p.m.InDoubt(), "replayed", r.replayed)

@@ -22,10 +22,11 @@ type recovered struct {
 }
 
 // whatToDo is what an operator can do about a directory that is damaged: its
-// participant must not testify any more, and the others would be one short.
-const whatToDo = "This participant may not vote or testify any more, and the coordinator does not serve without it. " +
-	"Keep a copy of the directory, and put back this participant's directory from a backup that was made while it was stopped " +
-	"and since when nothing was written; the other participants' data is whole: `tpcfs export` writes any one's files out"
+// participant must not testify any more (P7).
+const whatToDo = "This participant may not vote or testify any more. The others go on without it, while --min-in-sync of them are there. " +
+	"Keep a copy of the directory, and start the participant on an empty one: it gets everything from the others. " +
+	"Where all participants are needed, put back this participant's directory from a backup that was made while it was stopped " +
+	"and since when nothing was written; `tpcfs export` writes any other one's files out"
 
 // recoverState opens the store and the journal and replays the journal from
 // where the store's last checkpoint ends (S3). A crash in the middle of it

@@ -55,6 +55,7 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 		reply <- greetReply{greeting, err}
 		return
 	}
+	p.setBeat(req.Heartbeat)
 	why := &wire.Error{Code: wire.CodeReplaced, Text: "the coordinator has opened a newer stream"}
 	switch {
 	case out.Record != nil && req.Epoch == held:

@@ -4,7 +4,9 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"tpcfs/journal/disk/forget"
 	"tpcfs/wire"
 )
 
@@ -136,4 +138,31 @@ func TestGate(t *testing.T) {
 			t.Errorf("%d waiters are left", len(g.waiters))
 		}
 	})
+}
+
+// P8: a participant says something as often as the coordinator that has greeted
+// wants to hear it, or it would be given up as silent.
+func TestHeartbeatAsOftenAsAsked(t *testing.T) {
+	r := newRig(t, forget.New(1), func(o *Options) { o.Heartbeat = time.Hour })
+	_, s, err := r.p.Greet(context.Background(), wire.Greet{Epoch: wire.Epoch{Number: 1, Run: wire.UUID{1}}, Name: "a", Heartbeat: 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close() //nolint:errcheck // it is only ended
+	heard := make(chan error, 1)
+	go func() {
+		var err error
+		for n := 0; n < 3 && err == nil; n++ {
+			_, err = s.Recv()
+		}
+		heard <- err
+	}()
+	select {
+	case err := <-heard:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it says nothing")
+	}
 }

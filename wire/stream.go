@@ -99,6 +99,9 @@ type Greet struct {
 	// Outside: it is not in the config. It makes a needs-resync mark durable
 	// before it answers, and testifies nothing until that is gone (P11).
 	Outside bool `cbor:"4,keyasint,omitempty"`
+	// Heartbeat is how often the participant has to say something, in
+	// milliseconds; 0: as often as it likes.
+	Heartbeat int64 `cbor:"5,keyasint,omitempty"`
 }
 
 // Greeting answers Greet, from the participant's durable state (P6). Same-epoch

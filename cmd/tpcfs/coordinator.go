@@ -17,6 +17,7 @@ import (
 
 type coordinatorFlags struct {
 	serveFlags
+	evictFlags
 	participants []string
 }
 
@@ -25,11 +26,17 @@ func (a *app) coordinatorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "coordinator",
 		Short: "Run the coordinator: what clients talk to",
-		Long: `Runs the coordinator, which commits every change to all participants. Its own
-journal in --dir is small. Prints one line "ready ..." when it serves, which is
-once every participant has answered; tpcfs status says who is missing before
-that. The participants of a cluster are set at its first start; later --participant
-only tells their addresses, and may be left out.`,
+		Long: `Runs the coordinator, which commits every change to all participants that are in
+sync. Its own journal in --dir is small. Prints one line "ready ..." when it serves,
+which is once every participant has answered, or so many that the others may be
+left behind; tpcfs status says who is missing before that. The participants of a
+cluster are set at its first start; later --participant only tells their addresses,
+and may be left out.
+
+A participant that dies, hangs or cannot be reached is evicted: changes pause for
+a moment and go on with the others, of which --min-in-sync have to be there. When it
+is back it catches up by itself, in the background; one whose disk was lost may
+come back with an empty --dir. Until it has everything it answers nobody.`,
 		Example: `  tpcfs coordinator --dir /srv/tpcfs-coordinator \
       --participant a=127.0.0.1:7421 --participant b=127.0.0.1:7422 --participant c=unix:/run/tpcfs-c.sock
   tpcfs coordinator --dir /srv/tpcfs-coordinator --listen 0.0.0.0:7420 --tls /etc/tpcfs/main.pem \
@@ -37,7 +44,8 @@ only tells their addresses, and may be left out.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.coordinator(cmd.Context(), f) },
 	}
-	f.add(cmd, "", defaultAddr, "clients")
+	f.serveFlags.add(cmd, "", defaultAddr, "clients")
+	f.evictFlags.add(cmd)
 	cmd.Flags().StringSliceVar(&f.participants, "participant", nil, "a participant and its address, `NAME=ADDR`; once for each")
 	return cmd
 }
@@ -64,7 +72,10 @@ func parsePeers(items []string) ([]coordinator.Peer, error) {
 }
 
 func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
-	if err := f.check("coordinator"); err != nil {
+	if err := f.serveFlags.check("coordinator"); err != nil {
+		return err
+	}
+	if err := f.evictFlags.check("coordinator"); err != nil {
 		return err
 	}
 	peers, err := parsePeers(f.participants)
@@ -82,7 +93,9 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	dial := func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
 		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: log})
 	}
-	c, err := coordinator.Open(coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log})
+	o := coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log}
+	f.fill(&o)
+	c, err := coordinator.Open(o)
 	if err != nil {
 		return err
 	}

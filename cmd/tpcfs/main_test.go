@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -297,6 +298,25 @@ func TestMountpointIsCheckedBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
+// Who is out of sync is shown with since when, and how far it has caught up.
+func TestStateText(t *testing.T) {
+	at := time.Date(2025, 3, 4, 5, 6, 7, 0, time.Local)
+	for _, c := range []struct {
+		m    wire.MemberStatus
+		want string
+	}{
+		{wire.MemberStatus{State: "in sync"}, "in sync"},
+		{wire.MemberStatus{State: "evicted", Since: at.UnixMilli()}, "evicted since 2025-03-04 05:06:07"},
+		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 1, BytesTotal: 3}}, "catching up 33 %"},
+		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 7, BytesTotal: 3}}, "catching up 99 %"},
+		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Rows: 7, Copied: 2048}}, "catching up (7 rows, 2.0 KiB)"},
+	} {
+		if got := stateText(c.m); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
 func TestJudgeStatus(t *testing.T) {
 	in, out := wire.MemberStatus{State: "in sync"}, wire.MemberStatus{State: "unreachable"}
 	tests := []struct {
@@ -328,22 +348,47 @@ func TestJournalOfUpsDirectoryNamesOneOfThem(t *testing.T) {
 	}
 }
 
-// A participant's directory that got lost is not made anew, and the user is
-// told which one it is.
+// A participant's directory that got lost is made anew only where the others can
+// go on without it, and the user is told which one it is.
 func TestUpMissesAParticipant(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"b", "c"} {
-		if err := os.Mkdir(filepath.Join(dir, "participant-"+name), 0o700); err != nil {
-			t.Fatal(err)
+	for _, c := range []struct {
+		there     string
+		minInSync int
+		missing   string
+	}{{"bc", 0, ""}, {"ac", 0, ""}, {"bc", 3, "participant-a"}, {"c", 0, "participant-b"}, {"c", 1, ""}, {"ab", 3, ""}} {
+		dir := t.TempDir()
+		for _, name := range strings.Split(c.there, "") {
+			if err := os.Mkdir(filepath.Join(dir, "participant-"+name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := upFlags{participants: 3, evictFlags: evictFlags{minInSync: c.minInSync, evictAfter: time.Second, resyncRate: "0"}}
+		f.dir, f.listen = dir, "127.0.0.1:0"
+		err := f.check("")
+		if c.missing == "" && err != nil && strings.Contains(err.Error(), "missing") || c.missing != "" && (err == nil || !strings.Contains(err.Error(), c.missing)) {
+			t.Errorf("%s, %d needed: %v", c.there, c.minInSync, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "participant-a")); !strings.Contains(c.there, "a") && !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("participant-a was made: %v", err)
 		}
 	}
-	f := upFlags{participants: 3}
-	f.dir, f.listen = dir, "127.0.0.1:0"
-	err := f.check("")
-	if err == nil || !strings.Contains(err.Error(), "participant-a is missing") {
-		t.Fatalf("check: %v", err)
+}
+
+// What nobody can mean is refused, with the flag's name.
+func TestEvictFlags(t *testing.T) {
+	good := evictFlags{evictAfter: time.Second, resyncRate: "10m"}
+	if err := good.check("up"); err != nil {
+		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "participant-a")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("participant-a was made: %v", err)
+	for name, spoil := range map[string]func(f *evictFlags){
+		"--min-in-sync": func(f *evictFlags) { f.minInSync = -1 },
+		"--evict-after": func(f *evictFlags) { f.evictAfter = time.Millisecond },
+		"--resync-rate": func(f *evictFlags) { f.resyncRate = "fast" },
+	} {
+		f := good
+		spoil(&f)
+		if err := f.check("up"); exitCode(err) != exitUsage || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

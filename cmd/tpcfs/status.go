@@ -24,8 +24,10 @@ func (a *app) statusCommand() *cobra.Command {
 		Short: "Show how the cluster does",
 		Long: `Shows the coordinator's epoch, the participants with what each has handled and
 made durable, and the transactions whose outcome is open, with what each waits
-for. Exit code 0: all participants are in sync; 8: one is not, or something
-needs mending; 4: the coordinator cannot be reached or does not serve.
+for. A participant is in sync, unreachable (and needed still), evicted (the others
+go on without it), or catching up. Exit code 0: all participants are in sync; 8: one
+is not, or something needs mending; 4: the coordinator cannot be reached or does not
+serve.
 
 --digest adds a digest of each participant's files, equal where they hold the
 same; it reads all metadata, which takes seconds for a million files.
@@ -180,7 +182,7 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "PARTICIPANT\tSTATE\tADDRESS\tHANDLED\tDURABLE\tLAG\tIN DOUBT\tFILES\tFREE\tJOURNAL"+column(digest, "DIGEST"))
 	for _, m := range st.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t", m.Name, m.State, m.Addr, m.Handled, m.Durable, m.Lag)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t", m.Name, stateText(m), m.Addr, m.Handled, m.Durable, m.Lag)
 		if r := m.Replica; r != nil {
 			fmt.Fprintf(w, "%d\t%d\t%s\t%s%s\n", r.InDoubt, r.Files, wire.SizeText(r.Free),
 				wire.SizeText(uint64(r.JournalBytes)), column(digest, shortDigest(r.Digest)))
@@ -213,6 +215,23 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 		fmt.Fprintln(&b)
 	}
 	return b.String()
+}
+
+// stateText is a participant's state, since when it is not in sync, and how far
+// it has caught up.
+func stateText(m wire.MemberStatus) string {
+	text := m.State
+	switch c := m.CatchUp; {
+	case c == nil:
+	case c.BytesTotal > 0: // all is compared
+		text += fmt.Sprintf(" %d %%", min(99, 100*c.Bytes/c.BytesTotal))
+	case c.Rows > 0:
+		text += fmt.Sprintf(" (%d rows, %s)", c.Rows, wire.SizeText(uint64(max(c.Copied, 0))))
+	}
+	if m.Since > 0 && m.State != inSync {
+		text += " since " + time.UnixMilli(m.Since).Format(time.DateTime)
+	}
+	return text
 }
 
 func opText(what string, s wire.OpStats) string {

@@ -13,8 +13,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
-
 	"tpcfs/coordinator"
 	"tpcfs/fusefs"
 	"tpcfs/participant"
@@ -30,6 +28,7 @@ const maxParticipants = 16
 
 type upFlags struct {
 	serveFlags
+	evictFlags
 	mountFlags
 	participants int
 	chosen       bool // --participants was given
@@ -44,7 +43,10 @@ func (a *app) upCommand() *cobra.Command {
 --listen, and mounts the files on MOUNTPOINT if it is given. Prints one line
 "ready ..." when usable. Ctrl-C or SIGTERM stops and unmounts; a second Ctrl-C
 does so at once. The same --dir starts again with the same files, also after a
-kill -9. Each participant's copy is in a directory of its own below --dir.`,
+kill -9. Each participant's copy is in a directory of its own below --dir. One whose
+disk fails, or that does not start, is left behind: the others go on, while a
+majority (--min-in-sync) is there. Emptied, its directory gets everything from the
+others at the next start.`,
 		Example: `  mkdir mnt && tpcfs up ./mnt                # then, elsewhere: cp, cat, ls, mv ... in ./mnt
   tpcfs up --dir /srv/files --listen 127.0.0.1:7500
   tpcfs up --participants 5 ./mnt`,
@@ -55,6 +57,7 @@ kill -9. Each participant's copy is in a directory of its own below --dir.`,
 		},
 	}
 	f.serveFlags.add(cmd, "./tpcfs-data", defaultAddr, "clients")
+	f.evictFlags.add(cmd)
 	f.mountFlags.add(cmd)
 	cmd.Flags().IntVar(&f.participants, "participants", 3, "how many participants; fixed at the first start")
 	return cmd
@@ -64,21 +67,33 @@ func (f *upFlags) check(mountpoint string) error {
 	if err := f.serveFlags.check("up"); err != nil {
 		return err
 	}
+	if err := f.evictFlags.check("up"); err != nil {
+		return err
+	}
 	have, err := filepath.Glob(filepath.Join(f.dir, participantDirs))
 	if err != nil {
 		return usage("up", "--dir %q: %v", f.dir, err)
 	}
-	if len(have) > 0 && !f.chosen {
-		f.participants = len(have)
+	made := 0 // with so many participants
+	for i := range maxParticipants {
+		if slices.Contains(have, f.participantDir(i)) {
+			made = i + 1
+		}
 	}
-	if len(have) > 0 && len(have) != f.participants {
-		return usage("up", "%s was made with %d participants, not %d", f.dir, len(have), f.participants)
+	if made > 0 && !f.chosen {
+		f.participants = made
 	}
-	if err := f.complete(have); err != nil {
-		return err
+	if made > 0 && made != f.participants {
+		return usage("up", "%s was made with %d participants, not %d", f.dir, made, f.participants)
 	}
 	if f.participants < 1 || f.participants > maxParticipants {
 		return usage("up", "--participants %d: 1 to %d", f.participants, maxParticipants)
+	}
+	if f.minInSync > f.participants {
+		return usage("up", "--min-in-sync %d: there are %d participants", f.minInSync, f.participants)
+	}
+	if err := f.complete(have); err != nil {
+		return err
 	}
 	if err := f.mountFlags.check("up"); err != nil {
 		return err
@@ -100,16 +115,33 @@ func (f *upFlags) check(mountpoint string) error {
 	return checkMountpoint(mountpoint)
 }
 
-// complete refuses a directory in which a participant is missing between
-// others: none is made anew in its place.
+func (f *upFlags) participantDir(i int) string {
+	return filepath.Join(f.dir, "participant-"+participantName(i))
+}
+
+// complete refuses a directory in which more participants are missing than the
+// others can go on without. One that is made anew gets everything from them.
 func (f *upFlags) complete(have []string) error {
-	for i := range have {
-		dir := filepath.Join(f.dir, "participant-"+participantName(i))
-		if !slices.Contains(have, dir) {
-			return fmt.Errorf("up %s: %s is missing, and the others are there: put it back from a backup that was made while nothing ran, and since when nothing was written; tpcfs export writes out what another one holds", f.dir, dir)
+	var missing []string
+	for i := range f.participants {
+		if dir := f.participantDir(i); len(have) > 0 && !slices.Contains(have, dir) {
+			missing = append(missing, dir)
 		}
 	}
-	return nil
+	if len(missing) == 0 || len(missing) <= f.spare() {
+		return nil
+	}
+	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written; tpcfs export writes out what another one holds",
+		f.dir, strings.Join(missing, ", "), f.participants-f.spare(), f.participants)
+}
+
+// spare is how many participants the others go on without.
+func (f *upFlags) spare() int {
+	least := f.minInSync
+	if least == 0 {
+		least = f.participants/2 + 1
+	}
+	return f.participants - least
 }
 
 // house is everything that up runs.
@@ -125,8 +157,9 @@ type house struct {
 	wg     sync.WaitGroup // of the goroutines that watch the participants
 	quit   chan struct{}  // tells them to end
 
-	mu   sync.Mutex // guards said
+	mu   sync.Mutex // guards what follows
 	said error      // why participants have ended, as it was printed
+	gone int        // so many have
 }
 
 func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) {
@@ -168,36 +201,18 @@ func (h *house) open() error {
 	if err != nil {
 		return err
 	}
-	var g errgroup.Group
-	opened := make([]*participant.Participant, h.flags.participants)
-	var peers []coordinator.Peer
-	for i := range opened {
-		name := participantName(i)
-		peers = append(peers, coordinator.Peer{Name: name, Addr: "in-process"})
-		g.Go(func() (err error) {
-			dir := filepath.Join(h.flags.dir, "participant-"+name)
-			opened[i], err = participant.Open(participant.Options{
-				Dir: dir, SegmentSize: h.flags.segmentSize, Logger: h.app.logger().With("participant", name),
-			})
-			return err
-		})
-	}
-	err = g.Wait()
-	for i, p := range opened {
-		if p != nil {
-			h.parts[participantName(i)] = p
-			h.wg.Go(func() { h.watch(participantName(i), p) })
-		}
-	}
+	peers, err := h.openParticipants()
 	if err != nil {
 		return err
 	}
-	h.coord, err = coordinator.Open(coordinator.Options{
+	o := coordinator.Options{
 		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: h.flags.segmentSize,
 		Participants: peers, Dial: h.dial, Local: true, Logger: h.app.logger(),
-	})
+	}
+	h.flags.fill(&o)
+	h.coord, err = coordinator.Open(o)
 	if wire.CodeOf(err) == wire.CodeInvalid {
-		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with others: put back from a backup what is missing (%v)", h.flags.dir, len(peers), err)
+		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with others: put back from a backup what is missing, or make an empty directory in its place, which gets everything from the others (%v)", h.flags.dir, len(peers), err)
 	}
 	if err != nil {
 		return err
@@ -206,11 +221,61 @@ func (h *house) open() error {
 	return err
 }
 
+// openParticipants starts the participants, at once. Of those that do not start
+// it says so, as long as the others can go on.
+func (h *house) openParticipants() ([]coordinator.Peer, error) {
+	var wg sync.WaitGroup
+	opened := make([]*participant.Participant, h.flags.participants)
+	errs := make([]error, len(opened))
+	var peers []coordinator.Peer
+	for i := range opened {
+		name := participantName(i)
+		peers = append(peers, coordinator.Peer{Name: name, Addr: "in-process"})
+		wg.Go(func() {
+			opened[i], errs[i] = participant.Open(participant.Options{
+				Dir: h.flags.participantDir(i), SegmentSize: h.flags.segmentSize, Logger: h.app.logger().With("participant", name),
+			})
+		})
+	}
+	wg.Wait()
+	failed := 0
+	for i, p := range opened {
+		if errs[i] != nil {
+			failed++
+			continue
+		}
+		h.parts[participantName(i)] = p
+		h.wg.Go(func() { h.watch(participantName(i), p) })
+	}
+	if failed > h.flags.spare() {
+		return nil, errors.Join(errs...)
+	}
+	for i, err := range errs {
+		if err != nil {
+			h.lost(participantName(i), "does not start", err)
+		}
+	}
+	return peers, nil
+}
+
+// lost says that a participant is not there any more, and what that means.
+func (h *house) lost(name, what string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gone++
+	h.said = errors.Join(h.said, err)
+	means := "changes go on without it"
+	if h.gone > h.flags.spare() {
+		means = "reads go on without it, changes wait"
+	}
+	fmt.Fprintf(h.app.err, "tpcfs: up: participant %s %s: %v; %s: mend what is wrong and start tpcfs up again\n", name, what, err, means)
+}
+
 // dial gives the coordinator a participant of this process, without a socket.
 func (h *house) dial(_ context.Context, peer coordinator.Peer) (wire.Replica, error) {
 	p := h.parts[peer.Name]
 	if p == nil {
-		return nil, wire.NewError(wire.CodeUnavailable, "no participant "+peer.Name+" in this process")
+		return nil, &wire.Error{Code: wire.CodeUnavailable, Text: "participant " + peer.Name + " has not started", Refused: true}
 	}
 	select {
 	case <-p.Done():
@@ -230,11 +295,7 @@ func (h *house) watch(name string, p *participant.Participant) {
 	select {
 	case <-h.quit:
 	default:
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.said = errors.Join(h.said, p.Err())
-		fmt.Fprintf(h.app.err, "tpcfs: up: participant %s ended: %v; reads go on without it, writes wait: "+
-			"mend what is wrong and start tpcfs up again\n", name, p.Err())
+		h.lost(name, "ended", p.Err())
 	}
 }
 

@@ -62,7 +62,7 @@ func (m *Machine) MayGreet(i int) bool {
 func (m *Machine) Greet(i int) wire.Greet {
 	mem := m.members[i]
 	mem.outside = m.outsider(i)
-	g := wire.Greet{Epoch: m.epoch, Name: mem.name, Outside: mem.outside}
+	g := wire.Greet{Epoch: m.epoch, Name: mem.name, Outside: mem.outside, Heartbeat: m.o.Heartbeat}
 	if m.state.Config != nil {
 		g.Cluster = m.o.Cluster
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,10 @@ type Cluster struct {
 	Dir   string   // holds everything; short, for the sockets' names
 	Names []string // of the participants
 	Args  []string // for every server
+	// Evicts are flags of a coordinator that goes on without who fails, as it does
+	// for users. nil: it needs all, for tests that kill one and look at what waits
+	// for it, or at what it holds.
+	Evicts []string
 
 	procs map[string]*Proc
 }
@@ -72,6 +77,10 @@ func (c *Cluster) Launch(name string, env ...string) error {
 		for _, p := range c.Names {
 			args = append(args, "--participant", p+"="+c.Addr(p))
 		}
+		if c.Evicts == nil {
+			args = append(args, "--min-in-sync", strconv.Itoa(len(c.Names)))
+		}
+		args = append(args, c.Evicts...)
 	}
 	args = append(args, "--dir", c.DataDir(name), "--listen", c.Addr(name))
 	p, err := Start(name, env, c.Bin, append(args, c.Args...)...)

@@ -38,7 +38,7 @@ func OpenInProcess(ctx context.Context, dir string, n int, fs func(name string) 
 	}
 	var err error
 	p.Coordinator, err = coordinator.Open(coordinator.Options{
-		Dir: filepath.Join(dir, Coordinator), FS: fs(Coordinator), Participants: peers,
+		Dir: filepath.Join(dir, Coordinator), FS: fs(Coordinator), Participants: peers, MinInSync: n,
 		Dial: func(_ context.Context, peer coordinator.Peer) (wire.Replica, error) {
 			return p.Participants[peer.Name].Replica(), nil
 		},

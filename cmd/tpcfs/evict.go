@@ -1,0 +1,48 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tpcfs/coordinator"
+)
+
+// evictFlags say when the others go on without a participant, and how it is
+// brought back.
+type evictFlags struct {
+	minInSync  int
+	evictAfter time.Duration
+	resyncRate string
+}
+
+// Bounds of --evict-after: six heartbeats come in that time.
+const (
+	leastEvictAfter = 100 * time.Millisecond
+	mostEvictAfter  = time.Hour
+)
+
+func (f *evictFlags) add(cmd *cobra.Command) {
+	cmd.Flags().IntVar(&f.minInSync, "min-in-sync", 0, "changes go on while so many participants `N` hold all of them; one that fails is left behind, and catches up when it is back (0: a majority; with all of them a change waits for whoever is missing)")
+	cmd.Flags().DurationVar(&f.evictAfter, "evict-after", 3*time.Second, "how long a participant may be silent or away before the others go on without it; of one at whose address nobody listens 200ms are enough")
+	cmd.Flags().StringVar(&f.resyncRate, "resync-rate", "0", "`bytes` a second (k, m, g) that are brought to a participant that catches up; 0: no limit")
+}
+
+func (f *evictFlags) check(command string) error {
+	if f.minInSync < 0 {
+		return usage(command, "--min-in-sync %d: 1 or more, or 0 for a majority", f.minInSync)
+	}
+	if f.evictAfter < leastEvictAfter || f.evictAfter > mostEvictAfter {
+		return usage(command, "--evict-after %s: %s to %s", f.evictAfter, leastEvictAfter, mostEvictAfter)
+	}
+	if _, err := parseSize(f.resyncRate); err != nil {
+		return usage(command, "--resync-rate %v", err)
+	}
+	return nil
+}
+
+// fill puts what check has found right into a coordinator's options.
+func (f *evictFlags) fill(o *coordinator.Options) {
+	o.MinInSync, o.EvictAfter = f.minInSync, f.evictAfter
+	o.ResyncRate, _ = parseSize(f.resyncRate)
+}
