@@ -164,16 +164,22 @@ func (a *alone) goesOn(t *testing.T) (whole bool) {
 	default:
 	}
 	a.log.check(t)
-	st, err := a.p.Status(t.Context(), wire.StatusRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if st.Epoch.Number > 1<<62 { // as high as it was told: nothing comes after that
-		return false
-	}
-	r, err := newReign(a.p, st.Epoch.Number+1)
-	if err != nil {
-		t.Fatal("a good coordinator is not served: ", err)
+	var r *reign
+	for { // what the hostile one has said last may be handled between the two calls
+		st, err := a.p.Status(t.Context(), wire.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Epoch.Number > 1<<62 { // as high as it was told: nothing comes after that
+			return false
+		}
+		if r, err = newReign(a.p, st.Epoch.Number+1); err == nil {
+			break
+		}
+		now, later := a.p.Status(t.Context(), wire.StatusRequest{})
+		if wire.CodeOf(err) != wire.CodeStaleEpoch || later != nil || now.Epoch == st.Epoch {
+			t.Fatal("a good coordinator is not served: ", err, later)
+		}
 	}
 	if err := r.close(); err != nil {
 		t.Fatal(err)
