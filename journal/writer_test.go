@@ -480,8 +480,10 @@ func TestWriterNewSegment(t *testing.T) {
 	f := forget.New(1)
 	o := smallOptions(f)
 	w := NewWriter(open(t, o), nil)
+	large := make([]byte, 25000) // as full when it is written as while it waits: not to be compressed
+	_, _ = rand.NewChaCha8([32]byte{}).Read(large)
 	for i := range 3 {
-		_, err := w.Append([][]byte{[]byte("a"), make([]byte, 25000)}, false)
+		_, err := w.Append([][]byte{[]byte("a"), large}, false)
 		ok(t, err)
 		if !w.SegmentFull() || !w.Stats().Full {
 			t.Fatal("not full")
