@@ -1,12 +1,12 @@
 // Package forget is a file system in memory that forgets what was not synced,
 // for tests.
 //
-// FS.Crash gives what a power loss leaves: each 512-byte sector (or 4 KiB
-// page) that was written and not synced is there or not, each change of a
-// directory that was not synced happened or did not, by the choice of a seeded
-// generator. A hook before every operation injects errors, and CrashAt stops
-// everything before a chosen one. Without concurrency, the same seeds and
-// calls give the same bytes.
+// FS.Crash gives what a power loss leaves (FS.Imagine too, and stops nothing):
+// each 512-byte sector (or 4 KiB page) that was written and not synced is there
+// or not, each change of a directory that was not synced happened or did not, by
+// the choice of a seeded generator. A hook before every operation injects errors,
+// and CrashAt stops everything before a chosen one. Without concurrency, the same
+// seeds and calls give the same bytes.
 package forget
 
 import (

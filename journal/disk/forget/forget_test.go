@@ -129,6 +129,58 @@ func TestCrashIsReproducible(t *testing.T) {
 	}
 }
 
+// What a crash would leave is what it leaves; neither the file system nor what
+// was imagined changes by what becomes of the other.
+func TestImagine(t *testing.T) {
+	for seed := range uint64(40) {
+		play := func(from, to int, f *forget.FS, h disk.File) {
+			for i := from; i < to; i++ {
+				r := rng(seed<<8 | uint64(i))
+				switch r.IntN(8) {
+				case 0:
+					must(t, h.Sync())
+				case 1:
+					must(t, f.SyncDir("/"))
+				case 2:
+					must(t, h.Truncate(int64(r.IntN(20_000))))
+				case 3:
+					must(t, h.StartWriteback(0, 20_000))
+				default:
+					write(t, h, bytes.Repeat([]byte{byte(i)}, 1+r.IntN(9000)), int64(r.IntN(3)*4096+r.IntN(2)*100))
+				}
+			}
+		}
+		const steps, at = 30, 20
+		imagining, plain := forget.New(seed), forget.New(seed)
+		h, g := create(t, imagining, "x"), create(t, plain, "x")
+		must(t, imagining.SyncDir("/"))
+		must(t, plain.SyncDir("/"))
+		play(0, at, imagining, h)
+		imagined := imagining.Imagine(rng(seed))
+		play(at, steps, imagining, h)
+		after := contents(t, imagining, "x")
+		other, err := imagined.Open("x")
+		must(t, err)
+		got := contents(t, imagined, "x")
+		play(0, 5, imagined, other)
+		if !bytes.Equal(contents(t, imagining, "x"), after) {
+			t.Errorf("seed %d: work on what was imagined shows in the file system", seed)
+		}
+		play(0, at, plain, g)
+		if !bytes.Equal(got, contents(t, plain.Crash(rng(seed)), "x")) {
+			t.Errorf("seed %d: what was imagined is not what a crash leaves", seed)
+		}
+		plain.Restart()
+		if g, err = plain.Open("x"); err != nil {
+			t.Fatal(err)
+		}
+		play(at, steps, plain, g)
+		if !bytes.Equal(contents(t, imagining.Crash(rng(9)), "x"), contents(t, plain.Crash(rng(9)), "x")) {
+			t.Errorf("seed %d: the file system has been changed", seed)
+		}
+	}
+}
+
 // A name is durable after SyncDir only, and a rename happens or does not.
 func TestDirectories(t *testing.T) {
 	seen := map[string]int{}

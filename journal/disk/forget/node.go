@@ -35,10 +35,11 @@ type node struct {
 // page is 4 KiB of a file; nil contents are zeros. When both are the same
 // array, it is copied before a write.
 type page struct {
-	mem   *[pageSize]byte // as reads see it
-	disk  *[pageSize]byte // as the disk has it
-	dirty uint8           // sectors of mem that are to be written
-	rot   map[int]masks   // bits that FlipBit has changed, by byte
+	mem    *[pageSize]byte // as reads see it
+	disk   *[pageSize]byte // as the disk has it
+	dirty  uint8           // sectors of mem that are to be written
+	shared bool            // mem is an image's, too
+	rot    map[int]masks   // bits that FlipBit has changed, by byte
 }
 
 // masks are flipped bits of a byte, in the cache and on the disk.
@@ -174,14 +175,18 @@ func (p *page) drop() {
 	p.share()
 }
 
-// modify gives contents that may be written to.
-func (p *page) modify() *[pageSize]byte {
-	if p.mem == nil {
+// modify gives contents that may be written to; whole: all of them will be.
+func (p *page) modify(whole bool) *[pageSize]byte {
+	switch {
+	case p.mem != nil && p.mem != p.disk && p.dirty != 0 && !p.shared:
+		return p.mem
+	case p.mem == nil || whole:
 		p.mem = new([pageSize]byte)
-	} else if p.mem == p.disk || p.dirty == 0 {
+	default:
 		c := *p.mem // the disk, or the image of another crash, may share it
 		p.mem = &c
 	}
+	p.shared = false
 	return p.mem
 }
 
@@ -235,7 +240,7 @@ func (n *node) write(b []byte, at int64, rng *rand.Rand) {
 				p.put(s)
 			}
 		}
-		copy(p.modify()[in:], b[:k])
+		copy(p.modify(k == pageSize)[in:], b[:k])
 		p.rots(in, in+k, covered)
 		p.dirty |= mask
 		b, at = b[k:], at+int64(k)
@@ -565,8 +570,11 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dead = true
-	g := New(rng.Uint64())
+	return f.crashedLocked(rng)
+}
 
+func (f *FS) crashedLocked(rng *rand.Rand) *FS {
+	g := New(rng.Uint64())
 	var keep func() bool
 	switch rng.IntN(4) {
 	case 0:
@@ -581,6 +589,14 @@ func (f *FS) Crash(rng *rand.Rand) *FS {
 	ordered := rng.IntN(2) == 0            // directories as a journaling file system leaves them
 	f.imageLocked(g, keep, unit, ordered)
 	return g
+}
+
+// Imagine returns what a crash now would leave, as Crash does; this file system
+// goes on, and is not changed by it.
+func (f *FS) Imagine(rng *rand.Rand) *FS {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.crashedLocked(rng)
 }
 
 // Image returns what the next start would find if all that was written had
@@ -653,6 +669,7 @@ func (c *copier) copy(n *node) *node {
 		}
 		old := n.pages[i]
 		p := &page{mem: old.mem, disk: old.disk, rot: maps.Clone(old.rot)}
+		old.shared = true
 		for s := 0; s < perPage; s += c.unit {
 			mask := uint8(1<<c.unit-1) << s
 			if old.dirty&mask != 0 && c.keep() {
