@@ -95,16 +95,20 @@ func (c *Checkpoint) copyStaged() error {
 	s := c.s
 	s.mu.RLock()
 	ids := make([]wire.ID, 0, len(c.table.ranges))
-	for id := range c.table.ranges {
+	step := int64(0)
+	for id, list := range c.table.ranges {
 		ids = append(ids, id)
+		for _, r := range list {
+			step = max(step, min(r.to-r.from, copyStep))
+		}
 	}
 	s.mu.RUnlock()
 	slices.Sort(ids)
-	buf := make([]byte, copyStep)
+	buf := make([]byte, step)
 	return c.each(len(ids), func(i int) error {
 		b := buf
 		if s.o.Workers > 1 {
-			b = make([]byte, copyStep)
+			b = make([]byte, step)
 		}
 		return c.copyObject(ids[i], b)
 	})
