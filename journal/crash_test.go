@@ -197,7 +197,7 @@ func TestCrashBeforeEveryOperation(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d operations, %d syncs, %d directory syncs", whole.Ops(), whole.Count(forget.Sync), whole.Count(forget.SyncDir))
-	for k := 1; k <= whole.Ops()+1; k++ {
+	for k := 1; k <= whole.Ops()+1; k += forget.OneIn {
 		for seed := range uint64(3) {
 			if err := crashAt(k, seed); err != nil {
 				t.Fatalf("crash before operation %d, seed %d: %v", k, seed, err)
@@ -249,7 +249,7 @@ func TestKillThenPowerLoss(t *testing.T) {
 	if err := runScript(whole, newModel()); err != nil {
 		t.Fatal(err)
 	}
-	for k := 1; k <= whole.Ops(); k++ {
+	for k := 1; k <= whole.Ops(); k += forget.OneIn {
 		for seed := range uint64(2) {
 			f := forget.New(seed)
 			f.CrashAt(k)
@@ -322,7 +322,7 @@ func TestFailedSyncAnywhere(t *testing.T) {
 		if err := runScript(whole, newModel()); err != nil {
 			t.Fatal(err)
 		}
-		for n := 1; n <= whole.Count(kind); n++ {
+		for n := 1; n <= whole.Count(kind); n += forget.OneIn {
 			for seed := range uint64(4) {
 				if err := failAt(kind, n, seed); err != nil {
 					t.Fatalf("%s number %d fails, seed %d: %v", kind, n, seed, err)
@@ -381,7 +381,7 @@ func failAt(kind forget.Kind, n int, seed uint64) error {
 // there is what was appended, and a hole is never passed over.
 func TestLyingDisk(t *testing.T) {
 	refused, shorter := 0, 0
-	for seed := range uint64(300) {
+	for seed := uint64(0); seed < 300; seed += forget.OneIn {
 		f := forget.New(seed)
 		m := newModel()
 		lies := int(seed%40) + 10

@@ -351,12 +351,24 @@ type pieces struct {
 }
 
 func (w *pieces) WritePiece(p wire.Piece) error {
+	if err := w.check(p, len(w.data)); err != nil {
+		return err
+	}
+	w.data = append(w.data, p.Data...)
+	if w.hook != nil {
+		w.hook(p)
+	}
+	return nil
+}
+
+// check looks at a piece that follows n bytes.
+func (w *pieces) check(p wire.Piece, n int) error {
 	if !w.begun {
 		w.from, w.version, w.begun = p.Offset, p.Version, true
 	}
 	switch {
-	case p.Offset != w.from+int64(len(w.data)):
-		return fmt.Errorf("a piece at %d after %d bytes from %d", p.Offset, len(w.data), w.from)
+	case p.Offset != w.from+int64(n):
+		return fmt.Errorf("a piece at %d after %d bytes from %d", p.Offset, n, w.from)
 	case wire.Sum(p.Data) != p.Sum:
 		return fmt.Errorf("the sum of the piece at %d is wrong", p.Offset)
 	case len(p.Data) == 0 || len(p.Data) > wire.PieceSize:
@@ -364,10 +376,24 @@ func (w *pieces) WritePiece(p wire.Piece) error {
 	case p.Version != w.version:
 		return fmt.Errorf("version %s, then %s", w.version, p.Version)
 	}
-	w.data = append(w.data, p.Data...)
-	if w.hook != nil {
-		w.hook(p)
+	return nil
+}
+
+// expected compares the pieces of a file with its contents.
+type expected struct {
+	pieces
+	want []byte
+	n    int // bytes that were the same
+}
+
+func (w *expected) WritePiece(p wire.Piece) error {
+	if err := w.check(p, w.n); err != nil {
+		return err
 	}
+	if w.n+len(p.Data) > len(w.want) || !bytes.Equal(p.Data, w.want[w.n:w.n+len(p.Data)]) {
+		return fmt.Errorf("the contents differ in %d bytes from %d of %d", len(p.Data), w.n, len(w.want))
+	}
+	w.n += len(p.Data)
 	return nil
 }
 
@@ -544,16 +570,16 @@ func (t *memTree) compareFile(s *Store, at wire.At, f *memFile) error {
 		}
 		return err
 	}
-	var w pieces
 	if t.doubtful[f.attr.Ino] {
 		return f.compareRanges(s, at)
 	}
+	w := expected{want: f.data}
 	reply, err := s.Read(wire.Read{Kind: wire.ReadFile, At: at, Length: -1}, &w)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", at, err)
 	}
-	if !bytes.Equal(w.data, f.data) || reply.Attr != f.attrOf() {
-		return fmt.Errorf("%s (%+v): contents of %d bytes differ from %d (%+v)", at, reply.Attr, len(w.data), len(f.data), f.attrOf())
+	if w.n != len(f.data) || reply.Attr != f.attrOf() {
+		return fmt.Errorf("%s (%+v): contents of %d bytes, want %d (%+v)", at, reply.Attr, w.n, len(f.data), f.attrOf())
 	}
 	return f.compareRanges(s, at)
 }
@@ -596,6 +622,7 @@ func (f *memFile) compareRanges(s *Store, at wire.At) error {
 // txMaker makes random transactions that are valid for a tree, and puts them
 // into the tree.
 type txMaker struct {
+	src  *rand.PCG // rng's
 	rng  *rand.Rand
 	tree *memTree
 	next uint64 // counter of ids
@@ -605,7 +632,17 @@ type txMaker struct {
 }
 
 func newTxMaker(seed uint64, tree *memTree) *txMaker {
-	return &txMaker{rng: rand.New(rand.NewPCG(seed, 7)), tree: tree, next: 2, seq: map[wire.SessionID]uint64{}, now: 1000, svc: 1}
+	src := rand.NewPCG(seed, 7)
+	return &txMaker{src: src, rng: rand.New(src), tree: tree, next: 2, seq: map[wire.SessionID]uint64{}, now: 1000, svc: 1}
+}
+
+// fork returns a maker that goes on as this one would; its tree is to be set.
+func (k *txMaker) fork() *txMaker {
+	c, src := *k, *k.src
+	c.src, c.rng = &src, rand.New(&src)
+	c.seq = maps.Clone(k.seq)
+	c.tree = &memTree{skews: maps.Clone(k.tree.skews)}
+	return &c
 }
 
 func (k *txMaker) id(n int) wire.ID {
