@@ -328,3 +328,56 @@ func wantVersions(t *testing.T, what string, err error) {
 		}
 	}
 }
+
+// A participant of up that is damaged is left behind: up says so and goes on
+// with the others. Its directory emptied, it gets everything from them.
+func TestUpGoesOnWithoutWhoIsDamaged(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := filled(t, ctx)
+	bad := dir + "/participant-b"
+	garble(t, firstSegment(t, bad+"/journal"), 8192+20, 40)
+	p, addr := up(t, ctx, dir)
+	env := []string{"TPCFS_COORDINATOR=" + addr}
+	if r := run(t, ctx, env, "made without b", "put", "-", "new"); r.Code != 0 {
+		t.Errorf("put: exit %d, %s", r.Code, r.Err)
+	}
+	if r := run(t, ctx, env, "", "status"); r.Code != 8 || !strings.Contains(r.Out, "changes are kept on 2") {
+		t.Errorf("status: exit %d, %s", r.Code, r.Out)
+	}
+	if err := p.Terminate(patience); err != nil {
+		t.Fatal(err)
+	}
+	if out := p.Output(); strings.Count(out, "\n") != 2 || !strings.Contains(out, "participant b does not start") ||
+		!strings.Contains(out, "changes go on without it") || p.ExitCode() != 1 {
+		t.Errorf("exit %d; want that it is ready and, once, what is wrong:\n%s", p.ExitCode(), out)
+	}
+	if err := os.RemoveAll(bad); err != nil {
+		t.Fatal(err)
+	}
+	p, addr = up(t, ctx, dir)
+	env = []string{"TPCFS_COORDINATOR=" + addr}
+	for {
+		r := run(t, ctx, env, "", "status")
+		if r.Code == 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("b is not in sync: %s", r.Out)
+		}
+	}
+	if err := p.Terminate(patience); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"b", "a"} {
+		if r := run(t, ctx, nil, "", "export", dir+"/participant-"+name, dir+"/out-"+name); r.Code != 0 {
+			t.Fatal(r.Err)
+		}
+	}
+	if r := harness.Run(ctx, nil, nil, "diff", "-r", dir+"/out-a", dir+"/out-b"); r.Code != 0 {
+		t.Errorf("what b and a hold differs:\n%s", r.Out)
+	}
+	if b, err := os.ReadFile(dir + "/out-b/new"); err != nil || string(b) != "made without b" {
+		t.Errorf("what was made without b: %q, %v", b, err)
+	}
+}

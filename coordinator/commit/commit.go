@@ -436,10 +436,10 @@ func (m *Machine) Tick(ms int64) {
 // Writable reports whether requests are put as they come.
 func (m *Machine) Writable() bool { return m.writable() }
 
-// writable: service is open, every member has a link (P8), and neither a
-// config's change nor a newcomer's last round is under way (P11).
+// writable: service is open, enough members are in sync and each has a link (P8),
+// and neither a config's change nor a newcomer's last round is under way (P11).
 func (m *Machine) writable() bool {
-	return m.phase == Serving && !m.closing && !m.full && m.stop == nil && m.change == nil && m.joiner < 0 && m.missing() == nil
+	return m.phase == Serving && !m.closing && !m.full && m.stop == nil && m.change == nil && m.joiner < 0 && m.missing() == nil && m.enough()
 }
 
 // missing names the members without a link.

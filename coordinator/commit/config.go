@@ -26,6 +26,10 @@ func (m *Machine) minInSync() int {
 	return min(m.o.MinInSync, len(m.members))
 }
 
+// enough: are so many in sync as have to be? Only a coordinator that is started with
+// a greater minimum than the last one finds too few.
+func (m *Machine) enough() bool { return len(m.members)-len(m.evicted()) >= m.minInSync() }
+
 // leaving: does a change take that member out?
 func (m *Machine) leaving(i int) bool {
 	return m.change != nil && m.members[i].in && !slices.Contains(m.change.config.InSync, m.members[i].name)
@@ -341,6 +345,8 @@ func (m *Machine) Degraded() string {
 			text += fmt.Sprintf(": with fewer than %d participants in sync none is made", m.minInSync())
 		}
 		words = append(words, text)
+	} else if !m.enough() && m.phase == Serving {
+		words = append(words, fmt.Sprintf("changes wait until %d participants are in sync", m.minInSync()))
 	}
 	return strings.Join(words, "; ")
 }

@@ -123,6 +123,39 @@ func TestWatermarkCountsWhoGoes(t *testing.T) {
 	}
 }
 
+// G8: a coordinator that is started with a greater minimum than the last one makes no
+// change until as many are in sync.
+func TestMinimumRaised(t *testing.T) {
+	b := newEvicting(t)
+	b.breakLink("b")
+	b.waitOut()
+	b.sync()
+	b.all("a", "c")
+	if got := b.inSync(); got != "a,c" {
+		t.Fatalf("in sync: %s", got)
+	}
+	b.opts.MinInSync = 3
+	b.start()
+	b.greet("a")
+	b.greet("c")
+	b.sync()
+	b.all("a", "c")
+	b.attach()
+	if b.m.Phase() != Serving {
+		t.Fatalf("phase %d", b.m.Phase())
+	}
+	r := b.submit(1, "x")
+	b.all("a", "c")
+	b.wantAnswer(r, "")
+	if got := b.m.Degraded(); !strings.Contains(got, "changes wait until 3 participants are in sync") {
+		t.Errorf("%q", got)
+	}
+	b.greet("b")
+	b.settle()
+	b.wantAnswer(r, "committed")
+	b.wantEqual()
+}
+
 // With too few nobody is evicted: changes wait, then fail and say for whom,
 // reads go on; whoever is back first is enough.
 func TestBelowTheMinimum(t *testing.T) {

@@ -664,6 +664,8 @@ func (m *Machine) forWhom() string {
 		return ": waits for participant " + strings.Join(missing, ", ")
 	case m.full:
 		return ": the coordinator's disk is full"
+	case m.phase == Serving && !m.enough():
+		return fmt.Sprintf(": waits for participant %s, which are not in sync: %d have to be", strings.Join(m.evicted(), ", "), m.minInSync())
 	case m.phase != Serving:
 		return ": the participants are being recovered"
 	case m.change != nil:

@@ -96,7 +96,7 @@ var evictMutants = []mutant{
 			`	if at.Index == 0 {
 `,
 		}},
-		test: "./coordinator/commit TestDrain",
+		trace: "TestTraceLastRoundDrains", test: "./coordinator/commit TestDrain",
 	},
 	{
 		rule: "P11", leaves: "the pause ends when the newcomer drops",
@@ -139,7 +139,7 @@ var evictMutants = []mutant{
 			`	m.resync = why
 `,
 		}},
-		test: "./participant/vote TestScripts",
+		trace: "TestTraceInDoubtIsGivenUp", test: "./participant/vote TestScripts",
 	},
 	{
 		rule: "P11", leaves: "a participant forgets over a crash that it is out of sync",
@@ -149,6 +149,31 @@ var evictMutants = []mutant{
 			`m.opened, m.lastID, m.forgotten = s.Opened, s.LastID, s.Forgotten`,
 		}},
 		test: "./participant/vote TestOutsideInCheckpoint",
+	},
+	{
+		rule: "P11", leaves: "a greeting moves the position that a newcomer is copied from",
+		edits: []edit{{
+			"participant/vote/machine.go",
+			`	if m.opened {
+		m.since = m.position
+	}
+`,
+			`	m.since = m.position
+`,
+		}},
+		trace: "TestTraceGreetingMovesNothing",
+	},
+	{
+		rule: "P8", leaves: "a config beside other records is journaled lazily",
+		edits: []edit{{"coordinator/owner.go", `			err = c.configure(records[at])`, `			err = c.ledger.append(records[at : at+1])`}},
+		test:  "./coordinator TestConfigBesideOtherRecords",
+	},
+	{
+		rule: "P8, P11", leaves: "who is evicted and lives is read from",
+		edits: []edit{{"coordinator/read.go", `l != nil && !l.outside.Load() {
+			return l`, `l != nil {
+			return l`}},
+		test: "./coordinator TestNoReadsFromOutside",
 	},
 	{
 		rule: "P11", leaves: "a participant that is out of sync handles the stream",
