@@ -458,6 +458,21 @@ func TestOldLink(t *testing.T) {
 	b.wantEqual()
 }
 
+// A NO whose reason is none, or that has none, is a refusal all the same: nobody
+// hears of success.
+func TestNoWithoutReason(t *testing.T) {
+	for _, reason := range []*wire.Error{nil, {Text: "so it says"}} {
+		b := newBench(t).serve()
+		r := b.submit(1, "x")
+		id, index := b.m.order[0].id, b.m.order[0].index
+		for i, name := range []string{"a", "b", "c"} {
+			b.m.Up(i, b.fake(name).link, &wire.Up{Handled: index, Durable: index, Votes: []wire.Vote{{Index: index, Tx: id, Verdict: wire.VoteNo, Err: reason}}})
+		}
+		b.run()
+		b.wantAnswer(r, wire.CodeIO.String())
+	}
+}
+
 func TestBreaches(t *testing.T) {
 	for _, up := range []wire.Up{
 		{Handled: 1000},

@@ -387,7 +387,7 @@ func (m *Machine) vote(t *tx, i int, v wire.Verdict, err *wire.Error, o *wire.Ou
 			t.outcome, t.touched = o, touched
 		}
 	case wire.VoteNo:
-		if err == nil {
+		if err == nil || err.Code == wire.CodeNone {
 			err = wire.NewError(wire.CodeIO, "refused without a reason")
 		}
 		t.errs[i] = err

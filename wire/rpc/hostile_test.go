@@ -334,6 +334,11 @@ func TestHostileServer(t *testing.T) {
 				_, _ = st.Write(wire.AppendFrame(nil, wire.Frame{Kind: wire.FramePiece, Header: []byte{0xa0}}))
 			}
 		},
+		"answers with an error that is none": func(y *yamux.Session) {
+			if st, err := y.AcceptStream(); err == nil {
+				_, _ = st.Write(wire.AppendFrame(nil, wire.Frame{Kind: wire.FrameError, Flags: wire.FlagEnd, Header: wire.Marshal(wire.Error{Text: "so it says"})}))
+			}
+		},
 		"answers with an odd type": func(y *yamux.Session) {
 			if st, err := y.AcceptStream(); err == nil {
 				_, _ = st.Write(wire.AppendFrame(nil, wire.Frame{Kind: wire.FrameReply, Flags: wire.FlagEnd, Header: []byte{0x80, 0x80}}))
@@ -378,8 +383,8 @@ func TestHostileServer(t *testing.T) {
 				return // so soon already
 			}
 			defer c.Close()
-			if _, err := c.Statfs(t.Context()); err == nil {
-				t.Error("that was an answer")
+			if _, err := c.Statfs(t.Context()); wire.CodeOf(err) == wire.CodeNone {
+				t.Error("that was an answer:", err)
 			}
 			<-c.Done()
 		})

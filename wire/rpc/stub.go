@@ -227,6 +227,9 @@ func (l *link) parse(m message, reply any) error {
 		if err := wire.Unmarshal(m.header, e); err != nil {
 			return l.broken(err.Error())
 		}
+		if e.Code == wire.CodeNone { // who asks for the code would take it for success
+			return l.broken("the peer answers with an error that is none")
+		}
 		return &answered{e}
 	default:
 		return l.broken(fmt.Sprintf("want an answer, got a frame of kind %d", m.kind))
