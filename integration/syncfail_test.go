@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -51,9 +52,13 @@ func sickDisk(t *testing.T, backing, dir string) *atomic.Bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := server.Unmount(); err != nil {
-			t.Error(err)
+	t.Cleanup(func() { // what a process that has ended had open and mapped goes a moment later
+		until := time.Now().Add(patience)
+		for err := server.Unmount(); err != nil; err = server.Unmount() { // it waits between its tries
+			if time.Now().After(until) {
+				t.Error(err)
+				return
+			}
 		}
 	})
 	return sick
