@@ -31,9 +31,9 @@ build: ## ./bin/tpcfs
 ONE_GOROUTINE := ./journal ./participant/store ./integration/sim ./integration/sim/exhaust
 
 test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (10 to 15 minutes on two cores)
-	$(GO) test -count=1 -timeout 30m $(ONE_GOROUTINE)
+	$(GO) test -count=1 -timeout 20m $(ONE_GOROUTINE)
 	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) \
-	  $(GO) test -race -count=1 -timeout 30m ./...
+	  $(GO) test -race -count=1 -timeout 20m ./...
 
 check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector
 	$(GO) build ./...
