@@ -2,6 +2,7 @@ package posix
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
@@ -524,7 +525,8 @@ func stressTime() time.Duration {
 }
 
 func testStress(t *testing.T, mounts int, env ...string) {
-	ctx := testContext(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience+stressTime())
+	defer cancel()
 	w := newWorld(t, ctx, raced, mounts, env...)
 	seed := rand.Uint64()
 	if s, err := strconv.ParseUint(os.Getenv("TPCFS_TEST_SEED"), 10, 64); err == nil {
