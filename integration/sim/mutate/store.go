@@ -58,6 +58,52 @@ var storeMutants = []mutant{
 		trace: "TestTraceOutcomesOutliveTheHold", test: "./participant/store TestReadOp",
 	},
 	{
+		rule: "S1a", leaves: "outcomes expire that are not old enough",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"if key >= limit || len(times) == maxExpired {",
+				"if len(times) == maxExpired {",
+			},
+		},
+		trace: "TestCrashInExpiry",
+	},
+	{
+		rule: "S1a", leaves: "an outcome expires but for its row",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				`		_, op := opOfTimeKey(key)
+		b.del(opKey(op))
+`,
+				"",
+			},
+		},
+		trace: "TestCrashInExpiry",
+	},
+	{
+		rule: "S1a", leaves: "outcomes that are new expire by wall time",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"b.expireOps(tx.ServiceTime - opsKeptMS)",
+				"b.expireOps(tx.Time/1_000_000 - opsKeptMS)",
+			},
+		},
+		trace: "TestCrashInExpiry",
+	},
+	{
+		rule: "S1a", leaves: "an old request runs when its outcome has expired",
+		edits: []edit{
+			{
+				"participant/vote/machine.go",
+				`	if p.ServiceTime-p.Sent > wire.ServiceTimeHold {`,
+				`	if p.ServiceTime-p.Sent > 3*wire.ServiceTimeHold {`,
+			},
+		},
+		trace: "TestCrashInExpiry",
+	},
+	{
 		rule: "W5", leaves: "an unanswered operation's outcome is forgotten",
 		edits: []edit{
 			{
