@@ -91,7 +91,7 @@ func (l *liar) work(t *testing.T, wait time.Duration, failed func(what string, e
 	}
 	each := patience
 	if failed != nil { // contents that one participant never answers for are waited for longer
-		each = time.Second
+		each = 400 * time.Millisecond
 	}
 	for _, step := range []struct {
 		what string
