@@ -684,3 +684,51 @@ func TestResyncRefuses(t *testing.T) {
 		t.Errorf("digest %s, then %s, error %v", before, after, err)
 	}
 }
+
+// A round in which blocks are lacking is none to begin after, the catching up is
+// not over, and blocks of another moment are left alone.
+func TestResyncLacking(t *testing.T) {
+	donor, blank := real(t), real(t)
+	ino := donor.create("f", fill(100_000, 1))
+	blank.checkpoint()
+	if _, full, err := blank.BeginCopy(wire.Position{}, false); err != nil || !full {
+		t.Fatal(full, err)
+	}
+	at := wire.Position{Epoch: 1, Index: uint64(donor.lsn)}
+	var cursor []byte
+	for first := true; first || cursor != nil; first = false {
+		d, body, err := donor.Donate(wire.Donate{Full: true, Cursor: cursor})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows, err := wire.DecodeRows(body)
+		if err == nil {
+			_, err = blank.CopyRows(&wire.Resync{Full: true, Position: at, Cursor: cursor, Next: d.Cursor}, rows)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursor = d.Cursor
+	}
+	lacks, _, err := blank.CopyVerify(t.Context())
+	if err != nil || len(lacks) != 1 || len(lacks[0].Blocks) != 2 || lacks[0].Ino != ino {
+		t.Fatalf("lacks %+v, error %v", lacks, err)
+	}
+	wrong := fill(wire.BlockSize, 9) // of another moment: not what the rows here say
+	req := wire.Resync{Object: lacks[0].Object, Blocks: []wire.DonatedBlock{{Block: 0, Size: len(wrong), Sum: wire.Sum(wrong)}}}
+	if err := blank.CopyBlocks(&req, wrong); err != nil {
+		t.Error(err)
+	}
+	if p, _ := blank.Copying(); p.Copied != 0 {
+		t.Errorf("%d bytes of another moment were taken", p.Copied)
+	}
+	if err := blank.EndRound(at); err != nil {
+		t.Fatal(err)
+	}
+	if blank.counts.CopiedTo != (wire.Position{}) {
+		t.Errorf("copied to %v with blocks lacking", blank.counts.CopiedTo)
+	}
+	if _, err := blank.EndCopy(blank.lsn+1, nil); wire.CodeOf(err) != wire.CodeBusy {
+		t.Errorf("the end with blocks lacking: %v", err)
+	}
+}

@@ -12,6 +12,12 @@ var adoptMutants = []mutant{
 		"c.full, s.counts.ChangesFrom = false, pos", "c.full = false"),
 	adopting("how far an attempt came outlives the return",
 		"	s.counts.CopiedTo = wire.Position{}\n", ""),
+	adopting("a block that has changed since is written",
+		"if check[0] != (blockCheck{blockSum, d.Sum}) {", "if check == nil {"),
+	adopting("a round counts in which blocks are lacking",
+		"	if c.again() {\n", "	if c.again() || true {\n"),
+	adopting("it is over while blocks are lacking",
+		`if c.full || c.walk != "" || !c.again() {`, `if c.full || c.walk != "" {`),
 }
 
 func adopting(leaves, before, after string) mutant {
