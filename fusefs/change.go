@@ -247,14 +247,56 @@ func (f *fileSystem) make(cancel <-chan struct{}, h *fuse.InHeader, name string,
 		if wire.CodeOf(err) == wire.CodeSymlink {
 			return fuse.Status(syscall.EEXIST)
 		}
-		return statusOf(err)
+		return statusOf(f.inGone(m.At.Dir, err))
 	}
 	a, err := f.attrOfNew(ctx, done)
 	if err != nil {
 		return statusOf(err)
 	}
+	f.seeDir(a)
 	fillEntry(out, a)
 	return fuse.OK
+}
+
+// seeDir keeps what a directory is that the kernel is told of: another mount may
+// remove it, and somebody be in it.
+func (f *fileSystem) seeDir(a wire.Attr) {
+	if a.Mode&wire.ModeType != wire.ModeDir || a.Nlink == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.seenDirs) < maxCached {
+		f.seenDirs[a.Ino] = a
+	}
+}
+
+// goneDir returns what a directory was that another mount has removed.
+func (f *fileSystem) goneDir(ino wire.Ino) (wire.Attr, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if a, ok := f.removed[ino]; ok {
+		return a, true
+	}
+	a, ok := f.seenDirs[ino]
+	if !ok {
+		return a, false
+	}
+	delete(f.seenDirs, ino)
+	a.Nlink, a.Size = 0, 0
+	f.removed[ino] = a
+	return a, true
+}
+
+// inGone: what is looked for, or made, in a directory that was removed is not there.
+func (f *fileSystem) inGone(dir wire.Ino, err error) error {
+	if wire.CodeOf(err) != wire.CodeStale {
+		return err
+	}
+	if _, gone := f.goneDir(dir); !gone {
+		return err
+	}
+	return &wire.Error{Code: wire.CodeNotExist, Text: "its directory was removed"}
 }
 
 // Rmdir removes an empty directory.

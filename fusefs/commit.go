@@ -243,7 +243,7 @@ func (f *fileSystem) reap(n *node) {
 	if n.opens > 0 || n.flight != nil || n.turn != turnNone || n.gone {
 		return
 	}
-	if n.dirtyLocked() && !n.held {
+	if n.dirtyLocked() && !n.alone {
 		if n.fatal == nil && f.commits.Err() == nil {
 			return
 		}

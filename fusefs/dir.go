@@ -82,6 +82,7 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 				break
 			}
 			if ok && f.fresh(ctx, &a, saves) {
+				f.seeDir(a)
 				fillEntry(entry, a)
 			} // else node id 0: the name alone
 		}
@@ -111,8 +112,8 @@ func (f *fileSystem) withDir(cancel <-chan struct{}, in *fuse.ReadIn, fn func(co
 	defer d.mu.Unlock()
 	if in.Offset == 0 || !d.read {
 		if err := f.list(ctx, d); isGone(err) {
-			if _, ok := f.orphan(d.ino); ok {
-				return fuse.OK // removed here, and empty
+			if _, ok := f.goneDir(d.ino); ok {
+				return fuse.OK // removed, and empty
 			}
 			return fuse.Status(syscall.ESTALE)
 		} else if err != nil {

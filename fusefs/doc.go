@@ -39,9 +39,8 @@
 // A file that this mount unlinks, or renames over, while it is open here, or
 // makes with O_TMPFILE, is held: the service keeps it for the mount's session,
 // without a name, and the mount reclaims it after the last close, or the service
-// when the session ends. Where another mount takes the last name of a file that
-// is not open there, those who have it open here keep what they had gathered or
-// loaded; if that is nothing, reads answer ESTALE.
+// when the session ends. Where another mount takes the last name, the service
+// asks this one whether it has the file open, and keeps it so (heldOf).
 //
 // # Waiting
 //

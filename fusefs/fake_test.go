@@ -176,7 +176,7 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		}
 		out.Results = append(out.Results, r)
 	}
-	out.Orphans = f.orphans(mutations, saved, wire.Ino(out.Tx))
+	out.Orphans, out.Alone = f.orphans(mutations, saved, wire.Ino(out.Tx)), true
 	if f.after != nil {
 		if err := f.after(mutations, out); err != nil {
 			return wire.Outcome{}, err

@@ -26,6 +26,9 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	}
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
+	if err := f.begun(ctx); err != nil {
+		return statusOf(err)
+	}
 	a, tx, err := f.create(ctx, &in.InHeader, name, in.Mode)
 	if err != nil {
 		if code := wire.CodeOf(err); in.Flags&syscall.O_EXCL == 0 && (code == wire.CodeExist || code == wire.CodeSymlink) {
@@ -33,7 +36,7 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 		} else if code == wire.CodeSymlink {
 			return fuse.Status(syscall.EEXIST)
 		}
-		return statusOf(err)
+		return statusOf(f.inGone(wire.Ino(in.NodeId), err))
 	}
 	n := f.hold(a.Ino)
 	f.beginEmpty(n, a, tx)
@@ -80,7 +83,10 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
 	n := f.hold(wire.Ino(in.NodeId)) // from here on who takes its last name holds it
-	err := f.waitUnnamed(ctx, n.ino)
+	err := f.begun(ctx)
+	if err == nil {
+		err = f.waitUnnamed(ctx, n.ino)
+	}
 	var a wire.Attr
 	if err == nil {
 		a, err = f.attr(ctx, n.at())
@@ -432,7 +438,7 @@ func (f *fileSystem) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status
 		return status
 	}
 	h.n.mu.Lock()
-	dirty := h.writes && h.n.dirtyLocked() && !h.n.held // without a name nobody will look for it
+	dirty := h.writes && h.n.dirtyLocked() && !h.n.alone // without a name nobody will look for it
 	h.n.mu.Unlock()
 	owner := wire.LockOwner{Kind: wire.LockFcntl, Number: in.LockOwner}
 	locked := h.n.locks(owner)
@@ -491,7 +497,7 @@ func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 		f.unlock(h.n, owner)
 	}
 	h.n.mu.Lock()
-	if h.n.dirtyLocked() && !h.n.held && h.n.flight == nil && h.n.fatal == nil && h.writes {
+	if h.n.dirtyLocked() && !h.n.alone && h.n.flight == nil && h.n.fatal == nil && h.writes {
 		f.startLocked(h.n)
 	}
 	h.n.mu.Unlock()

@@ -30,6 +30,7 @@ type fileSystem struct {
 	disconnect  context.CancelFunc
 	commits     context.Context // ends when what is gathered is given up
 	stopCommits context.CancelFunc
+	watched     chan struct{} // closed when the first Watch is answered
 	swept       chan struct{} // closed when nothing gathered is left
 
 	wg      sync.WaitGroup // all goroutines of the mount but go-fuse's
@@ -50,6 +51,9 @@ type fileSystem struct {
 	unnamed    lately[struct{}]       // what has lost a name lately
 	linger     []lingering            // in the order of until
 	turned     time.Time              // when looked and unnamed last forgot
+	seenDirs   map[wire.Ino]wire.Attr // directories that the kernel may know, as last seen
+	refused    map[wire.Ino]int       // reclaims that the service has refused, and how often
+	later      []wire.Ino             // of those, what is tried again
 	released   []wire.Ino             // files without a name that wait for their reclaim
 	reclaiming int                    // goroutines that reclaim
 	signed     time.Time              // when the service last had a sign of life for the sake of held files
@@ -73,10 +77,11 @@ func newFileSystem(c service, o Options) *fileSystem {
 		client:        c, o: o, log: o.Logger,
 		depot:   &depot{dir: o.SpillDir, fileBytes: o.FileMemory, bytes: o.Memory},
 		cached:  newCache(),
+		watched: make(chan struct{}),
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
-		removed: map[wire.Ino]wire.Attr{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
+		removed: map[wire.Ino]wire.Attr{}, seenDirs: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
 	f.commits, f.stopCommits = context.WithCancel(context.Background())
@@ -152,6 +157,7 @@ func (f *fileSystem) Forget(nodeid, nlookup uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.removed, wire.Ino(nodeid))
+	delete(f.seenDirs, wire.Ino(nodeid))
 }
 
 // peek returns the inode's node, held until letGo; nil if there is none.
@@ -244,6 +250,9 @@ func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
 				if a, ok := f.orphan(at.Dir); ok {
 					return a, nil
 				}
+				if a, ok := f.goneDir(at.Dir); ok {
+					return a, nil
+				}
 				return a, &wire.Error{Code: wire.CodeStale, Op: "stat", Name: at.String()}
 			}
 			return a, err
@@ -321,6 +330,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	if err != nil {
 		return statusOf(err)
 	}
+	f.seeDir(a)
 	fillAttr(&out.Attr, a)
 	return fuse.OK
 }
@@ -334,8 +344,9 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	defer end()
 	a, err := f.find(ctx, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, in.Pid)
 	if err != nil {
-		return statusOf(err)
+		return statusOf(f.inGone(wire.Ino(in.NodeId), err))
 	}
+	f.seeDir(a)
 	fillEntry(out, a)
 	return fuse.OK
 }

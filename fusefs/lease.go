@@ -183,12 +183,17 @@ func (c *cache) vanished(ino wire.Ino) {
 // service that gives none, every question goes to the service.
 func (f *fileSystem) lease() {
 	var last wire.Watched
+	var holds []wire.Ino
+	var once sync.Once
+	begun := func() { once.Do(func() { close(f.watched) }) }
+	defer begun()
 	for f.commits.Err() == nil {
 		sent := bootNow()
-		got, err := f.client.Watch(f.commits, wire.Watch{Epoch: last.Epoch, Number: last.Number, Wait: wire.WatchEvery})
+		got, err := f.client.Watch(f.commits, wire.Watch{Epoch: last.Epoch, Number: last.Number, Wait: wire.WatchEvery, Holds: holds})
 		if err != nil {
 			if code := wire.CodeOf(err); code == wire.CodeUnsupported || code == wire.CodeTooMany {
 				f.log.Debug("no lease: nothing that was read is kept", "err", err)
+				begun()
 			}
 			select {
 			case <-time.After(watchPause):
@@ -196,9 +201,11 @@ func (f *fileSystem) lease() {
 			}
 			continue
 		}
-		f.cached.forget(&got.Touched)
+		f.cached.forget(&got.Touched) // first: who opens a file now sees that it has no name
+		holds = f.heldOf(got.Unnamed)
 		f.cached.extend(sent + wire.Lease*time.Millisecond)
 		last = got
+		begun()
 	}
 	f.cached.end()
 }

@@ -39,7 +39,7 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 		return statusOf(err)
 	}
 	if n != nil {
-		n.setHeld(false)
+		n.setHeld(false, false)
 	}
 	a, err := f.attr(ctx, at)
 	if err != nil {

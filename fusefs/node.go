@@ -52,6 +52,7 @@ type node struct {
 	privChecked        bool      // set-id bits are known to be gone since the last chmod
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
+	alone              bool      // ... and for no other
 	attr               wire.Attr // as last seen; an orphan's own
 	forfeit            bool      // what is in flight is given up when it is back
 

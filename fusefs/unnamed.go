@@ -97,7 +97,7 @@ func (f *fileSystem) unnameOne(ctx context.Context, at wire.At, m wire.Mutation,
 		defer f.letGo(n)
 	}
 	out, err := f.transact(ctx, m)
-	f.endUnname(u, err == nil, out.Orphans, thread)
+	f.endUnname(u, err == nil, out.Orphans, out.Alone, thread)
 	return err
 }
 
@@ -115,7 +115,7 @@ func (f *fileSystem) beginUnname(u *unnaming, thread uint32) (n *node) {
 }
 
 // endUnname notes what a change of names has left without one.
-func (f *fileSystem) endUnname(u *unnaming, committed bool, orphans []wire.Ino, thread uint32) {
+func (f *fileSystem) endUnname(u *unnaming, committed bool, orphans []wire.Ino, alone bool, thread uint32) {
 	f.mu.Lock()
 	if u.ino != 0 && committed {
 		f.unnamed.put(u.ino, struct{}{})
@@ -124,7 +124,7 @@ func (f *fileSystem) endUnname(u *unnaming, committed bool, orphans []wire.Ino, 
 	for _, ino := range orphans {
 		f.unnamed.put(ino, struct{}{})
 		n := f.holdLocked(ino)
-		n.setHeld(true)
+		n.setHeld(true, alone)
 		left = append(left, n)
 		f.lingerLocked(n, thread)
 	}
@@ -153,6 +153,10 @@ func (f *fileSystem) endLinger(now time.Time) {
 		f.turned = now
 		f.looked.turn()
 		f.unnamed.turn()
+		for _, ino := range f.later {
+			f.releaseLocked(ino)
+		}
+		f.later = nil
 	}
 	n := 0
 	for n < len(f.linger) && !now.Before(f.linger[n].until) {
@@ -202,6 +206,9 @@ func (f *fileSystem) waitUnnamed(ctx context.Context, ino wire.Ino) error {
 func (f *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
+	if err := f.begun(ctx); err != nil {
+		return statusOf(err)
+	}
 	done, err := f.transact(ctx, wire.Mutation{Kind: wire.MutCreateUnlinked, At: wire.At{Dir: wire.Ino(in.NodeId)},
 		Mode: in.Mode & wire.ModePerm, UID: in.Uid, GID: in.Gid})
 	if err != nil {
@@ -214,7 +221,7 @@ func (f *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 		return fuse.Status(syscall.EIO)
 	}
 	n := f.hold(done.Results[0].Ino)
-	n.setHeld(true)
+	n.setHeld(true, true)
 	a, err := f.attr(ctx, n.at())
 	if err != nil {
 		f.letGo(n)
@@ -227,11 +234,53 @@ func (f *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 }
 
 // setHeld notes that the service keeps the file without a name for this mount,
-// or that it has got one again.
-func (n *node) setHeld(held bool) {
+// alone, or that it has got one again.
+func (n *node) setHeld(held, alone bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.held = held
+	n.held, n.alone = held, held && alone
+}
+
+// heldOf takes the question which of some inodes without a name are open here:
+// another mount has taken the last names. From now on they are held; the others
+// open no more.
+func (f *fileSystem) heldOf(inos []wire.Ino) (holds []wire.Ino) {
+	if len(inos) == 0 {
+		return nil
+	}
+	f.mu.Lock()
+	var left []*node
+	for _, ino := range inos {
+		f.unnamed.put(ino, struct{}{})
+		if f.nodes[ino] == nil && !f.wantedLocked(ino, several) {
+			continue
+		}
+		n := f.holdLocked(ino)
+		n.setHeld(true, false)
+		f.lingerLocked(n, several)
+		holds, left = append(holds, ino), append(left, n)
+	}
+	f.mu.Unlock()
+	for _, n := range left {
+		f.letGo(n)
+	}
+	return holds
+}
+
+// begun waits until the service knows that this mount may have files open, or
+// has said that it gives no lease.
+func (f *fileSystem) begun(ctx context.Context) error {
+	select {
+	case <-f.watched:
+		return nil
+	default:
+	}
+	select {
+	case <-f.watched:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // signOfLife keeps the session of a mount that holds files and changes nothing:
@@ -283,8 +332,31 @@ func (f *fileSystem) reclaim() {
 		f.released = f.released[1:]
 		f.mu.Unlock()
 		_, err := f.transact(f.commits, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: ino}})
-		if err != nil && !isGone(err) {
+		code := wire.CodeOf(err)
+		if code == wire.CodePermission && f.reclaimLater(ino) {
+			continue
+		}
+		f.mu.Lock()
+		delete(f.refused, ino)
+		f.mu.Unlock()
+		if err != nil && !isGone(err) && code != wire.CodeBusy { // busy: others have it open
 			f.log.Debug("a closed file without a name stays until the mount's session ends", "inode", ino, "err", err)
 		}
 	}
+}
+
+// maxRefused is how often a reclaim is tried again that the service refuses: it
+// hears what this mount holds with the next Watch.
+const maxRefused = 3
+
+// reclaimLater has a reclaim tried again with the next turn; false: often enough.
+func (f *fileSystem) reclaimLater(ino wire.Ino) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refused[ino] >= maxRefused {
+		return false
+	}
+	f.refused[ino]++
+	f.later = append(f.later, ino)
+	return true
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -127,13 +128,13 @@ func TestHeldFilesKeepTheSession(t *testing.T) {
 		t.Errorf("%d transactions, and nothing is held", got)
 	}
 	n := m.fs.hold(s.inodeOf("f"))
-	n.setHeld(true)
+	n.setHeld(true, true)
 	m.fs.signOfLife(now)
 	eventually(t, "a sign of life", func() bool { return calls() == 2 })
 	m.fs.signOfLife(now.Add(signEvery - 1))
 	m.fs.signOfLife(now.Add(signEvery))
 	eventually(t, "the next", func() bool { return calls() == 3 })
-	n.setHeld(false)
+	n.setHeld(false, false)
 	m.fs.letGo(n)
 }
 
@@ -367,4 +368,34 @@ func TestLookupMeetsUnlink(t *testing.T) {
 	if wait := a.fs.found(rootAt("f"), old, a.thread, 1); wait != nil {
 		t.Error("what still has a name when it is looked at again is not found")
 	}
+}
+
+// TestHeldOf: of what another mount has taken the last name of, a mount holds
+// what is open in it, and opens nothing else any more.
+func TestHeldOf(t *testing.T) {
+	s := newFake()
+	for _, name := range []string{"open", "looked", "other"} {
+		s.put(name, "contents")
+	}
+	a, _ := rawOf(t, s)
+	fh, _ := a.open(a.lookup("open"))
+	open, looked, other := s.inodeOf("open"), a.lookup("looked"), s.inodeOf("other")
+	for _, name := range []string{"open", "looked", "other"} {
+		if _, err := s.Transact(t.Context(), []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt(name), Hold: true}}, []Content{nil}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := a.fs.heldOf([]wire.Ino{other, open, looked}); !slices.Equal(got, []wire.Ino{open, looked}) {
+		t.Errorf("it holds %v of %d open, %d looked up", got, open, looked)
+	}
+	if _, status := a.open(other); status != fuse.Status(syscall.ESTALE) {
+		t.Errorf("what was said not to be open is opened: %v", status)
+	}
+	again, status := a.open(looked)
+	if status != fuse.OK {
+		t.Errorf("what was looked up and is held: %v", status)
+	}
+	a.release(fh)
+	a.release(again)
+	eventually(t, "both are reclaimed", func() bool { return s.nameless() == 1 })
 }

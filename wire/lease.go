@@ -16,6 +16,10 @@ type Touched struct {
 	Inos []Ino `cbor:"2,keyasint,omitempty"` // contents or attributes of these
 	// Names came, went or name another inode: each is one component.
 	Names []At `cbor:"3,keyasint,omitempty"`
+	// Left, in a vote, are the inodes that Prepare.Keep leaves without a name;
+	// MoreLeft: they are more than can be told. Add joins neither.
+	Left     []Ino `cbor:"4,keyasint,omitempty"`
+	MoreLeft bool  `cbor:"5,keyasint,omitempty"`
 }
 
 // Add joins what others have touched to it, without doubles.
@@ -78,7 +82,12 @@ type Watch struct {
 	// Wait is how long the answer may take while there is nothing to tell, in
 	// milliseconds.
 	Wait int64 `cbor:"5,keyasint,omitempty"`
+	// Holds are those of the last Watched's Unnamed that the session has open.
+	Holds []Ino `cbor:"6,keyasint,omitempty"`
 }
+
+// MaxUnnamed bounds the inodes of a Watched's Unnamed and a Watch's Holds.
+const MaxUnnamed = 1024
 
 // Watched answers Watch. From when the Watch was sent, for Lease milliseconds,
 // nobody hears that a change is done before the session has forgotten what it
@@ -88,4 +97,8 @@ type Watched struct {
 	Epoch   uint64  `cbor:"1,keyasint"`
 	Number  uint64  `cbor:"2,keyasint"`
 	Touched Touched `cbor:"3,keyasint"`
+	// Unnamed are inodes without a name, of which the session says in its next
+	// Watch which it has open: it holds them from then on (F7). The others it
+	// opens no more.
+	Unnamed []Ino `cbor:"4,keyasint,omitempty"`
 }

@@ -251,6 +251,8 @@ type Outcome struct {
 	// Touched is what it has changed, where the reply has told that: it is no
 	// part of what is kept for retries (F9).
 	Touched *Touched `cbor:"-"`
+	// Alone is TransactReply.Alone, no part of what is kept either.
+	Alone bool `cbor:"-"`
 }
 
 // Result is what one mutation did.
@@ -267,4 +269,6 @@ type TransactReply struct {
 	ServiceTime int64   `cbor:"2,keyasint"` // milliseconds
 	// Touched is what was changed; nil: not known any more (F9).
 	Touched *Touched `cbor:"3,keyasint,omitempty"`
+	// Alone: no other session may have open what it has left without a name (F7).
+	Alone bool `cbor:"4,keyasint,omitempty"`
 }

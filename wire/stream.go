@@ -39,6 +39,9 @@ type Prepare struct {
 	W           Position   `cbor:"8,keyasint"`
 	Mutations   []Mutation `cbor:"9,keyasint"`
 	Pack        *Pack      `cbor:"10,keyasint,omitempty"` // in place of Mutations and payload
+	// Keep: what loses its last name stays without one, as with Hold, but no
+	// session's: other mounts may have it open (F7).
+	Keep bool `cbor:"11,keyasint,omitempty"`
 }
 
 // Root describes the root directory that a bootstrap makes (P8).

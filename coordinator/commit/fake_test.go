@@ -175,6 +175,18 @@ func outcomeOf(p *wire.Prepare) *wire.Outcome {
 	return o
 }
 
+// leftOf: of one that is kept so is a deleteFile's inode Size; -1: many.
+func leftOf(p *wire.Prepare, touched *wire.Touched) *wire.Touched {
+	for _, m := range p.Mutations {
+		if p.Keep && m.Kind == wire.MutDeleteFile && !m.Hold {
+			if touched.MoreLeft = m.Size < 0; m.Size > 0 {
+				touched.Left = append(touched.Left, wire.Ino(m.Size))
+			}
+		}
+	}
+	return touched
+}
+
 func (s *fstate) clone() fstate {
 	c := *s
 	c.txs, c.names, c.vals, c.ops = maps.Clone(s.txs), maps.Clone(s.names), maps.Clone(s.vals), maps.Clone(s.ops)
@@ -336,7 +348,7 @@ func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
 		return
 	}
 	f.add(frec{kind: fPrepare, tx: p.Tx, p: p, pos: pos, w: p.W, svc: p.ServiceTime})
-	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: outcomeOf(p), Touched: touchedOf(p)}})
+	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: outcomeOf(p), Touched: leftOf(p, touchedOf(p))}})
 }
 
 func touchedOf(p *wire.Prepare) *wire.Touched {

@@ -40,6 +40,7 @@ type lease struct {
 	acked  uint64       // ... and has forgotten it; 0: it has not said anything yet
 	record *LeaseRecord // on its way to the journal; nil: it is there
 	all    bool         // the next answer makes it forget everything
+	after  uint64       // the entries up to here may let files go that others have open (F7)
 	watch  *Watch
 }
 
@@ -102,6 +103,9 @@ func (m *Machine) Ask(w *Watch, lag int64) {
 	default:
 		l.acked = w.Watch.Number
 		delete(m.leases.before, id)
+		if l.acked == l.told { // else the last answer was lost, and it is asked again
+			m.answered(id, w.Watch.Holds)
+		}
 	}
 	w.deadline = m.now + min(max(w.Watch.Wait, 0), wire.Lease)
 	l.until, l.watch = max(l.until, m.now+max(lag, 0)+leaseHeld), w
@@ -110,7 +114,7 @@ func (m *Machine) Ask(w *Watch, lag int64) {
 // grant begins a lease. Its session is told to forget everything, and counts as
 // one that may answer from before until it has said that it has.
 func (m *Machine) grant(id wire.SessionID) *lease {
-	l := &lease{all: true}
+	l := &lease{all: true, after: m.last}
 	if m.leases.live == nil {
 		m.leases.live = map[wire.SessionID]*lease{}
 	}
@@ -119,6 +123,7 @@ func (m *Machine) grant(id wire.SessionID) *lease {
 		m.leases.number = 1 // acked 0 is before everything
 		m.leases.pushes = append(m.leases.pushes, push{})
 	}
+	m.askNew(id)
 	if !m.state.Leases[id] {
 		l.record = &LeaseRecord{Session: id}
 		m.record(&Record{Kind: RecLease, Lease: l.record})
@@ -144,7 +149,11 @@ func (m *Machine) Unask(w *Watch) {
 // keepLeases lets the sessions that had a lease under an earlier reign keep it
 // for as long as it may last.
 func (m *Machine) keepLeases() {
-	for id := range m.state.Leases {
+	for id, live := range m.state.Leases {
+		m.asks(id).until = m.now + m.o.SessionIdle
+		if !live {
+			continue
+		}
 		if m.leases.before == nil {
 			m.leases.before = map[wire.SessionID]int64{}
 		}
@@ -152,19 +161,22 @@ func (m *Machine) keepLeases() {
 	}
 }
 
-// endLease ends a session's lease: it has run out, or the session has.
+// endLease ends a session's lease: it has run out. The session may have files
+// open still.
 func (m *Machine) endLease(id wire.SessionID) {
-	if m.leases.live[id] == nil && m.leases.before[id] == 0 {
-		return
+	m.dropLease(id)
+	if m.state.Leases[id] {
+		m.record(&Record{Kind: RecLease, Lease: &LeaseRecord{Session: id, Lapsed: true}})
 	}
+}
+
+// dropLease ends it where the journal hears of that otherwise.
+func (m *Machine) dropLease(id wire.SessionID) {
 	if l := m.leases.live[id]; l != nil && l.watch != nil {
 		m.rd.Watched = append(m.rd.Watched, Watched{Watch: l.watch, Err: replaced()})
 	}
 	delete(m.leases.live, id)
 	delete(m.leases.before, id)
-	if m.state.Leases[id] {
-		m.record(&Record{Kind: RecLease, Lease: &LeaseRecord{Session: id, Ended: true}})
-	}
 }
 
 // expireLeases ends those that have run out.
@@ -257,7 +269,7 @@ func (m *Machine) pumpLeases() {
 	var late []wire.SessionID // the journal has no room, or is slow
 	ids := make([]wire.SessionID, 0, len(l.live))
 	for id, one := range l.live {
-		if one.watch != nil && one.record == nil && (one.all || m.now >= one.watch.deadline || m.news(id, one)) {
+		if one.watch != nil && one.record == nil && !m.settling(one) && (one.all || m.now >= one.watch.deadline || m.news(id, one)) {
 			ids = append(ids, id)
 		}
 		if one.watch != nil && one.record != nil && m.now >= one.watch.deadline+wire.Lease {
@@ -269,13 +281,22 @@ func (m *Machine) pumpLeases() {
 	}
 	slices.SortFunc(ids, func(a, b wire.SessionID) int { return bytes.Compare(a[:], b[:]) })
 	for _, id := range ids {
-		m.tell(l.live[id])
+		m.tell(id, l.live[id])
 	}
+}
+
+// settling: is a change undecided that was put before the session was one that
+// may have files open? It may take one that the session would open now (F7).
+func (m *Machine) settling(l *lease) bool {
+	return l.told == 0 && slices.ContainsFunc(m.order, func(t *tx) bool { return t.state == undecided && t.index <= l.after })
 }
 
 // news: is there a change by others that the session was not told of? Of its
 // own it hears in time: whoever waits for them has the answer.
 func (m *Machine) news(id wire.SessionID, l *lease) bool {
+	if a := m.orphans.asked[id]; a != nil && len(a.inos) > 0 {
+		return true
+	}
 	for n := max(l.told, l.acked) + 1; n <= m.leases.number; n++ {
 		if p := m.pushed(n); p == nil || p.session != id {
 			return true
@@ -295,8 +316,12 @@ func (m *Machine) pushed(n uint64) *push {
 }
 
 // tell answers a session's Watch with all since what it has forgotten.
-func (m *Machine) tell(l *lease) {
-	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number}
+func (m *Machine) tell(id wire.SessionID, l *lease) {
+	unnamed := m.asks(id).tell()
+	if len(unnamed) > 0 && l.told == m.leases.number { // the answer to that has a number of its own
+		m.push(id, &wire.Touched{})
+	}
+	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number, Unnamed: unnamed}
 	out.Touched.Wide = l.all
 	for n := l.acked + 1; n <= m.leases.number && !out.Touched.Wide; n++ {
 		if p := m.pushed(n); p != nil {

@@ -72,7 +72,7 @@ func TestOrphans(t *testing.T) {
 	b.settle()
 	b.wantReclaims()
 	b.wantEqual()
-	if o := &b.m.orphans; len(o.holder)+len(o.held)+len(o.due)+len(o.flying) != 0 {
+	if o := &b.m.orphans; len(o.inodes)+len(o.held)+len(o.due)+len(o.flying) != 0 {
 		t.Errorf("not forgotten: %+v", o)
 	}
 }
@@ -163,7 +163,7 @@ func TestOrphansOfWhoLeftDuringTheList(t *testing.T) {
 	b.m.Attach(bob)
 	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(6), entry(7), entry(8)}, Holders: []wire.SessionID{alice, bob, carol}, More: true})
 	b.tick(1)
-	b.wantReclaims(5, 6)
+	b.wantReclaims(6, 5)
 	b.settle()
 	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(9)}, Holders: []wire.SessionID{alice}})
 	b.tick(1)
@@ -274,7 +274,222 @@ func TestReclaimOfItsSession(t *testing.T) {
 	b.settle()
 	b.wantReclaims(8)
 	b.settle()
-	if o := &b.m.orphans; len(o.holder)+len(o.held)+len(o.due)+len(o.flying) != 0 {
+	if o := &b.m.orphans; len(o.inodes)+len(o.held)+len(o.due)+len(o.flying) != 0 {
 		t.Errorf("not forgotten: %+v", o)
 	}
+}
+
+// remove submits a change that leaves an inode without a name, if that is kept.
+func (b *bench) remove(s wire.SessionID, link, seq uint64, ino int64) *Request {
+	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: s, Seq: seq}, Link: link,
+		Mutations: []wire.Mutation{{Kind: wire.MutDeleteFile, At: wire.At{Dir: wire.RootIno, Path: "y"}, Size: ino}}}}
+	b.m.Submit(r)
+	b.rest()
+	return r
+}
+
+// wantAsked: the mount is asked about those, and answers what it holds.
+func (mo *mount) wantAsked(inos, holds []wire.Ino) {
+	mo.b.t.Helper()
+	got := mo.told()
+	if got == nil || !slices.Equal(got.Unnamed, inos) {
+		mo.b.t.Fatalf("%v is asked about %+v, want %v", mo.id, got, inos)
+	}
+	mo.w = &Watch{Watch: wire.Watch{Session: mo.id, Link: mo.link, Epoch: mo.last.Epoch, Number: mo.last.Number, Wait: wire.WatchEvery, Holds: holds}}
+	mo.b.m.Ask(mo.w, 0)
+	mo.b.run()
+}
+
+type inos = []wire.Ino
+
+// What another session takes the last name of stays while a mount has it open,
+// and while that is not known.
+func TestHeldByOthers(t *testing.T) {
+	b := newBench(t).serve()
+	r := b.remove(alice, b.link, 1, 5) // no mount is there: nothing is kept
+	b.wantAnswer(r, "committed")
+	if got := b.reply(r).Reply; !got.Alone {
+		t.Errorf("alone, and told %+v", got)
+	}
+	d := b.mount(dave).begin()
+	e := b.mount(wire.SessionID{8}).begin()
+	b.sent[0] = nil
+	r = b.remove(alice, b.link, 2, 7)
+	b.wantAnswer(r, "") // not before the mounts have heard, as any change
+	e.wantAsked(inos{7}, nil)
+	d.wantAsked(inos{7}, inos{7})
+	b.wantAnswer(r, "committed")
+	if got := b.reply(r).Reply; got.Alone {
+		t.Errorf("mounts are there, and told %+v", got)
+	}
+	b.remove(alice, b.link, 3, 8)
+	d.link = b.m.Attach(d.id).Link // the answer is lost with the link
+	d.ask()
+	d.wantAsked(inos{8}, nil)
+	b.tick(1)
+	b.wantReclaims()
+	e.wantAsked(inos{8}, nil)
+	b.tick(1)
+	b.wantReclaims(8)
+	b.rest()
+
+	for e.told() != nil { // of the reclaim, and what d was told beside it
+		e.ask()
+	}
+	b.hold(d.id, d.link, 1, 9) // d has it open, and asks that it is held; e has it too
+	b.rest()
+	e.wantAsked(inos{9}, inos{9})
+	b.sent[0] = nil
+	if r := b.reclaim(d.id, d.link, 2, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: 9}}); b.reply(r).Err == nil || b.reply(r).Err.Code != wire.CodeBusy {
+		t.Errorf("a reclaim of what others hold: %+v", b.reply(r))
+	}
+	b.reclaim(d.id, d.link, 3, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: 7}})
+	b.rest()
+	b.wantReclaimsOfClients(7)
+	b.m.Detach(e.id)
+	b.tick(1)
+	b.wantReclaims(9)
+	b.rest()
+	if n := b.m.Unnamed(); n != 0 {
+		t.Errorf("%d are known", n)
+	}
+}
+
+// wantReclaimsOfClients: those were put since the last look, as clients asked.
+func (b *bench) wantReclaimsOfClients(want ...wire.Ino) {
+	b.t.Helper()
+	var got []wire.Ino
+	for _, e := range b.sent[0] {
+		if e.Kind == wire.EntryPrepare && e.Prepare.Mutations[0].Kind == wire.MutReclaim {
+			got = append(got, e.Prepare.Mutations[0].At.Dir)
+		}
+	}
+	b.sent[0] = nil
+	if !slices.Equal(got, want) {
+		b.t.Errorf("clients' reclaims of %v, want %v", got, want)
+	}
+}
+
+// A mount that is away may have files open: it is asked when it is back, and
+// waited for until its session is forgotten, over a restart too.
+func TestHeldByWhoIsAway(t *testing.T) {
+	for _, c := range []string{"back", "forgotten", "restarted, back", "restarted, forgotten", "detached"} {
+		b := newBench(t).serve()
+		d := b.mount(dave).begin()
+		b.tick(leaseHeld)
+		r := b.remove(alice, b.link, 1, 7)
+		b.wantAnswer(r, "committed")
+		b.sent[0] = nil
+		restarted := c == "restarted, back" || c == "restarted, forgotten"
+		if restarted {
+			b.sync()
+			b.start()
+			b.rest()
+			b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{{Attr: wire.Attr{Ino: 7}}}, Holders: []wire.SessionID{{}}})
+			b.sent[0] = nil
+		}
+		for range 9 {
+			b.tick(b.m.o.SessionIdle / 10)
+			b.wantReclaims()
+		}
+		switch c {
+		case "back", "restarted, back":
+			d.link = b.m.Attach(dave).Link
+			d.ask()
+			b.sync()
+			b.run()
+			if got := d.told(); got == nil || !got.Touched.Wide || !slices.Equal(got.Unnamed, inos{7}) {
+				t.Fatalf("%s: told %+v", c, got)
+			}
+			d.wantAsked(inos{7}, inos{7})
+			b.tick(wire.WatchEvery)
+			b.wantReclaims()
+			b.m.Detach(dave)
+		case "detached":
+			b.m.Detach(dave)
+		default:
+			b.tick(b.m.o.SessionIdle / 10)
+		}
+		b.tick(1)
+		b.wantReclaims(7)
+		b.rest()
+		if n := len(b.m.orphans.asked) + len(b.m.state.Leases) + b.m.orphans.asking; n != 0 {
+			t.Errorf("%s: not forgotten: %+v, %v", c, b.m.orphans, b.m.state.Leases)
+		}
+	}
+}
+
+// A lease begins when what was put before it is decided: that may take files
+// that the mount would open.
+func TestLeaseWaitsForWhatKeepsNothing(t *testing.T) {
+	b := newBench(t).serve()
+	r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: alice, Seq: 1}, Link: b.link,
+		Mutations: []wire.Mutation{{Kind: wire.MutDeleteFile, At: wire.At{Dir: wire.RootIno, Path: "y"}, Size: 7}}}}
+	b.m.Submit(r)
+	b.run()
+	d := b.mount(dave)
+	d.ask()
+	b.sync()
+	if d.told() != nil {
+		t.Error("it may open what is about to go")
+	}
+	b.rest()
+	b.wantAnswer(r, "committed")
+	if d.told() == nil {
+		t.Error("no lease")
+	}
+}
+
+// Who is away is not waited for without end: neither for as many files as may
+// be, nor as many sessions.
+func TestAskedIsBounded(t *testing.T) {
+	b := newBench(t).serve()
+	b.mount(dave).begin()
+	b.tick(leaseHeld)
+	for i := range maxAsked {
+		b.m.ask(alice, wire.Ino(i+10))
+	}
+	if len(b.m.orphans.asked) != 1 || len(b.m.orphans.due) != 0 {
+		t.Fatal("it is not waited for")
+	}
+	b.m.ask(alice, 5)
+	if len(b.m.orphans.asked) != 0 || b.m.orphans.asking != 0 || len(b.m.orphans.due) != maxAsked+1 {
+		t.Errorf("beyond the bound: %d sessions are asked %d times", len(b.m.orphans.asked), b.m.orphans.asking)
+	}
+	b.m.orphans.due = nil
+	for i := range maxLeases + 1 {
+		mo := b.mount(wire.SessionID{7, byte(i), byte(i >> 8)})
+		mo.ask()
+		b.sync()
+		b.m.endLease(mo.id)
+	}
+	if n := len(b.m.orphans.asked); n != maxLeases || len(b.m.state.Leases) != maxLeases {
+		t.Errorf("%d sessions are asked", n)
+	}
+}
+
+// More than a vote can tell is read from a participant; that asks everybody.
+func TestMoreIsLeftThanTold(t *testing.T) {
+	b := newBench(t).serve()
+	b.m.Orphans(wire.ReadReply{})
+	d := b.mount(dave).begin()
+	lists := len(b.lists)
+	b.remove(alice, b.link, 1, -1)
+	if len(b.lists) != lists+1 || b.lists[lists].Offset != 0 {
+		t.Fatalf("lists %+v", b.lists)
+	}
+	b.remove(alice, b.link, 2, -1) // while one is on its way
+	if len(b.lists) != lists+1 {
+		t.Fatalf("lists %+v", b.lists)
+	}
+	b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{{Attr: wire.Attr{Ino: 7}}}, Holders: []wire.SessionID{{}}})
+	b.run()
+	if len(b.lists) != lists+2 {
+		t.Fatalf("lists %+v", b.lists)
+	}
+	d.told()
+	d.ask()
+	d.wantAsked(inos{7}, nil)
+	b.tick(1)
+	b.wantReclaims(7)
 }

@@ -69,12 +69,15 @@ type Record struct {
 
 	Lease  *LeaseRecord     `cbor:"9,keyasint,omitempty"`
 	Leases []wire.SessionID `cbor:"10,keyasint,omitempty"` // that have not ended
+	Lapsed []wire.SessionID `cbor:"11,keyasint,omitempty"`
 }
 
 // LeaseRecord says that a session gets a lease (F9), or that it ends.
 type LeaseRecord struct {
 	Session wire.SessionID `cbor:"1,keyasint"`
 	Ended   bool           `cbor:"2,keyasint,omitempty"`
+	// Lapsed: its lease is over; it may still have files open (F7).
+	Lapsed bool `cbor:"3,keyasint,omitempty"`
 }
 
 // Decision is what was decided of a transaction.
@@ -135,7 +138,7 @@ type State struct {
 	ServiceTime int64 // milliseconds
 	Time        int64 // nanoseconds since 1970
 	Decisions   map[wire.ID]Decision
-	Leases      map[wire.SessionID]bool // sessions that may still have one
+	Leases      map[wire.SessionID]bool // of sessions that have not ended; false: lapsed
 }
 
 // Apply adds the next record. An error (CodeCorrupt) is a record that cannot follow.
@@ -166,6 +169,9 @@ func (s *State) Apply(r *Record) error {
 		for _, id := range r.Leases {
 			s.leased(LeaseRecord{Session: id})
 		}
+		for _, id := range r.Lapsed {
+			s.leased(LeaseRecord{Session: id, Lapsed: true})
+		}
 	case RecLease:
 		s.leased(*r.Lease)
 	}
@@ -189,7 +195,7 @@ func (s *State) leased(l LeaseRecord) {
 	if s.Leases == nil {
 		s.Leases = map[wire.SessionID]bool{}
 	}
-	s.Leases[l.Session] = true
+	s.Leases[l.Session] = !l.Lapsed
 }
 
 // forget drops what is at or below W (P9). W in an epoch means that its OPEN
@@ -216,9 +222,15 @@ func (s *State) Snapshot() *Record {
 		r.Decisions = append(r.Decisions, d)
 	}
 	slices.SortFunc(r.Decisions, func(a, b Decision) int { return a.Prepared.Compare(b.Prepared) })
-	for id := range s.Leases {
-		r.Leases = append(r.Leases, id)
+	for id, live := range s.Leases {
+		if live {
+			r.Leases = append(r.Leases, id)
+		} else {
+			r.Lapsed = append(r.Lapsed, id)
+		}
 	}
-	slices.SortFunc(r.Leases, func(a, b wire.SessionID) int { return bytes.Compare(a[:], b[:]) })
+	for _, ids := range [][]wire.SessionID{r.Leases, r.Lapsed} {
+		slices.SortFunc(ids, func(a, b wire.SessionID) int { return bytes.Compare(a[:], b[:]) })
+	}
 	return r
 }

@@ -56,8 +56,7 @@ func (m *Machine) Detach(id wire.SessionID) {
 	m.dropQueued(id)
 	m.dropStages(id)
 	delete(m.sessions, id)
-	m.endLease(id)
-	m.leaves(id)
+	m.detaches(id)
 }
 
 // Fence ends what a session's link may do: the client has to attach again.
@@ -243,7 +242,7 @@ func (m *Machine) expireSessions() {
 // forgetSessions makes room for new ones: a quarter goes, first of those that
 // have changed nothing yet, then of those that have been silent longest. Their
 // next call hears that they have to attach again. Who stages, waits for an
-// answer, holds an inode without a name or has a lease stays: those are bounded elsewhere.
+// answer, holds an inode without a name or has had a lease stays: those are bounded elsewhere.
 func (m *Machine) forgetSessions() {
 	needed := map[wire.SessionID]bool{}
 	for _, r := range m.queue {
@@ -259,7 +258,7 @@ func (m *Machine) forgetSessions() {
 	}
 	var idle []wire.SessionID
 	for id, s := range m.sessions {
-		if s.stages == 0 && !needed[id] && m.orphans.held[id] == nil && m.leases.live[id] == nil {
+		if s.stages == 0 && !needed[id] && m.orphans.held[id] == nil && m.orphans.asked[id] == nil {
 			idle = append(idle, id)
 		}
 	}

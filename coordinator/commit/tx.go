@@ -25,6 +25,8 @@ type tx struct {
 	id       wire.ID
 	index    uint64        // of its PREPARE; 0: of an earlier epoch
 	prepared wire.Position // the same, with the epoch
+	count    int           // ids that it has reserved
+	alone    bool          // nobody else may have open what it leaves without a name
 	op       wire.OpID
 	state    txState
 	votes    []wire.Verdict // by member; 0: none yet
@@ -322,10 +324,11 @@ func (m *Machine) putPrepare(r *Request) {
 	}
 	m.state.Time = max(m.state.Time, m.wall)
 	n := len(m.members)
-	t := &tx{id: id, op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, waiters: []*Request{r}}
+	t := &tx{id: id, count: count, alone: !m.othersMayOpen(q.Op.Session), op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, waiters: []*Request{r}}
 	p := &wire.Prepare{
 		Tx: id, Config: m.state.Config.ID, Op: q.Op, Lowest: q.Lowest, Sent: q.Sent,
 		Time: m.state.Time, ServiceTime: m.state.ServiceTime, W: m.w, Mutations: q.Mutations, Pack: q.Pack,
+		Keep: !t.alone,
 	}
 	t.index = m.put(wire.Entry{Kind: wire.EntryPrepare, Prepare: p, Payload: r.Payload}, t, r.size)
 	t.prepared = wire.Position{Epoch: m.epoch.Number, Index: t.index}
@@ -428,6 +431,7 @@ func (m *Machine) tryDecide(t *tx) {
 		m.putCommit(t)
 		t.pushed = m.push(t.op.Session, t.touched)
 		m.holds(t.op.Session, 0, t.outcome.Orphans...)
+		m.leaves(t)
 		m.answer(t, t.outcome, nil)
 	case yes == 0:
 		t.becomes(refused)
@@ -557,8 +561,10 @@ func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
 		rep.Reply = wire.TransactReply{Outcome: *o, ServiceTime: m.state.ServiceTime}
 	}
 	number := m.leases.number
-	if t := r.tx; err == nil && t != nil && o == t.outcome && t.pushed > 0 {
-		rep.Reply.Touched, number = t.touched, t.pushed
+	if t := r.tx; err == nil && t != nil && o == t.outcome {
+		if rep.Reply.Alone = t.alone; t.pushed > 0 {
+			rep.Reply.Touched, number = t.touched, t.pushed
+		}
 	}
 	if r.releases != 0 && (err == nil || err.Code == wire.CodeStale) {
 		m.released(r.Transact.Op.Session, r.releases)

@@ -128,14 +128,18 @@ func (b *batch) leaveName(dir wire.Ino, name string, isDir bool, t int64) error 
 // unlink takes a name from a file, or removes a directory. A file without a
 // name stays while it is held.
 func (b *batch) unlink(n *inode, tx *vote.Tx, d *vote.Bound) error {
-	if n.isDir() || n.attr.Nlink <= 1 && !d.Hold {
+	if n.isDir() || n.attr.Nlink <= 1 && !d.Hold && !tx.Keeps(n.attr.Ino) {
 		return b.remove(n, d)
 	}
 	n.attr.Nlink--
 	n.touch(tx.Time, false)
 	b.putInode(n, false)
 	if n.attr.Nlink == 0 {
-		b.put(orphanKey(n.attr.Ino), encodeOrphan(orphan{holder: tx.Op.Session}), false)
+		o := orphan{holder: tx.Op.Session}
+		if !d.Hold {
+			o.holder = wire.SessionID{}
+		}
+		b.put(orphanKey(n.attr.Ino), encodeOrphan(o), false)
 	}
 	return nil
 }

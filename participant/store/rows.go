@@ -16,7 +16,7 @@ import (
 //	c  ino:8                 bytes                       contents up to InlineMax
 //	s  object:8 page:4       256 x (state:1 sum:4)       checksums of blocks
 //	a  ino:8 name            bytes                       extended attribute
-//	u  ino:8                 session:16 linkable:1       an orphan: an inode without a name, and who held it (F7)
+//	u  ino:8                 session:16 linkable:1       an orphan: an inode without a name, and who held it (F7; zero: mounts are asked)
 //	o  session:16 seq:8      service time:8 CBOR outcome an operation that committed
 //	t  time:8 session:16 seq:8  nothing                  the same, by service time (S1a)
 //	x  epoch:8 index:8 chunk:4  keys, each (length:2 key) changed by the decision there (P11)

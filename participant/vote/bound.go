@@ -113,8 +113,18 @@ type Tx struct {
 	Pack   *wire.Pack `cbor:"9,keyasint,omitempty"`
 	Packed []packed   `cbor:"10,keyasint,omitempty"`
 
+	// Keep: a file whose last name goes stays without one, as no session's
+	// where its Bound has no Hold; Left and MoreLeft are as in wire.Touched.
+	Keep     bool       `cbor:"11,keyasint,omitempty"`
+	Left     []wire.Ino `cbor:"12,keyasint,omitempty"`
+	MoreLeft bool       `cbor:"13,keyasint,omitempty"`
+
 	mutations []wire.Mutation // of the pack
 }
+
+// Keeps: does Keep leave that inode without a name? One of the transaction's own
+// nobody can have open.
+func (t *Tx) Keeps(ino wire.Ino) bool { return t.Keep && ino < wire.Ino(t.ID) }
 
 // Inode is what validation needs to know of a file.
 type Inode struct {

@@ -254,6 +254,8 @@ func (m *Machine) consider(e *wire.Entry, at wire.Position) (*binder, *Tx, error
 	}
 	body := &Tx{ID: p.Tx, Prepared: at, Op: p.Op, Lowest: p.Lowest, Time: p.Time, ServiceTime: p.ServiceTime,
 		Outcome: wire.Outcome{Tx: p.Tx, Results: b.results, Orphans: b.orphans()}, Bounds: b.bounds, Payload: payload}
+	body.Keep = p.Keep
+	body.Left, body.MoreLeft = b.left()
 	if p.Pack != nil { // its results would be longer than all the rest
 		body.Pack, body.mutations, body.Outcome.Results = p.Pack, b.mutations, nil
 	}

@@ -36,7 +36,7 @@ func ifIno(m *wire.Mutation, at wire.At, ino wire.Ino) error {
 // lose takes a name from a file, or removes a directory; the caller has locked it.
 func (b *binder) lose(bd *Bound, ino wire.Ino, n *node, hold bool) error {
 	bd.Hold = hold && !isType(n, wire.ModeDir)
-	b.unlink(ino, n, bd.Hold)
+	b.unlink(ino, n, bd.Hold || b.prepare.Keep && ino < wire.Ino(b.prepare.Tx))
 	return b.gone(bd, ino, n)
 }
 
@@ -66,6 +66,33 @@ func (b *binder) orphans() []wire.Ino {
 		}
 	}
 	return list
+}
+
+// left lists the inodes that Prepare.Keep leaves without a name, or says that
+// there are more than can be told.
+func (b *binder) left() (list []wire.Ino, more bool) {
+	if !b.prepare.Keep {
+		return nil, false
+	}
+	for i := range b.bounds {
+		bd := &b.bounds[i]
+		ino := bd.Ino
+		switch {
+		case bd.Hold:
+			continue
+		case bd.Kind == wire.MutRename && !bd.Exchange:
+			ino = bd.Replaced
+		case bd.Kind != wire.MutDeleteFile:
+			continue
+		}
+		if n := b.inodes[ino]; n == nil || n.Attr.Nlink > 0 || slices.Contains(list, ino) {
+			continue
+		}
+		if list = append(list, ino); len(list) > wire.MaxTouched {
+			return nil, true
+		}
+	}
+	return list, false
 }
 
 // exchange lets two names change places, as RENAME_EXCHANGE of renameat2(2).

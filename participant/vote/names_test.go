@@ -1,6 +1,7 @@
 package vote
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,5 +58,36 @@ func TestPackReclaimsNothing(t *testing.T) {
 		Op: wire.OpID{Session: wire.SessionID{1}, Seq: 1}, Sent: s.now, ServiceTime: s.now, Pack: pack}})
 	if len(lines) != 2 || !strings.Contains(lines[1], "reclaims") {
 		t.Errorf("a reclaim in a pack: %q", lines)
+	}
+}
+
+// Where other mounts may have files open, what loses its last name stays, as no
+// session's, unless the transaction has made it itself; the vote says so.
+func TestKeep(t *testing.T) {
+	s := newScripted(t)
+	s.run("begin 1 r")
+	s.run("do 1.2 write a; write b; write c; link c c2; mkdir d; write e")
+	muts := []wire.Mutation{
+		{Kind: wire.MutDeleteFile, At: wire.At{Dir: 1, Path: "a"}},
+		{Kind: wire.MutRename, At: wire.At{Dir: 1, Path: "c2"}, To: wire.At{Dir: 1, Path: "b"}},
+		{Kind: wire.MutDeleteFile, At: wire.At{Dir: 1, Path: "e"}, Hold: true},
+		{Kind: wire.MutRmdir, At: wire.At{Dir: 1, Path: "d"}},
+		{Kind: wire.MutMknod, At: wire.At{Dir: 1, Path: "own"}},
+		{Kind: wire.MutDeleteFile, At: wire.At{Dir: 1, Path: "own"}},
+		{Kind: wire.MutDeleteFile, At: wire.At{Dir: 1, Path: "c"}},
+	}
+	p := &wire.Prepare{Tx: wire.MakeID(1, 20), Config: s.m.config.ID, Op: wire.OpID{Session: wire.SessionID{1}, Seq: 1},
+		Sent: s.now, ServiceTime: s.now, Mutations: muts, Keep: true}
+	b, body, err := s.m.consider(&wire.Entry{Kind: wire.EntryPrepare, Prepare: p}, wire.Position{Epoch: 1, Index: 99})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := func(n uint64) wire.Ino { return wire.Ino(wire.MakeID(1, n)) }
+	touched := body.touched()
+	if !slices.Equal(touched.Left, []wire.Ino{id(2), id(3)}) || touched.MoreLeft || !slices.Equal(body.Outcome.Orphans, []wire.Ino{id(7)}) {
+		t.Errorf("left %v, held %v", touched.Left, body.Outcome.Orphans)
+	}
+	if b.inodes[id(6)] != nil || b.inodes[id(24)] != nil || !body.Keeps(id(2)) || body.Keeps(id(24)) {
+		t.Error("a directory, or a file of the transaction's own, is kept")
 	}
 }

@@ -7,6 +7,7 @@ import "tpcfs/wire"
 // goes or names another inode.
 func (t *Tx) touched() *wire.Touched {
 	out := &wire.Touched{}
+	defer func() { out.Left, out.MoreLeft = t.Left, t.MoreLeft }()
 	for i := range t.Bounds {
 		b := &t.Bounds[i]
 		for _, ino := range []wire.Ino{b.Ino, b.Dir, b.ToDir, b.Replaced} {

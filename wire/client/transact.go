@@ -248,7 +248,7 @@ func (t *transaction) send(l *link) error {
 	}
 	o.c.hear(reply.ServiceTime)
 	t.done = &reply.Outcome
-	t.done.Touched = reply.Touched
+	t.done.Touched, t.done.Alone = reply.Touched, reply.Alone
 	return nil
 }
 
