@@ -149,6 +149,7 @@ func TestLimitsOfStages(t *testing.T) {
 			t.Errorf("%s: %d pieces were asked for", name, in.n)
 		}
 	}
+	k.close() // waits for what it has asked participants to forget
 	for _, n := range k.nodes {
 		if len(n.staged) > 0 {
 			t.Errorf("%d stages are left at %s", len(n.staged), n.name)

@@ -2,7 +2,9 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -124,13 +126,16 @@ func (p *places) evict() time.Duration {
 		return p.patience
 	}
 	var most *place
-	var silent time.Duration
+	var silent, waits time.Duration
 	for pl := range p.held {
-		if pl.since.IsZero() {
-			continue
+		wait := time.Duration(0)
+		if !pl.since.IsZero() {
+			wait = time.Since(pl.since)
 		}
-		if d := pl.quiet + time.Since(pl.since); most == nil || d > silent {
-			most, silent = pl, d
+		// What has come before counts also while it is worked on; of two that took
+		// as long, the one of which nothing comes now.
+		if d := pl.quiet + wait; most == nil || d > silent || d == silent && wait > waits {
+			most, silent, waits = pl, d, wait
 		}
 	}
 	if most == nil || silent < p.patience {
@@ -189,7 +194,11 @@ type placeReader struct {
 func (r *placeReader) ReadPiece() (wire.Piece, error) {
 	r.pl.note(true, 0)
 	p, err := r.in.ReadPiece()
-	r.pl.note(false, len(p.Data))
+	n := len(p.Data)
+	if errors.Is(err, io.EOF) { // all has come: its client keeps nobody waiting any more
+		n = leastFlow
+	}
+	r.pl.note(false, n)
 	return p, err
 }
 
