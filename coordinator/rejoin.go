@@ -50,11 +50,14 @@ type rejoin struct {
 	began time.Time
 	donor *link
 	since wire.Position
-	full  bool
-	limit bool  // ResyncRate counts: not in the last round
-	moved int64 // bytes, in this round
-	total int64 // ... and in all
-	seen  wire.CatchUp
+	// attempt is the newcomer's number of it: a step that comes late, over a link
+	// that was given up, has an older one.
+	attempt uint64
+	full    bool
+	limit   bool  // ResyncRate counts: not in the last round
+	moved   int64 // bytes, in this round
+	total   int64 // ... and in all
+	seen    wire.CatchUp
 }
 
 func (r *rejoin) sleep(d time.Duration) {
@@ -266,8 +269,12 @@ func (r *rejoin) resync(ctx context.Context, req wire.Resync, body []byte) (wire
 	if rate := r.c.o.ResyncRate; rate > 0 && r.limit && len(body) > 0 {
 		r.sleep(time.Duration(float64(len(body)) / float64(rate) * float64(time.Second)))
 	}
+	req.Attempt = r.attempt
 	got, err := r.l.replica.Resync(ctx, req, body)
 	if err == nil {
+		if req.Step == wire.ResyncBegin {
+			r.attempt = got.Attempt
+		}
 		r.seen.Rows, r.seen.Bytes, r.seen.Copied = got.Progress.Rows, got.Progress.Verified, r.total
 		r.seen.Began = r.began.UnixMilli()
 		r.c.peers[r.l.member].catches(r.seen)

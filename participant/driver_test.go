@@ -144,6 +144,8 @@ type rig struct {
 	link  *link
 	next  uint64 // index of the next entry
 	seq   uint64
+
+	attempt uint64 // of catching up, when it has begun
 }
 
 // spare waits until the journal has made a spare segment: in the background,

@@ -2,6 +2,7 @@ package participant
 
 import (
 	"context"
+	"fmt"
 
 	"tpcfs/participant/store"
 	"tpcfs/wire"
@@ -36,6 +37,7 @@ func (p *Participant) Donate(ctx context.Context, req wire.Donate) (wire.Donated
 
 // resyncing is what of a newcomer's catching up belongs to the owner (P11).
 type resyncing struct {
+	attempt uint64          // the number of the last Begin
 	waiting []chan struct{} // for the checkpoint that runs to end
 	join    *wire.Join      // what that checkpoint makes durable; nil: nothing of the kind
 	greets  []func(error)   // they wait for that, so that they are answered from what is durable
@@ -91,6 +93,9 @@ func (p *Participant) owned(ctx context.Context, req *wire.Resync, fn func() err
 		case failed != nil:
 		case p.m.Resync() == "":
 			failed = &wire.Error{Code: wire.CodeProtocol, Op: "resync", Text: "this participant is not out of sync"}
+		case req.Step != wire.ResyncBegin && req.Attempt != p.resync.attempt:
+			failed = &wire.Error{Code: wire.CodeProtocol, Op: "resync",
+				Text: fmt.Sprintf("a step of attempt %d to catch up: attempt %d has begun since", req.Attempt, p.resync.attempt)}
 		default:
 			failed = fn()
 		}
@@ -171,6 +176,8 @@ func (p *Participant) resyncBegin(ctx context.Context, req *wire.Resync, reply *
 		return err
 	}
 	return p.owned(ctx, req, func() (err error) {
+		p.resync.attempt++
+		reply.Attempt = p.resync.attempt
 		reply.Since, reply.Full, err = p.store.BeginCopy(p.m.Since(), req.Full)
 		return err
 	})

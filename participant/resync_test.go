@@ -29,10 +29,13 @@ func (r *rig) outside(n uint64) wire.Greeting {
 
 func (r *rig) step(req wire.Resync, body []byte) wire.Resynced {
 	r.t.Helper()
-	req.Epoch = r.epoch
+	req.Epoch, req.Attempt = r.epoch, r.attempt
 	reply, err := r.p.Resync(r.t.Context(), req, body)
 	if err != nil {
 		r.t.Fatalf("%v: %v", req.Step, err)
+	}
+	if req.Step == wire.ResyncBegin {
+		r.attempt = reply.Attempt
 	}
 	return reply
 }
@@ -165,7 +168,28 @@ func TestCatchUpRefuses(t *testing.T) {
 	}
 	r.step(wire.Resync{Step: wire.ResyncBegin}, nil)
 	join.Position.Epoch, join.W.Epoch = 2, 2
-	if _, err := r.p.Resync(t.Context(), wire.Resync{Epoch: r.epoch, Step: wire.ResyncFinish, Join: join}, nil); wire.CodeOf(err) != wire.CodeBusy {
+	if _, err := r.p.Resync(t.Context(), wire.Resync{Epoch: r.epoch, Attempt: r.attempt, Step: wire.ResyncFinish, Join: join}, nil); wire.CodeOf(err) != wire.CodeBusy {
 		t.Errorf("a finish before anything came: %v", err)
 	}
+}
+
+// What comes late, over a link that was given up, changes nothing in the attempt
+// that has begun since.
+func TestCatchUpRefusesAnOlderAttempt(t *testing.T) {
+	r := newRig(t, forget.New(2), nil)
+	r.outside(2)
+	r.step(wire.Resync{Step: wire.ResyncBegin}, nil)
+	old := r.attempt
+	r.step(wire.Resync{Step: wire.ResyncBegin}, nil)
+	if old == r.attempt {
+		t.Fatal("two attempts have one number")
+	}
+	join := &wire.Join{}
+	for _, step := range []wire.ResyncStep{wire.ResyncRows, wire.ResyncVerify, wire.ResyncBlocks, wire.ResyncRound, wire.ResyncFinish} {
+		_, err := r.p.Resync(t.Context(), wire.Resync{Epoch: r.epoch, Attempt: old, Step: step, Join: join}, nil)
+		if wire.CodeOf(err) != wire.CodeProtocol || !strings.Contains(err.Error(), "attempt 2 has begun since") {
+			t.Errorf("%v: %v", step, err)
+		}
+	}
+	r.step(wire.Resync{Step: wire.ResyncVerify}, nil)
 }

@@ -86,6 +86,9 @@ type Resync struct {
 	Object ID             `cbor:"8,keyasint,omitempty"`
 	Blocks []DonatedBlock `cbor:"9,keyasint,omitempty"`
 	Join   *Join          `cbor:"10,keyasint,omitempty"` // Finish
+	// Attempt, of all but Begin: Resynced.Attempt of the Begin that it follows.
+	// A step of an older attempt, late on a link that was given up, is refused.
+	Attempt uint64 `cbor:"11,keyasint,omitempty"`
 }
 
 // Join is what a newcomer makes durable with the last of what it copies.
@@ -106,6 +109,7 @@ type Resynced struct {
 	Lacks    []Lack         `cbor:"3,keyasint,omitempty"`
 	More     bool           `cbor:"4,keyasint,omitempty"`
 	Progress ResyncProgress `cbor:"5,keyasint,omitzero"`
+	Attempt  uint64         `cbor:"6,keyasint,omitempty"` // Begin: the number of this attempt
 }
 
 // Lack names blocks of one page of checksums of an object.
