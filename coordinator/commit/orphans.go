@@ -226,6 +226,23 @@ func (m *Machine) leaves(t *tx) {
 	}
 }
 
+// named: inodes that had no name have got one. Nobody holds them any more: who
+// has them open says so when they lose it again.
+func (m *Machine) named(inos []wire.Ino) {
+	for _, ino := range inos {
+		u := m.orphans.inodes[ino]
+		if u == nil {
+			continue
+		}
+		for _, s := range slices.Clone(u.holders) {
+			m.gives(s, ino, u)
+		}
+		if u.waits == 0 {
+			delete(m.orphans.inodes, ino)
+		}
+	}
+}
+
 // holds notes that a session has inodes open that have no name.
 func (m *Machine) holds(s wire.SessionID, until int64, inos ...wire.Ino) {
 	if len(inos) == 0 {

@@ -493,3 +493,31 @@ func TestMoreIsLeftThanTold(t *testing.T) {
 	b.tick(1)
 	b.wantReclaims(7)
 }
+
+// A file that gets its first name (O_TMPFILE, then a link) is held by nobody any
+// more: when others take that name it goes as any other.
+func TestNamedIsHeldByNobody(t *testing.T) {
+	b := newBench(t).serve()
+	d := b.mount(dave).begin()
+	e := b.mount(wire.SessionID{8}).begin()
+	b.hold(d.id, d.link, 1, 9)
+	b.rest()
+	e.wantAsked(inos{9}, nil)
+	if n := b.m.Unnamed(); n != 1 {
+		t.Fatalf("%d are known", n)
+	}
+	b.reclaim(d.id, d.link, 2, wire.Mutation{Kind: wire.MutLink, At: wire.At{Dir: 9}, To: wire.At{Dir: wire.RootIno, Path: "name"}})
+	b.rest()
+	if n := b.m.Unnamed(); n != 0 {
+		t.Errorf("it has a name, and %d are held", n)
+	}
+	for e.told() != nil {
+		e.ask()
+	}
+	b.sent[0] = nil
+	b.remove(alice, b.link, 1, 9)
+	e.wantAsked(inos{9}, nil)
+	d.wantAsked(inos{9}, nil)
+	b.tick(1)
+	b.wantReclaims(9)
+}

@@ -40,7 +40,8 @@ type tx struct {
 	waiters  []*Request
 	stages   []wire.ID
 	names    []string
-	since    int64 // m.now at the put
+	linked   []wire.Ino // that get a name by their number
+	since    int64      // m.now at the put
 }
 
 func (t *tx) becomes(s txState) {
@@ -339,6 +340,9 @@ func (m *Machine) putPrepare(r *Request) {
 	}
 	for i := range q.Mutations {
 		mu := &q.Mutations[i]
+		if mu.Kind == wire.MutLink && mu.At.Path == "" {
+			t.linked = append(t.linked, mu.At.Dir)
+		}
 		if len(t.names) < maxNames {
 			t.names = append(t.names, mu.At.String())
 		}
@@ -430,6 +434,7 @@ func (m *Machine) tryDecide(t *tx) {
 		m.rd.Commits++
 		m.putCommit(t)
 		t.pushed = m.push(t.op.Session, t.touched)
+		m.named(t.linked)
 		m.holds(t.op.Session, 0, t.outcome.Orphans...)
 		m.leaves(t)
 		m.answer(t, t.outcome, nil)
