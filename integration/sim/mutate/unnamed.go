@@ -8,7 +8,7 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"participant/store/batch.go",
-				`n.attr.Nlink <= 1 && !d.Hold {`,
+				`n.attr.Nlink <= 1 && !d.Hold && !tx.Keeps(n.attr.Ino) {`,
 				`n.attr.Nlink <= 1 {`,
 			},
 		},
@@ -126,8 +126,13 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/orphans.go",
-				`		if m.kept(s) { // another`,
-				`		if m.kept(s) && false { // another`,
+				`u.holders, m.kept); i >= 0 {`,
+				`u.holders, m.kept); i >= 0 && false {`,
+			},
+			{
+				"coordinator/commit/orphans.go",
+				`u.waits == 0 && !u.due && !slices.ContainsFunc(u.holders, m.kept) {`,
+				`u.waits == 0 && !u.due {`,
 			},
 		},
 		test: "./coordinator/commit TestOrphans",
@@ -137,9 +142,9 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/orphans.go",
-				`			m.holding(s).inos = append(m.holding(s).inos, ino)
-`,
-				"",
+				`!slices.Contains(h.inos, ino) {
+				h.inos = append(h.inos, ino)`,
+				`!slices.Contains(h.inos, ino) {`,
 			},
 		},
 		test: "./coordinator/commit TestOrphansOfWhoIsBack",
