@@ -37,6 +37,8 @@ type leases struct {
 type lease struct {
 	until  int64        // m.now
 	told   uint64       // up to here the session was told
+	again  bool         // the session has had one before
+	first  uint64       // ... then the number of this one's first answer: what is older is the other's
 	acked  uint64       // ... and has forgotten it; 0: it has not said anything yet
 	record *LeaseRecord // on its way to the journal; nil: it is there
 	all    bool         // the next answer makes it forget everything
@@ -76,7 +78,8 @@ func (m *Machine) Ask(w *Watch, lag int64) {
 	id := w.Watch.Session
 	err := m.checkSession(id, w.Watch.Link)
 	l := m.leases.live[id]
-	known := l != nil && w.Watch.Epoch == m.epoch.Number && w.Watch.Number >= l.acked && w.Watch.Number <= l.told
+	known := l != nil && w.Watch.Epoch == m.epoch.Number && w.Watch.Number >= l.acked && w.Watch.Number <= l.told &&
+		(w.Watch.Number == 0 || w.Watch.Number >= l.first)
 	if err == nil && l != nil && l.told > 0 && l.acked == 0 && !known { // else it could keep everybody waiting
 		err = wire.NewError(wire.CodeBusy, "the session was told to forget everything and has not said that it did; its lease runs out")
 	}
@@ -114,7 +117,7 @@ func (m *Machine) Ask(w *Watch, lag int64) {
 // grant begins a lease. Its session is told to forget everything, and counts as
 // one that may answer from before until it has said that it has.
 func (m *Machine) grant(id wire.SessionID) *lease {
-	l := &lease{all: true, after: m.last}
+	l := &lease{all: true, after: m.last, again: m.orphans.asked[id] != nil}
 	if m.leases.live == nil {
 		m.leases.live = map[wire.SessionID]*lease{}
 	}
@@ -318,8 +321,14 @@ func (m *Machine) pushed(n uint64) *push {
 // tell answers a session's Watch with all since what it has forgotten.
 func (m *Machine) tell(id wire.SessionID, l *lease) {
 	unnamed := m.asks(id).tell()
-	if len(unnamed) > 0 && l.told == m.leases.number { // the answer to that has a number of its own
+	// What has to be answered has a number of its own: the next Watch says with it
+	// that this answer has come, and not the one of a lease before.
+	begins := l.again && l.first == 0
+	if begins || len(unnamed) > 0 && l.told == m.leases.number {
 		m.push(id, &wire.Touched{})
+	}
+	if begins {
+		l.first = m.leases.number
 	}
 	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number, Unnamed: unnamed}
 	out.Touched.Wide = l.all

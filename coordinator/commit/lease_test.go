@@ -306,3 +306,40 @@ func TestLeaseHostile(t *testing.T) {
 		t.Errorf("one lease too many: %+v", got)
 	}
 }
+
+// A session whose lease has run out gets another one. A Watch that knows the old
+// one's number only has not had the first answer of the new one: neither has it
+// forgotten anything, nor said what it has open.
+func TestLeaseAgain(t *testing.T) {
+	b := newBench(t).serve()
+	d := b.mount(dave).begin()
+	old := d.last.Number
+	b.tick(leaseHeld)
+	b.remove(alice, b.link, 1, 7)
+	b.rest()
+	d.ask()
+	b.sync()
+	if got := d.told(); got == nil || !got.Touched.Wide || !slices.Equal(got.Unnamed, inos{7}) || got.Number <= old {
+		t.Fatalf("after number %d the new lease begins with %+v", old, got)
+	}
+	d.last.Number = old // the answer is lost with the link
+	d.link = b.m.Attach(dave).Link
+	d.ask()
+	var refused *wire.Error
+	for _, w := range b.watched {
+		if w.Watch == d.w {
+			refused = w.Err
+		}
+	}
+	if refused == nil || refused.Code != wire.CodeBusy {
+		t.Errorf("it is told %v", refused)
+	}
+	b.tick(1)
+	b.wantReclaims()
+	b.tick(leaseHeld) // the lease runs out, and the next one begins in the same way
+	d.ask()
+	b.sync()
+	d.wantAsked(inos{7}, inos{7})
+	b.tick(1)
+	b.wantReclaims()
+}
