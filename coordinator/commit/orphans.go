@@ -31,8 +31,8 @@ func ownSession(e wire.Epoch) wire.SessionID {
 	return s
 }
 
-// maxAsked bounds the questions about inodes that sessions have not answered:
-// beyond it those without a lease are not waited for any more.
+// maxAsked bounds the questions about inodes that sessions without a lease have
+// not answered: beyond it they are not waited for any more.
 const maxAsked = 1 << 16
 
 // orphans is what the machine knows of inodes without a name. Some may have
@@ -155,12 +155,31 @@ func (m *Machine) ask(but wire.SessionID, inos ...wire.Ino) {
 		}
 		m.free(ino, u)
 	}
-	if o.asking > maxAsked {
-		for _, s := range o.sessions() {
-			if m.leases.live[s] == nil {
-				m.endAsking(s)
-			}
+	m.boundAsked()
+}
+
+// boundAsked ends sessions that are away, and have no lease any more, while
+// they leave more questions open than is kept: those with most first.
+func (m *Machine) boundAsked() {
+	o := &m.orphans
+	if o.asking <= maxAsked {
+		return
+	}
+	var away []wire.SessionID
+	open := 0
+	for _, s := range o.sessions() {
+		if m.leases.live[s] == nil && m.leases.before[s] == 0 {
+			away = append(away, s)
+			open += len(o.asked[s].inos)
 		}
+	}
+	slices.SortStableFunc(away, func(a, b wire.SessionID) int { return len(o.asked[b].inos) - len(o.asked[a].inos) })
+	for _, s := range away {
+		if open <= maxAsked {
+			return
+		}
+		open -= len(o.asked[s].inos)
+		m.endAsking(s)
 	}
 }
 

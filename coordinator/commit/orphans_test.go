@@ -457,6 +457,23 @@ func TestAskedIsBounded(t *testing.T) {
 		t.Errorf("beyond the bound: %d sessions are asked %d times", len(b.m.orphans.asked), b.m.orphans.asking)
 	}
 	b.m.orphans.due = nil
+	d := b.mount(dave).begin() // who has a lease is asked all the same, and nobody who is away pays for it
+	other := b.mount(wire.SessionID{8}).begin()
+	b.tick(leaseHeld / 2)
+	d.ask()
+	b.tick(leaseHeld / 2) // the other one's has run out
+	for i := range maxAsked {
+		b.m.ask(alice, wire.Ino(i+10))
+	}
+	if b.m.orphans.asked[dave] == nil || b.m.orphans.asked[other.id] == nil || b.m.orphans.asking != 2*maxAsked {
+		t.Fatalf("%d sessions are asked %d times", len(b.m.orphans.asked), b.m.orphans.asking)
+	}
+	b.m.ask(alice, 5)
+	if b.m.orphans.asked[dave] == nil || b.m.orphans.asked[other.id] != nil {
+		t.Errorf("beyond the bound: %d sessions are asked %d times", len(b.m.orphans.asked), b.m.orphans.asking)
+	}
+	b.m.endAsking(dave)
+	b.m.orphans.due = nil
 	for i := range maxLeases + 1 {
 		mo := b.mount(wire.SessionID{7, byte(i), byte(i >> 8)})
 		mo.ask()
