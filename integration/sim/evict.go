@@ -53,6 +53,16 @@ func (w *world) revives(tx wire.ID) bool {
 	return true
 }
 
+// undecided is told of a member that has started: an ABORT that its crash has
+// lost is none that it has.
+func (w *world) undecided(p *member) {
+	for _, t := range p.m.Testimony() {
+		if t.State == wire.TxPrepared {
+			w.aborted[t.Tx] &^= 1 << p.i
+		}
+	}
+}
+
 // underConfig is told of a transaction that is committed: the config that it was
 // put under is one that no coordinator may go behind (P13).
 func (w *world) underConfig(tx wire.ID) {

@@ -139,6 +139,7 @@ func (p *member) begin(s *store.Store, m *vote.Machine, j *writer) {
 		carried:   uint64(max(0, stats.Segments-1)) * uint64(stats.SegmentBytes),
 		gateEpoch: m.Fence(), gateHandled: position.Index,
 	}
+	p.w.undecided(p)
 	p.maybeCheckpoint()
 	if p.m.Opened() {
 		p.startSweep()
