@@ -150,6 +150,7 @@ type Coordinator struct {
 
 	// The owner's alone:
 	m       *commit.Machine
+	greets  uint64 // the number of the last greeting
 	ledger  *ledger
 	lastMS  int64 // milliseconds since began that the machine was told of
 	served  bool

@@ -349,7 +349,10 @@ func (c *Coordinator) greet(i int) (g wire.Greet, ok bool) {
 	answer := make(chan wire.Greet, 1)
 	c.ask(c.ctx, func() {
 		if c.m.MayGreet(i) {
-			answer <- c.m.Greet(i)
+			g := c.m.Greet(i)
+			c.greets++
+			g.Number = c.greets
+			answer <- g
 		}
 	})
 	select {

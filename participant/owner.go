@@ -26,6 +26,7 @@ type owner struct {
 	end        journal.LSN    // last record appended
 	fence      journal.LSN    // the record of the epoch that holds
 	greets     []heldGreeting // wait for the fence to be durable
+	greeted    uint64         // the number of this epoch's last greeting
 	free       uint64         // bytes left to files, as of the last heartbeat
 	beat       *time.Ticker   // heartbeats are due
 	fatal      error          // why the participant ends (P12)

@@ -173,6 +173,31 @@ func TestCatchUpRefuses(t *testing.T) {
 	}
 }
 
+// A greeting that comes late, over a link that was given up, does not make an
+// outsider of who has been let in since, nor end the stream that it has now.
+func TestLateGreeting(t *testing.T) {
+	r := newRig(t, forget.New(2), nil)
+	r.epoch = wire.Epoch{Number: 1, Run: wire.UUID{1}}
+	_, s, err := r.p.Greet(t.Context(), wire.Greet{Epoch: r.epoch, Name: "b", Number: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.link = newLink(s)
+	if _, _, err := r.p.Greet(t.Context(), wire.Greet{Epoch: r.epoch, Name: "b", Outside: true, Number: 1}); wire.CodeOf(err) != wire.CodeReplaced {
+		t.Errorf("it is answered %v", err)
+	}
+	g, s, err := r.p.Greet(t.Context(), wire.Greet{Epoch: r.epoch, Name: "b", Number: 3})
+	if err != nil || g.Resync != "" {
+		t.Fatalf("%v, mark %q", err, g.Resync)
+	}
+	_ = s.Close()
+	next := wire.Epoch{Number: 2, Run: wire.UUID{2}} // another coordinator counts anew
+	if _, s, err = r.p.Greet(t.Context(), wire.Greet{Epoch: next, Name: "b", Number: 1}); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+}
+
 // What comes late, over a link that was given up, changes nothing in the attempt
 // that has begun since.
 func TestCatchUpRefusesAnOlderAttempt(t *testing.T) {

@@ -50,11 +50,16 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 		return
 	}
 	held := p.m.Fence()
+	if req.Epoch == held && req.Number < p.greeted { // it may say that this member is none, which it is by now
+		reply <- greetReply{err: &wire.Error{Code: wire.CodeReplaced, Op: "greet", Text: "a newer greeting of this coordinator has come before it"}}
+		return
+	}
 	greeting, out, err := p.m.Greet(req, p.store.UUID())
 	if err != nil {
 		reply <- greetReply{greeting, err}
 		return
 	}
+	p.greeted = req.Number
 	p.setBeat(req.Heartbeat)
 	why := &wire.Error{Code: wire.CodeReplaced, Text: "the coordinator has opened a newer stream"}
 	switch {

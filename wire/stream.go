@@ -105,6 +105,9 @@ type Greet struct {
 	// Heartbeat is how often the participant has to say something, in
 	// milliseconds; 0: as often as it likes.
 	Heartbeat int64 `cbor:"5,keyasint,omitempty"`
+	// Number grows with each greeting of an epoch: one that comes late, over a
+	// link that was given up, is refused.
+	Number uint64 `cbor:"6,keyasint,omitempty"`
 }
 
 // Greeting answers Greet, from the participant's durable state (P6). Same-epoch
