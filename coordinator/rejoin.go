@@ -20,6 +20,7 @@ const (
 	lastRoundWait  = 10 * time.Second // a last round that takes longer is given up: writes wait for it
 	stagesWait     = 5 * time.Second  // for contents that are being staged, before the last round
 	catchUpPause   = 200 * time.Millisecond
+	catchUpRest    = 10 * time.Second // at most, before what was interrupted begins again
 	drainPause     = 2 * time.Millisecond
 )
 
@@ -28,7 +29,7 @@ const (
 func (c *Coordinator) catchUp(l *link) {
 	c.peers[l.member].catches(wire.CatchUp{Began: time.Now().UnixMilli()})
 	c.log.Log(context.Background(), c.noticeLevel(), "participant is out of sync and catches up", "name", l.name)
-	told := ""
+	told, rest := "", catchUpPause
 	for l.ctx.Err() == nil {
 		r := &rejoin{c: c, l: l, began: time.Now()}
 		err := r.run()
@@ -39,7 +40,8 @@ func (c *Coordinator) catchUp(l *link) {
 			told = text
 			c.log.Log(context.Background(), slog.LevelWarn, "catching up was interrupted, and begins again", "name", l.name, "err", err)
 		}
-		r.sleep(catchUpPause)
+		r.sleep(rest) // writes have waited for a last round that was given up
+		rest = min(2*rest, catchUpRest)
 	}
 }
 
