@@ -158,20 +158,27 @@ func TestPlacesGoRound(t *testing.T) {
 			in = append(in, newDrip(wire.PieceSize, time.Second, 8))
 		}
 		greedy := k.stages(1, in...)
-		began := time.Now()
-		if err := within(t, time.Minute, k.stages(2, pieces([]byte("x")))[0]); err != nil {
-			t.Error(err)
-		}
-		if d := time.Since(began); d > 9*time.Second {
-			t.Errorf("it waited %v for its first place", d)
-		}
-		for _, c := range greedy {
-			if err := within(t, time.Minute, c); err != nil {
-				t.Error(err)
-			}
-		}
+		wantShared(t, func() chan error { return k.stages(2, pieces([]byte("x")))[0] }, greedy)
 		k.close()
 	})
+}
+
+// wantShared: who comes after a client that wants all places gets the next one
+// that is free, and that client still gets its own.
+func wantShared(t *testing.T, comes func() chan error, greedy []chan error) {
+	t.Helper()
+	began := time.Now()
+	if err := within(t, time.Minute, comes()); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(began); d > 9*time.Second {
+		t.Errorf("it waited %v for its first place", d)
+	}
+	for _, c := range greedy {
+		if err := within(t, time.Minute, c); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // Who gives up waiting leaves nothing behind, also when it is given a place at

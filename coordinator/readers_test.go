@@ -161,18 +161,7 @@ func TestReadersGoRound(t *testing.T) {
 		req.Wait = 1500
 		_, err := k.c.Read(ctx, req, newTaker(1, 0))
 		wantCode(t, err, wire.CodeUnavailable, "big", "too many large files")
-		began := time.Now()
-		if err := within(t, time.Minute, k.reads("big", -1, newTaker(2, 0))); err != nil {
-			t.Error(err)
-		}
-		if d := time.Since(began); d > 9*time.Second {
-			t.Errorf("it waited %v for its first place", d)
-		}
-		for _, c := range greedy {
-			if err := within(t, time.Minute, c); err != nil {
-				t.Error(err)
-			}
-		}
+		wantShared(t, func() chan error { return k.reads("big", -1, newTaker(2, 0)) }, greedy)
 		k.close()
 	})
 }

@@ -230,12 +230,7 @@ func (r *dirRound) judge(t *testing.T) porcupine.CheckResult {
 // and stopped: each directory is, to all of them, one copy.
 func TestDirectoriesAreLinearizableThroughRandomCrashes(t *testing.T) {
 	t.Parallel()
-	rnd := rand.New(rand.NewSource(seed(t)))
-	limit := crashTime(t)
-	ctx, cancel := context.WithTimeout(t.Context(), limit+3*patience)
-	defer cancel()
-	c := newCluster(t, smallJournal...)
-	startAll(t, ctx, c)
+	ctx, c, rnd, limit := crashing(t, nil)
 	clients := make([]*client.Client, 16)
 	for i := range clients {
 		clients[i] = dial(t, ctx, c, 2*time.Second)

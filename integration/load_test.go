@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand"
 	"strings"
 	"testing"
 
@@ -16,13 +15,7 @@ import (
 // and catch up meanwhile.
 func TestLoadIsLinearizableThroughRandomCrashes(t *testing.T) {
 	t.Parallel()
-	rnd := rand.New(rand.NewSource(seed(t)))
-	limit := crashTime(t)
-	ctx, cancel := context.WithTimeout(t.Context(), limit+3*patience)
-	defer cancel()
-	c := newCluster(t, smallJournal...)
-	c.Evicts = evictFast
-	startAll(t, ctx, c)
+	ctx, c, rnd, limit := crashing(t, evictFast)
 	p, err := harness.Start("load", nil, plain, "load", "--coordinator", c.Addr(harness.Coordinator), "-o", "json", "--check",
 		"--clients", "8", "--names", "12", "--size", "40-100k", "--mix", "4/5/2", "--wait", "2s", "--duration", limit.String(), "--keep", "--seed", fmt.Sprint(1+rnd.Int31()))
 	if err != nil {

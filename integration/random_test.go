@@ -343,17 +343,26 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
+// crashing starts a cluster whose processes are about to be killed at random for
+// a limited time. evicts are its flags of evictions; nil: all are needed.
+func crashing(t *testing.T, evicts []string) (ctx context.Context, c *harness.Cluster, rnd *rand.Rand, limit time.Duration) {
+	t.Helper()
+	rnd = rand.New(rand.NewSource(seed(t)))
+	limit = crashTime(t)
+	ctx, cancel := context.WithTimeout(t.Context(), limit+3*patience)
+	t.Cleanup(cancel)
+	c = newCluster(t, smallJournal...)
+	c.Evicts = evicts
+	startAll(t, ctx, c)
+	return ctx, c, rnd, limit
+}
+
 // TestClientsThroughRandomCrashes has clients write, read and delete while
 // every process is killed or stopped at random moments, and then wants every
 // answer to have been true, on every participant.
 func TestClientsThroughRandomCrashes(t *testing.T) {
 	t.Parallel()
-	rnd := rand.New(rand.NewSource(seed(t)))
-	limit := crashTime(t)
-	ctx, cancel := context.WithTimeout(t.Context(), limit+2*patience)
-	defer cancel()
-	c := newCluster(t, smallJournal...)
-	startAll(t, ctx, c)
+	ctx, c, rnd, limit := crashing(t, nil)
 
 	const workers = 4
 	all := make([]*worker, workers)
