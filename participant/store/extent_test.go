@@ -5,7 +5,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"tpcfs/journal/disk/forget"
 	"tpcfs/participant/vote"
@@ -263,4 +266,56 @@ func TestHoleIsWrittenWhole(t *testing.T) {
 	f.wantFile("f", now)
 	f.checkpoint()
 	f.wantFile("f", now)
+}
+
+// Who begins to read while an apply is between its writes and its rows looks
+// again when it is over: the checksums that it has found are of what is gone.
+func TestReadDuringAnApplyLooksAgain(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	const size = 2 * wire.BlockSize
+	ino := f.create("f", bytes.Repeat([]byte{1}, size))
+	f.checkpoint()
+	type answer struct {
+		data []byte
+		err  error
+	}
+	answers := make(chan answer, 1)
+	begun := false
+	fsys.SetHook(func(op forget.Op) error {
+		if begun || op.Kind != forget.Write || !strings.Contains(op.Name, "objects/") {
+			return nil
+		}
+		begun = true
+		go func() {
+			data, err := f.read("f", 0, -1)
+			answers <- answer{data, err}
+		}()
+		for limit := time.Now().Add(time.Minute); f.readers() == 0 && time.Now().Before(limit); {
+			runtime.Gosched()
+		}
+		return nil
+	})
+	now, parts := bytes.Repeat([]byte{1}, size), bytes.Repeat([]byte{2}, 200)
+	copy(now, parts[:100])
+	copy(now[size-100:], parts[100:])
+	f.write(ino, now, parts, wire.Extent{Size: 100}, wire.Extent{Offset: size - 100, Size: 100})
+	if !begun {
+		t.Fatal("nothing was written in place")
+	}
+	if a := <-answers; a.err != nil || !bytes.Equal(a.data, now) {
+		t.Errorf("it reads %d bytes, error %v", len(a.data), a.err)
+	}
+	fsys.SetHook(nil)
+}
+
+// readers is how many readers there are of objects.
+func (f *fixture) readers() (n int) {
+	o := &f.objects
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.pins {
+		n += len(p.readers)
+	}
+	return n
 }

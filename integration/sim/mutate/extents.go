@@ -90,7 +90,7 @@ var extentMutants = []mutant{
 				"",
 			},
 		},
-		test: "./participant/store TestReadersBesideExtents",
+		test: "./participant/store TestReadDuringAnApplyLooksAgain",
 	},
 	{
 		rule: "P2", leaves: "an append's offsets are not bound",
