@@ -639,3 +639,27 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// A member's first vote counts: who has refused does not agree later, as one
+// would that tells again what it has been told twice (P10).
+func TestFirstVoteCounts(t *testing.T) {
+	b := newBench(t).serve()
+	r := b.submit(1, "x")
+	id, index := b.m.order[0].id, b.m.order[0].index
+	say := func(name string, v wire.Vote) {
+		v.Index, v.Tx = index, id
+		i := b.index(name)
+		b.m.Up(i, b.fake(name).link, &wire.Up{Handled: index, Durable: index, Votes: []wire.Vote{v}})
+		b.run()
+	}
+	say("a", wire.Vote{Verdict: wire.VoteNo, Err: wire.NewError(wire.CodeNoSpace, "full")})
+	say("a", wire.Vote{Verdict: wire.VoteYes, Outcome: &wire.Outcome{Tx: id}})
+	say("b", wire.Vote{Verdict: wire.VoteYes, Outcome: &wire.Outcome{Tx: id}})
+	say("c", wire.Vote{Verdict: wire.VoteYes, Outcome: &wire.Outcome{Tx: id}})
+	for _, e := range b.sent[0] {
+		if e.Kind == wire.EntryCommit {
+			t.Error("what one has refused is committed")
+		}
+	}
+	b.wantAnswer(r, "")
+}

@@ -211,11 +211,8 @@ var commitMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/config.go",
-				`		if mem.in && !m.leaving(i) && mem.durable < c.index {
-			return
-		}
-`,
-				``,
+				`m.leaving(i) && mem.durable < c.index {`,
+				`m.leaving(i) && mem.durable < c.index && false {`,
 			},
 			{
 				"coordinator/commit/config.go",
@@ -226,7 +223,7 @@ var commitMutants = []mutant{
 	if m.change != nil && m.change.admits >= 0 {`,
 			},
 		},
-		seeds: 4000, hint: 290, test: "./coordinator/commit TestEvictionAtMembers",
+		test: "./coordinator/commit TestEvictionAtMembers",
 	},
 	{
 		rule: "P8, G6", leaves: "a change under way is told to be unavailable",
@@ -420,7 +417,7 @@ var commitMutants = []mutant{
 				`	if t.state != undecided {`,
 			},
 		},
-		seeds: 4000, hint: 690,
+		test: "./coordinator/commit TestFirstVoteCounts",
 	},
 	{
 		rule: "P13", leaves: "an old journal is not noticed",

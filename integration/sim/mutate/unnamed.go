@@ -23,7 +23,7 @@ var unnamedMutants = []mutant{
 				`bd := Bound{Kind: m.Kind, Ino: f.ino, Orphan: true}`,
 			},
 		},
-		seeds: 8000, tune: "names", test: "./participant/vote TestScripts",
+		test: "./participant/vote TestScripts",
 	},
 	{
 		rule: "F7", leaves: "a file that gets its first name stays an orphan",

@@ -203,7 +203,7 @@ var voteMutants = []mutant{
 				`	case t == nil || t.state == wire.TxRefused, t != nil && t.state == wire.TxAborted:`,
 			},
 		},
-		test: "./participant/vote TestScripts", equivalent: "nobody commits what one member has refused, and all are asked at a recovery; an eviction of who refused it will need it",
+		trace: "TestTraceAbortOfEvictedIsRevived", test: "./participant/vote TestScripts",
 	},
 	{
 		rule: "P6", leaves: "an epoch of the same number may greet",
