@@ -90,6 +90,9 @@ func (s *Store) install(b *batch) {
 	}
 	s.counts.Files += b.files
 	s.counts.Bytes += b.bytes
+	for _, d := range b.dead { // in the moment in which the rows let go of it (Sweep)
+		s.kill(d.id, d.size)
+	}
 	s.mu.Unlock()
 
 	for _, id := range b.named {
@@ -100,7 +103,6 @@ func (s *Store) install(b *batch) {
 			_ = f.Close()
 			delete(s.active.dirty, d.id)
 		}
-		s.kill(d.id, d.size)
 	}
 	s.opsFrom = b.opsFrom
 }

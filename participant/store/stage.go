@@ -195,7 +195,8 @@ func (s *Store) Abort(tx *vote.Tx) {
 	s.Release(tx.ID)
 }
 
-// kill marks an object that no row names any more. Owner only.
+// kill marks an object that no row names any more, from when on it is a
+// checkpoint's to unlink: until then a redo may need it. Owner only.
 func (s *Store) kill(id wire.ID, size int64) {
 	s.objects.become(id, stateDead, size, nil)
 	s.active.dead = append(s.active.dead, id)
@@ -231,18 +232,19 @@ func (s *Store) sweepSome(dir string, entries []disk.Entry, keep func(wire.ID) b
 			s.log.Warn("not an object; left alone", "file", strings.Join([]string{dir, e.Name}, "/"))
 			continue
 		}
-		id := wire.ID(n)
-		// What is known goes to a row before it is known no more: looked for in
-		// this order, it is not missed.
-		info, known := s.objects.get(id)
-		if known && info.state != stateStaged || keep(id) {
-			continue
+		if id := wire.ID(n); !keep(id) {
+			gone = append(gone, id)
 		}
-		gone = append(gone, id)
 	}
 	var sweep []wire.ID
 	err := s.look(func(m *moment) error {
 		for _, id := range gone {
+			// What is known goes to a row before it is known no more, and what a
+			// row leaves is known as dead in the same moment (install): looked for in
+			// this order, within one moment, it is not missed.
+			if info, known := s.objects.get(id); known && info.state != stateStaged {
+				continue
+			}
 			named, err := m.names(id)
 			if err != nil {
 				return err

@@ -227,3 +227,29 @@ func TestSweep(t *testing.T) {
 	}
 	open.Discard()
 }
+
+// A file is overwritten while a sweep looks at its object: that stays until the
+// checkpoint, because the redo of the transaction that took it needs it.
+func TestSweepBesideAnApply(t *testing.T) {
+	f := real(t)
+	ino := f.create("x", fill(150_000, 1))
+	name := f.objectFile(ino)
+	looked := false
+	err := f.Sweep(func(id wire.ID) bool {
+		if f.objectPath(id) == name {
+			looked = true
+			f.overwrite(ino, fill(10, 2))
+		}
+		return false
+	})
+	if err != nil || !looked {
+		t.Fatalf("%v, looked %t", err, looked)
+	}
+	if _, err := os.Stat(name); err != nil {
+		t.Errorf("before a checkpoint: %v", err)
+	}
+	f.checkpoint()
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after it: %v", err)
+	}
+}

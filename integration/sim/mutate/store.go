@@ -345,4 +345,21 @@ var storeMutants = []mutant{
 		},
 		test: "./participant/store TestFailedSync",
 	},
+	{
+		rule: "S3", leaves: "a sweep takes what a row has let go of since its last checkpoint",
+		edits: []edit{
+			{
+				"participant/store/stage.go",
+				`known && info.state != stateStaged {
+				continue
+			}
+			named, err`,
+				`known && info.state == stateStaging {
+				continue
+			}
+			named, err`,
+			},
+		},
+		test: "./participant/store TestSweepBesideAnApply",
+	},
 }
