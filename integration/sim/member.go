@@ -488,8 +488,16 @@ func (p *member) startSweep() {
 	if p.w.broken == sweepAll {
 		epoch, keep = 1<<30, nil
 	}
-	p.sweep = p.start("sweep", func(*task) {
-		err := p.store.Sweep(func(id wire.ID) bool { return id.Epoch() >= epoch || keep[id] })
+	p.sweep = p.start("sweep", func(t *task) {
+		err := p.store.Sweep(func(id wire.ID) bool {
+			if id.Epoch() >= epoch || keep[id] {
+				return true
+			}
+			if !t.over { // what the owner does meanwhile
+				t.yield(struct{}{})
+			}
+			return false
+		})
 		p.storeError(err)
 	})
 }
