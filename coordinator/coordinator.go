@@ -175,6 +175,7 @@ type Coordinator struct {
 	changes   meter.Meter
 	reads     meter.Meter
 	rotten    rottenList
+	repairs   repairer
 
 	ctx       context.Context // of everything that waits; ends with the owner
 	cancel    context.CancelFunc
@@ -214,6 +215,7 @@ func Open(o Options) (*Coordinator, error) {
 		large:  newPlaces(o.MaxReads, o.Patience, "too many large files are being read"),
 	}
 	c.inbox.wake = make(chan struct{}, 1)
+	c.repairs.wake = make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.reign(run); err != nil {
 		c.cancel()
@@ -288,6 +290,7 @@ func (c *Coordinator) start() {
 		c.crew.start(func() { c.keep(i, Peer{Name: mem.Name, Addr: mem.Addr}) })
 	}
 	c.crew.start(func() { c.tellMissing(members) })
+	c.crew.start(c.repairQueued)
 	go c.own()
 }
 

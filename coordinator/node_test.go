@@ -45,6 +45,8 @@ type node struct {
 	onStatus func(ctx context.Context) error
 	onHandle func(e *wire.Entry)
 	onResync func(req wire.Resync) error
+	onDonate func(req wire.Donate) (wire.Donated, []byte, error) // blocks
+	onRepair func(req wire.Repair, body []byte) (wire.Repaired, error)
 	donors   func(name string) *node // by whom a copy is donated
 	copied   *node                   // what a round has brought
 	lacks    bool                    // ... but for a block

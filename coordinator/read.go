@@ -275,6 +275,7 @@ func (r *reading) judge(ctx context.Context, l *link, err error) (done bool, ans
 	case wire.CodeCorrupt:
 		r.corrupt = e
 		r.c.logRotten(l, &r.req, e)
+		r.c.rottenAt(l.member, e)
 	case wire.CodeUnavailable, wire.CodeUnknownOutcome, wire.CodeIO, wire.CodeProtocol, wire.CodeStaleEpoch, wire.CodeReplaced, wire.CodeCanceled:
 		r.last = e
 	default:

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -147,11 +148,7 @@ func (r *rejoin) blocks(ctx context.Context, index uint64) error {
 		for _, k := range v.Lacks {
 			for len(k.Blocks) > 0 {
 				n := min(len(k.Blocks), wire.MaxDonated)
-				d, body, err := r.donate(ctx, wire.Donate{Index: index, Ino: k.Ino, Object: k.Object, Blocks: k.Blocks[:n]})
-				if err != nil {
-					return err
-				}
-				if _, err := r.resync(ctx, wire.Resync{Step: wire.ResyncBlocks, Ino: k.Ino, Object: k.Object, Blocks: d.Blocks}, body); err != nil {
+				if err := r.bring(ctx, wire.Donate{Index: index, Ino: k.Ino, Object: k.Object, Blocks: k.Blocks[:n]}); err != nil {
 					return err
 				}
 				k.Blocks = k.Blocks[n:]
@@ -161,6 +158,36 @@ func (r *rejoin) blocks(ctx context.Context, index uint64) error {
 			return nil
 		}
 	}
+}
+
+// bring brings blocks: the donor's, and where one is rotten there, any other
+// member's. What does not go with the rows that the newcomer has, it leaves.
+func (r *rejoin) bring(ctx context.Context, req wire.Donate) error {
+	from := append([]*link{r.donor}, r.c.others(r.donor.member)...)
+	var last error
+	for _, l := range from {
+		given, rotten, err := r.c.blocksOf(ctx, l, req)
+		if err != nil && l == r.donor {
+			return r.notGiven(l, err)
+		}
+		if err != nil {
+			last = r.notGiven(l, err)
+			continue
+		}
+		for _, d := range given {
+			if _, err := r.resync(ctx, wire.Resync{Step: wire.ResyncBlocks, Ino: req.Ino, Object: req.Object, Blocks: d.Blocks}, d.body); err != nil {
+				return err
+			}
+		}
+		if req.Blocks = rotten; len(rotten) == 0 {
+			return nil
+		}
+	}
+	return errors.Join(wire.NewError(wire.CodeCorrupt, fmt.Sprintf("%d blocks of inode %d are rotten at all participants that are in sync and there", len(req.Blocks), req.Ino)), last)
+}
+
+func (r *rejoin) notGiven(l *link, err error) error {
+	return fmt.Errorf("participant %s cannot be copied from: %w", l.name, err)
 }
 
 // lastRound pauses, drains, copies the rest, and has the newcomer let in. again:
@@ -249,16 +276,11 @@ func (r *rejoin) drain(ctx context.Context) (commit.Joining, error) {
 	}
 }
 
-// donate asks the donor; a link that is lost ends the call.
+// donate asks the donor.
 func (r *rejoin) donate(ctx context.Context, req wire.Donate) (wire.Donated, []byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(r.donor.ctx, cancel)()
-	req.Epoch = r.c.epoch
-	r.donor.need(req.Index)
-	d, body, err := r.donor.replica.Donate(ctx, req)
+	d, body, err := r.c.donate(ctx, r.donor, req)
 	if err != nil {
-		return d, nil, fmt.Errorf("participant %s cannot be copied from: %w", r.donor.name, err)
+		return d, nil, r.notGiven(r.donor, err)
 	}
 	return d, body, nil
 }

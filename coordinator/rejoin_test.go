@@ -17,6 +17,12 @@ import (
 func (l *nodeLink) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte, error) {
 	n := l.n
 	n.mu.Lock()
+	hook := n.onDonate
+	n.mu.Unlock()
+	if hook != nil && req.Ino != 0 {
+		return hook(req)
+	}
+	n.mu.Lock()
 	defer n.mu.Unlock()
 	if l.ctx.Err() != nil || n.down {
 		return wire.Donated{}, nil, errLost
@@ -25,6 +31,18 @@ func (l *nodeLink) Donate(_ context.Context, req wire.Donate) (wire.Donated, []b
 		return wire.Donated{}, nil, wire.NewError(wire.CodeProtocol, fmt.Sprintf("node %s at %v (%q) is asked for %d", n.name, n.pos, n.resync, req.Index))
 	}
 	return wire.Donated{Position: n.pos}, []byte(n.name), nil
+}
+
+// Repair is the node's hook, or there is nothing that is rotten.
+func (l *nodeLink) Repair(_ context.Context, req wire.Repair, body []byte) (wire.Repaired, error) {
+	n := l.n
+	n.mu.Lock()
+	hook := n.onRepair
+	n.mu.Unlock()
+	if hook == nil {
+		return wire.Repaired{}, nil
+	}
+	return hook(req, body)
 }
 
 // Resync takes a copy of the donor's state at Rows, and keeps it at Finish.
@@ -49,7 +67,7 @@ func (l *nodeLink) Resync(_ context.Context, req wire.Resync, body []byte) (wire
 		n.set(func() { n.copied, n.lacks = c, true })
 	case wire.ResyncVerify:
 		if n.set(func() { marked = n.lacks }); marked {
-			return wire.Resynced{Lacks: []wire.Lack{{Ino: 5, Object: 6, Blocks: []int64{7}}}}, nil
+			return wire.Resynced{Lacks: []wire.Lack{{Ino: 5, Object: 6, Blocks: []int64{7, 8}}}}, nil
 		}
 	case wire.ResyncBlocks:
 		n.set(func() { n.lacks = false })

@@ -250,8 +250,8 @@ func checksums(t *testing.T, ctx context.Context, dir string) string {
 	return r.Out
 }
 
-// One rotten block is served from another participant.
-func TestRottenObjectIsReadElsewhere(t *testing.T) {
+// One rotten block is served from another participant, and the read has it rewritten.
+func TestRottenObjectIsReadElsewhereAndRepaired(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
 	c := newCluster(t)
@@ -267,16 +267,27 @@ func TestRottenObjectIsReadElsewhere(t *testing.T) {
 	if err != nil || len(objects) == 0 {
 		t.Fatalf("no objects: %v", err)
 	}
+	var rotten []string
 	for _, o := range objects {
 		if info, err := os.Stat(o); err == nil && info.Size() > 100_000 {
 			garble(t, o, 70_000, 10)
+			garble(t, o, 200_000, 10)
+			rotten = append(rotten, o)
 		}
 	}
-	for range 12 { // each at a participant picked at random
+	sound := func(name string) bool {
+		b, err := os.ReadFile(name)
+		return err == nil && len(b) >= len(want) && bytes.Equal(b[:len(want)], want)
+	}
+	if len(rotten) != 1 || sound(rotten[0]) {
+		t.Fatalf("the objects are %v", rotten)
+	}
+	for n := 0; n < 12 || !sound(rotten[0]); n++ { // each at a participant picked at random, until ctx ends
 		if b, err := cl.ReadFile(ctx, "f"); err != nil || !bytes.Equal(b, want) {
 			t.Fatalf("%d bytes, %v", len(b), err)
 		}
 	}
+	settle(t, ctx, c)
 }
 
 // Peers of another protocol version tell each other which they speak.

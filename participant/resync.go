@@ -20,12 +20,12 @@ func (p *Participant) Donate(ctx context.Context, req wire.Donate) (wire.Donated
 		return wire.Donated{}, nil, err
 	}
 	defer release()
-	marked := false
-	if err := p.do(ctx, func() { marked = p.m.Resync() != "" }); err != nil {
+	var marked error
+	if err := p.do(ctx, func() { marked = p.inSync("donate") }); err != nil {
 		return wire.Donated{}, nil, err
 	}
-	if marked {
-		return wire.Donated{}, nil, &wire.Error{Code: wire.CodeProtocol, Op: "donate", Text: "this participant is out of sync itself"}
+	if marked != nil {
+		return wire.Donated{}, nil, marked
 	}
 	d, body, err := p.store.Donate(req)
 	if err != nil {
@@ -128,10 +128,15 @@ func (p *Participant) resyncDo(ctx context.Context, req *wire.Resync, fn func() 
 
 // resyncCheckpoint makes a checkpoint of all that is in the table, and waits for it.
 func (p *Participant) resyncCheckpoint(ctx context.Context, req *wire.Resync) error {
+	return p.newCheckpoint(ctx, func(fn func() error) error { return p.owned(ctx, req, fn) })
+}
+
+// newCheckpoint does that; owned runs a function in the owner.
+func (p *Participant) newCheckpoint(ctx context.Context, owned func(fn func() error) error) error {
 	for begun := false; ; {
 		wait := make(chan struct{})
 		over := false
-		err := p.owned(ctx, req, func() error {
+		err := owned(func() error {
 			if !p.running && !begun {
 				p.startCheckpoint()
 				begun = p.running

@@ -3,6 +3,7 @@ package participant
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -217,4 +218,82 @@ func TestCatchUpRefusesAnOlderAttempt(t *testing.T) {
 		}
 	}
 	r.step(wire.Resync{Step: wire.ResyncVerify}, nil)
+}
+
+// flipObject flips a bit of the only object.
+func flipObject(t *testing.T, fsys *forget.FS, bit int64) {
+	t.Helper()
+	dirs, err := fsys.ReadDir(dataDir + "/objects")
+	for _, d := range dirs {
+		list, rerr := fsys.ReadDir(dataDir + "/objects/" + d.Name)
+		if err = errors.Join(err, rerr); len(list) == 1 {
+			err = errors.Join(err, fsys.FlipBit(dataDir+"/objects/"+d.Name+"/"+list[0].Name, bit))
+		}
+	}
+	if err != nil || fsys.Rotten() != 1 {
+		t.Fatalf("%d bits have flipped, %v", fsys.Rotten(), err)
+	}
+}
+
+// A rotten block is repaired with what another member donates, durably: by no older
+// coordinator, not before what the donor had handled, and not by who is out of sync.
+func TestRepair(t *testing.T) {
+	donor := donorOf(t)
+	fsys := forget.New(2)
+	r := newRig(t, fsys, nil)
+	r.begin(1)
+	r.write(2, "small", "hello")
+	s, err := r.stage(4, bytes.Repeat([]byte("big "), 100_000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.want(r.prepare(5, nil, stagedOf("large", s)), wire.VoteYes)
+	r.durable(r.commit(5))
+	flipObject(t, fsys, 8*70_000)
+	ask := wire.PositionedRead{Epoch: r.epoch, Index: r.next - 1, Read: wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: 1, Path: "large"}, Length: -1}}
+	_, err = r.p.Read(t.Context(), ask, new(collect))
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Code != wire.CodeCorrupt || e.Block != 1 {
+		t.Fatalf("%+v", err)
+	}
+	d, body, err := donor.p.Donate(t.Context(), wire.Donate{Epoch: donor.epoch, Index: donor.next - 1, Ino: e.Ino, Object: e.Object, Blocks: []int64{e.Block}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := wire.Repair{Epoch: r.epoch, Index: r.next - 1, Ino: e.Ino, Object: e.Object, Version: d.Version, Blocks: d.Blocks}
+	old := req
+	old.Epoch = wire.Epoch{}
+	if _, err := r.p.Repair(t.Context(), old, body); wire.CodeOf(err) != wire.CodeStaleEpoch {
+		t.Errorf("an older coordinator's repair: %v", err)
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	early := req
+	early.Index = r.next
+	for range 20 { // who does not wait for it takes no notice, now and then
+		if _, err := r.p.Repair(over, early, body); wire.CodeOf(err) != wire.CodeCanceled {
+			t.Fatalf("a repair before its position is handled: %v", err)
+		}
+	}
+	if got, err := r.p.Repair(t.Context(), req, body); err != nil || len(got.Right) != 1 || len(got.Rotten) != 0 {
+		t.Fatal(got, err)
+	}
+	crashed := fsys.Crash(rand.New(rand.NewPCG(1, 1)))
+	r.link.close()
+	_ = r.p.Close()
+	r = newRig(t, crashed, nil)
+	r.greet(2)
+	r.send(configEntry(2))
+	r.send(&wire.Entry{Kind: wire.EntryOpen})
+	r.durable(r.next - 1)
+	ask.Epoch, ask.Index = r.epoch, r.next-1
+	if _, err := r.p.Read(t.Context(), ask, new(collect)); err != nil {
+		t.Errorf("after a crash: %v", err)
+	}
+	r.outside(3)
+	r.step(wire.Resync{Step: wire.ResyncBegin}, nil)
+	req.Epoch, req.Index = r.epoch, 0
+	if _, err := r.p.Repair(t.Context(), req, body); wire.CodeOf(err) != wire.CodeProtocol {
+		t.Errorf("a repair at who is out of sync: %v", err)
+	}
 }

@@ -67,6 +67,10 @@ type Error struct {
 	Mutation int `cbor:"8,keyasint,omitempty"`
 	// Who: the participant that says so.
 	Who string `cbor:"9,keyasint,omitempty"`
+	// With CodeCorrupt, where a block of contents is rotten: whose, and which.
+	Ino    Ino   `cbor:"10,keyasint,omitempty"`
+	Object ID    `cbor:"11,keyasint,omitempty"`
+	Block  int64 `cbor:"12,keyasint,omitempty"`
 
 	// Lost: the link to the peer ended before its answer came. A stub's own
 	// word, never on the wire. With CodeUnavailable the request did not reach

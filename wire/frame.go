@@ -57,6 +57,7 @@ const (
 	FrameUp                                  // Up
 	FrameDonate                              // Donate -> Donated, rows or blocks
 	FrameResync                              // Resync, rows or blocks -> Resynced
+	FrameRepair                              // Repair, blocks -> Repaired
 )
 
 // What belongs to all calls.

@@ -22,6 +22,7 @@ var messages = []any{
 	&Read{}, &ReadReply{}, &Nothing{}, &Statfs{}, &Status{}, &OpStats{}, &Greet{}, &Greeting{}, &PositionedRead{}, &Unstage{},
 	&ReplicaStatus{}, &Down{}, &Up{}, &Error{}, &Piece{}, &Moved{}, &Config{}, &Mutation{}, &Vote{}, &Testimony{},
 	&StatusRequest{}, &Donate{}, &Donated{}, &Resync{}, &Resynced{}, &LockRequest{}, &LockReply{}, &Watch{}, &Watched{}, &Touched{},
+	&Repair{}, &Repaired{},
 }
 
 // fillIn sets every field of v to something of its own.
@@ -77,7 +78,7 @@ var frameNames = map[FrameKind]string{
 	FrameStatfs: "Statfs", FrameStatus: "Status", FrameWatch: "Watch", FrameGreet: "Greet", FrameReplicaRead: "ReplicaRead",
 	FrameReplicaStage: "ReplicaStage", FrameUnstage: "Unstage", FrameReplicaStatus: "ReplicaStatus", FrameDown: "Down",
 	FrameUp: "Up", FrameDonate: "Donate", FrameResync: "Resync", FrameReply: "Reply", FrameError: "Error", FramePiece: "Piece", FrameEnd: "End", FrameMoved: "Moved",
-	FrameAdopt: "Adopt", FrameLock: "Lock",
+	FrameAdopt: "Adopt", FrameLock: "Lock", FrameRepair: "Repair",
 }
 
 func goldenLines() []string {
@@ -145,7 +146,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 // Every frame kind is pinned, and no two share a number.
 func TestFrameKindsAreNamed(t *testing.T) {
-	if len(frameNames) != int(FrameWatch-FrameAttach+1+FrameResync-FrameGreet+1+FrameAdopt-FrameReply+1) {
+	if len(frameNames) != int(FrameWatch-FrameAttach+1+FrameRepair-FrameGreet+1+FrameAdopt-FrameReply+1) {
 		t.Fatal("a frame kind is missing in frameNames")
 	}
 }

@@ -12,6 +12,7 @@ import (
 const (
 	MaxDonated   = 16      // blocks: 1 MiB
 	DonatedBytes = 1 << 20 // of rows, but for a single longer one
+	SumsPerPage  = 256     // blocks whose checksums are one row
 )
 
 // Donate asks a donor, once it has handled the stream up to Index of Epoch (P5),
@@ -45,6 +46,8 @@ type Donated struct {
 	Blocks []DonatedBlock `cbor:"4,keyasint,omitempty"`
 	Files  int64          `cbor:"5,keyasint,omitempty"` // inodes of the donor
 	Bytes  int64          `cbor:"6,keyasint,omitempty"` // of its regular files
+	// Version is that of the file that the blocks are of.
+	Version ID `cbor:"7,keyasint,omitempty"`
 }
 
 // DonatedBlock describes a block whose bytes are in the body.

@@ -78,6 +78,10 @@ type Replica interface {
 	// body is what a donor gave, and the newcomer's until the call returns.
 	// CodeBusy: not now; a later attempt of the same may do.
 	Resync(ctx context.Context, req Resync, body []byte) (Resynced, error)
+	// Repair rewrites rotten blocks of an object, once the stream is handled up
+	// to the request's position (S5); body is what another member donated, and the
+	// participant's until the call returns.
+	Repair(ctx context.Context, req Repair, body []byte) (Repaired, error)
 	// Close ends the connection, not the participant.
 	Close() error
 }

@@ -35,7 +35,7 @@ var clientCalls = []call{
 
 var coordinatorCalls = []call{
 	{wire.FrameGreet, wire.Greet{}}, {wire.FrameDown, wire.Down{}}, {wire.FrameReplicaRead, wire.PositionedRead{}}, {wire.FrameReplicaStage, wire.StageRequest{}},
-	{wire.FrameUnstage, wire.Unstage{}}, {wire.FrameReplicaStatus, wire.StatusRequest{}}, {wire.FrameDonate, wire.Donate{}}, {wire.FrameResync, wire.Resync{}},
+	{wire.FrameUnstage, wire.Unstage{}}, {wire.FrameReplicaStatus, wire.StatusRequest{}}, {wire.FrameDonate, wire.Donate{}}, {wire.FrameResync, wire.Resync{}}, {wire.FrameRepair, wire.Repair{}},
 	{wire.FrameAdopt, wire.Moved{}}, {wire.FrameTransact, wire.Transact{}}, {wire.FrameUp, wire.Up{}},
 }
 

@@ -246,7 +246,7 @@ func (p *proxy) tamper(asked wire.FrameKind, f wire.Frame, raw []byte, c net.Con
 // answers are what is answered, by what was asked.
 var answers = map[wire.FrameKind]any{
 	wire.FrameGreet: wire.Greeting{}, wire.FrameReplicaRead: wire.ReadReply{}, wire.FrameReplicaStage: wire.StageReply{},
-	wire.FrameReplicaStatus: wire.ReplicaStatus{}, wire.FrameUnstage: wire.Nothing{}, wire.FrameDonate: wire.Donated{}, wire.FrameResync: wire.Resynced{},
+	wire.FrameReplicaStatus: wire.ReplicaStatus{}, wire.FrameUnstage: wire.Nothing{}, wire.FrameDonate: wire.Donated{}, wire.FrameResync: wire.Resynced{}, wire.FrameRepair: wire.Repaired{},
 }
 
 // lie changes fields of an answer.

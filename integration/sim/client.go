@@ -560,6 +560,7 @@ func (o *op) rottenAt(p *member, err *wire.Error) {
 		p.w.violate("read", "P%d answers %s: %v", p.i, o.words(), err)
 	}
 	p.w.reach(reachRotRead)
+	o.cl.c.rottenAt(p, err)
 	o.tried |= 1 << p.i
 	if len(o.cl.c.readable(o)) == 0 {
 		o.cl.done(o, refused, err)

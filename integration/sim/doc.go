@@ -18,6 +18,7 @@
 //	client.go     a client of wire.Service: links, retries, stages, reads (coordinator: read.go, stage.go, transact.go)
 //	writer.go     journal.Writer: the queue before the Log, and its goroutine
 //	rejoin.go     coordinator: rejoin.go; a participant's side, resync.go, in resync.go
+//	repair.go     coordinator: repair.go; participant: repair.go
 //
 // Faults: computers lose their power, between steps or in the middle of an
 // operation of the disk, processes are killed, stopped, or silent for long;
@@ -28,8 +29,9 @@
 // In some schedules (evict.go) members are evicted, catch up, also on an empty disk,
 // and return, while all that goes on; their donors, the coordinator and they
 // themselves die meanwhile.
-// Damage has no repair yet: where nobody is evicted the operator puts back the true disk or restores
-// the bits, at the latest when the faults end, and then all must settle. What
+// Rotten blocks of contents are repaired (repair.go), and at the end all that any member has
+// must be so; where nobody is evicted the operator puts back the true disk or restores other
+// bits, at the latest when the faults end, and then all must settle. What
 // is not flipped, and what is not promised of a disk that lies, stands there.
 //
 // Some schedules are about names, nodes, extended attributes and files without

@@ -90,6 +90,9 @@ const (
 	reachFullCopy                                 // ... with all rows
 	reachTooOld                                   // ... since the donor's index begins later
 	reachUnfit                                    // a participant on a new disk was evicted
+	reachRepaired                                 // a rotten block was repaired
+	reachRelearnt                                 // ... whose checksum was not known
+	reachScrubbed                                 // all that was rotten at the end was repaired
 	reachRevived                                  // an ABORT that only who is out of sync has kept became a COMMIT
 	reachCheckpointEnd                            // a checkpoint was finished
 	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
@@ -109,7 +112,7 @@ const (
 )
 
 // crashes are the tasks that a crash may cut short.
-var crashes = [...]string{"journal", "checkpoint", "sweep", "stage", "resync"}
+var crashes = [...]string{"journal", "checkpoint", "sweep", "stage", "resync", "repair"}
 
 func placeOf(name string) int {
 	switch {
@@ -134,10 +137,10 @@ var ReachNames = [reaches]string{
 	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
 	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
 	"evictions", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
-	"new disks", "aborts revived", "checkpoints",
+	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
-	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up",
+	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up", "crashes in repairs",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -183,6 +186,7 @@ const (
 	stepRefusing
 	stepGiveUp
 	stepRejoin
+	stepRepair
 	stepStart
 
 	stepAttach
@@ -389,8 +393,12 @@ func (c *reign) choices(slot int) {
 	}
 }
 
-// rejoinChoices: newcomers' catching up goes on, of links that are given up too.
+// rejoinChoices: newcomers' catching up goes on, of links that are given up too;
+// so does the repairing.
 func (c *reign) rejoinChoices(slot int) {
+	if c.repairs.next != nil && c.repairs.ready() {
+		c.w.may1(stepRepair, slot, 0, 4)
+	}
 	for i, k := range append(slices.Clone(c.conns), c.leaving...) {
 		if k != nil && k.rejoin != nil && (k.rejoin.ready() || k.gone && !k.rejoin.done) {
 			c.w.may1(stepRejoin, slot, i, 8)

@@ -37,6 +37,8 @@ type reign struct {
 	listing *wire.Read
 	listed  *wire.ReadReply
 
+	repairs repairs
+
 	inSync []bool // as the machine was last seen
 
 	gathered bool // a turn has begun and is not over

@@ -10,24 +10,31 @@ import (
 // rejoin mirrors coordinator/rejoin.go: catchUp and what it calls, for one link.
 // Its goroutine is a coroutine, which stops where the real one waits.
 type rejoin struct {
+	caller
+	k     *conn // to the newcomer
+	donor *conn
+	since wire.Position
+	full  bool
+}
+
+// caller is a goroutine of a coordinator that makes calls, one at a time.
+type caller struct {
 	w       *world
 	c       *reign
-	k       *conn // to the newcomer
-	donor   *conn
-	since   wire.Position
-	full    bool
 	call    *resyncCall // it waits for that; nil: for nothing but its turn
 	next    func() (struct{}, bool)
 	stop    func()
 	yield   func(struct{}) bool
-	stopped bool // the world ends
+	over    func() bool // it may end
+	stopped bool        // the world ends
 	done    bool
 }
 
-// resyncCall is a call of wire.Replica's Donate, or Resync, on its way.
+// resyncCall is a call of wire.Replica's Donate, Repair or Resync, on its way.
 type resyncCall struct {
 	k        *conn
-	donate   *wire.Donate // nil: a Resync
+	donate   *wire.Donate // nil: another one
+	repair   *wire.Repair // likewise; both nil: a Resync
 	req      wire.Resync
 	body     []byte
 	task     *task // at the newcomer, once it has begun
@@ -36,6 +43,7 @@ type resyncCall struct {
 	canceled bool // nobody waits for it
 	done     bool
 	donated  wire.Donated
+	repaired wire.Repaired
 	reply    wire.Resynced
 	err      error
 }
@@ -48,31 +56,36 @@ var (
 
 // beginRejoin mirrors the beginning of catchUp.
 func (c *reign) beginRejoin(k *conn) {
-	r := &rejoin{w: c.w, c: c, k: k}
-	r.next, r.stop = iter.Pull(func(yield func(struct{}) bool) {
-		r.yield = yield
-		r.catchUp()
-	})
+	r := &rejoin{k: k}
+	// The coordinator has noticed that the link is gone: l.ctx.Err().
+	r.begin(c, func() bool { return k.gone }, r.catchUp)
 	k.rejoin = r
-	c.w.rejoins = append(c.w.rejoins, r)
 	c.w.tracef("C%d has P%d catch up", c.epoch.Number, k.member.i)
 }
 
+// begin has a goroutine begin; nothing of it runs yet.
+func (r *caller) begin(c *reign, over func() bool, fn func()) {
+	r.w, r.c = c.w, c
+	r.over = func() bool { return r.stopped || c.over || over() }
+	r.next, r.stop = iter.Pull(func(yield func(struct{}) bool) {
+		r.yield = yield
+		fn()
+	})
+	c.w.callers = append(c.w.callers, r)
+}
+
 // goesOn lets it come to where it waits next.
-func (r *rejoin) goesOn() {
+func (r *caller) goesOn() {
 	if _, more := r.next(); !more {
 		r.done = true
 	}
 }
 
 // ready: has what it waits for happened?
-func (r *rejoin) ready() bool { return !r.done && (r.call == nil || r.call.done) }
-
-// over mirrors l.ctx.Err(): the coordinator has noticed that the link is gone.
-func (r *rejoin) over() bool { return r.stopped || r.k.gone || r.c.over }
+func (r *caller) ready() bool { return !r.done && (r.call == nil || r.call.done) }
 
 // waits lets others go on; false: it is over.
-func (r *rejoin) waits() bool {
+func (r *caller) waits() bool {
 	if !r.stopped && !r.yield(struct{}{}) {
 		r.stopped = true
 	}
@@ -145,7 +158,7 @@ func (r *rejoin) middleRound() error {
 func (r *rejoin) round(index uint64) error {
 	var cursor []byte
 	for more := true; more; {
-		d, body, err := r.donates(wire.Donate{Index: index, Since: r.since, Full: r.full, Cursor: cursor})
+		d, body, err := r.donates(r.donor, wire.Donate{Index: index, Since: r.since, Full: r.full, Cursor: cursor})
 		if err != nil {
 			return err
 		}
@@ -175,11 +188,7 @@ func (r *rejoin) blocks(index uint64) error {
 		for _, k := range v.Lacks {
 			for len(k.Blocks) > 0 {
 				n := min(len(k.Blocks), wire.MaxDonated)
-				d, body, err := r.donates(wire.Donate{Index: index, Ino: k.Ino, Object: k.Object, Blocks: k.Blocks[:n]})
-				if err != nil {
-					return err
-				}
-				if _, err := r.resync(wire.Resync{Step: wire.ResyncBlocks, Ino: k.Ino, Object: k.Object, Blocks: d.Blocks}, body); err != nil {
+				if err := r.bring(wire.Donate{Index: index, Ino: k.Ino, Object: k.Object, Blocks: k.Blocks[:n]}); err != nil {
 					return err
 				}
 				k.Blocks = k.Blocks[n:]
@@ -189,6 +198,28 @@ func (r *rejoin) blocks(index uint64) error {
 			return nil
 		}
 	}
+}
+
+// bring mirrors the function.
+func (r *rejoin) bring(req wire.Donate) error {
+	for _, k := range append([]*conn{r.donor}, r.c.others(r.donor.member.i)...) {
+		given, rotten, err := r.blocksOf(k, req)
+		if err != nil && k == r.donor {
+			return err
+		}
+		if err != nil {
+			continue
+		}
+		for _, d := range given {
+			if _, err := r.resync(wire.Resync{Step: wire.ResyncBlocks, Ino: req.Ino, Object: req.Object, Blocks: d.Blocks}, d.body); err != nil {
+				return err
+			}
+		}
+		if req.Blocks = rotten; len(rotten) == 0 {
+			return nil
+		}
+	}
+	return wire.NewError(wire.CodeCorrupt, "blocks are rotten at all participants")
 }
 
 func (r *rejoin) lastRound() (again bool, err error) {
@@ -270,9 +301,9 @@ func (r *rejoin) drain() (commit.Joining, error) {
 	return commit.Joining{}, errGivenUp
 }
 
-func (r *rejoin) donates(req wire.Donate) (wire.Donated, []byte, error) {
+func (r *caller) donates(k *conn, req wire.Donate) (wire.Donated, []byte, error) {
 	req.Epoch = r.c.epoch
-	q := &resyncCall{k: r.donor, donate: &req}
+	q := &resyncCall{k: k, donate: &req}
 	if err := r.does(q); err != nil {
 		return wire.Donated{}, nil, err
 	}
@@ -296,7 +327,7 @@ func (r *rejoin) resync(req wire.Resync, body []byte) (wire.Resynced, error) {
 }
 
 // does makes a call and waits for its end.
-func (r *rejoin) does(q *resyncCall) error {
+func (r *caller) does(q *resyncCall) error {
 	if q.k.cut {
 		q.done, q.err = true, errLinkLost
 	} else {

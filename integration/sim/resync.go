@@ -31,6 +31,10 @@ func (p *member) resyncGoesOn() {
 	case q.donate != nil:
 		p.donate(q)
 		return
+	case q.task == nil && q.repair != nil:
+		q.k.calls = slices.DeleteFunc(q.k.calls, func(o *resyncCall) bool { return o == q })
+		q.task = p.start("repair", func(t *task) { q.err = p.repair(t, q) })
+		p.resyncs = append(p.resyncs, q)
 	case q.task == nil:
 		q.k.calls = slices.DeleteFunc(q.k.calls, func(o *resyncCall) bool { return o == q })
 		q.task = p.start("resync", func(t *task) { p.resync(t, q) })
@@ -219,9 +223,13 @@ func (p *member) awaitCheckpoint(t *task, q *resyncCall) error {
 }
 
 func (p *member) resyncCheckpoint(t *task, q *resyncCall) error {
+	return p.newCheckpoint(t, q, func(fn func() error) error { return p.owned(t, q, fn) })
+}
+
+func (p *member) newCheckpoint(t *task, q *resyncCall, owned func(fn func() error) error) error {
 	for begun := false; ; {
 		over := false
-		err := p.owned(t, q, func() error {
+		err := owned(func() error {
 			if p.ck == nil && !begun {
 				p.freeze()
 				begun = p.ck != nil

@@ -16,9 +16,10 @@ import (
 	"tpcfs/wire"
 )
 
-// rot is what a host's disk holds that was not written to it: flipped bits,
-// until the operator restores them from a copy (there is no repair yet). One
-// host at a time, so that its copy is the only one that is rotten.
+// rot is what a host's disk holds that was not written to it: flipped bits, until
+// the operator restores them from a copy, or, in an object, until a read meets them
+// and has them repaired (repair.go). One host at a time, so that its copy is
+// the only one that is rotten.
 //
 // What must hold: nobody is ever given what a flipped bit made. A process
 // refuses to start on a journal or a kv that is damaged, or ends when it meets
@@ -73,6 +74,8 @@ func (w *world) rots(h *host) {
 	}
 	up := slices.ContainsFunc(w.members, func(p *member) bool { return p.host == h && p.up })
 	switch kind := w.upTo(9); {
+	case w.objectsRot:
+		w.rotsObject(h)
 	case !up && kind < 5 && w.rotsKV(h):
 	case kind < 5 && w.rotsObject(h):
 	case kind < 7 && w.rotsRow(h):
@@ -378,6 +381,7 @@ func (w *world) settleRotten() {
 	if !w.quietWithin(quietSteps / 4) {
 		return
 	}
+	w.scrubs()
 	same := w.same(other, p)
 	if why := p.store.Damaged(); why != "" { // it answers nothing any more
 		p.fail(corrupt("%s", why))

@@ -21,7 +21,7 @@ var (
 var tunes = map[string]func(*profile){
 	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
 	"moving": moving, "overwriting": overwriting, "outages": outages, "ageing": ageingRetries, "retrying": retrying,
-	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving,
+	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving, "rotting": rotting,
 }
 
 // TestHunt looks for a schedule that fails, where a rule was left out of the
@@ -97,6 +97,14 @@ func TestRulesAreMissed(t *testing.T) {
 // reading makes schedules of reads, with a slow participant and few faults.
 func reading(p *profile) {
 	p.paths, p.readShare, p.faultShare, p.inodeShare, p.maxOps, p.speed = paths[:1], 60, 0, 0, 60, [3]int{1, 4, 16}
+}
+
+// rotting makes schedules of few files that are objects, flipped bits in them, and
+// crashes around their repair.
+func rotting(p *profile) {
+	p.paths, p.readShare, p.partShare, p.inodeShare, p.maxOps, p.faultShare, p.minInSync = paths[:2], 40, 60, 0, 60, 60, 0
+	p.inlineMax, p.objectsRot = 8, true
+	p.may = [faults]int{faultRot: 6, faultKill: 2, faultPower: 2, faultMidway: 2, faultCheckpoint: 4}
 }
 
 // crashing makes schedules of crashes alone.

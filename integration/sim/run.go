@@ -50,7 +50,7 @@ func (w *world) endAll() {
 	for h := range len(w.members) + 1 {
 		w.host(h).endTasks()
 	}
-	for _, r := range w.rejoins {
+	for _, r := range w.callers {
 		if r.stopped = true; !r.done {
 			r.stop()
 		}
@@ -253,7 +253,7 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.staged(s)
 	case stepTurn:
 		c.endTurn()
-	case stepRefusing, stepGiveUp, stepRejoin:
+	case stepRefusing, stepGiveUp, stepRejoin, stepRepair:
 		c.leavingStep(what, b)
 	case stepDelayed:
 		a := c.delayed[0]
@@ -272,6 +272,8 @@ func (c *reign) leavingStep(what what, b int) {
 		c.refusing(b)
 	case stepGiveUp:
 		c.givesUp(b)
+	case stepRepair:
+		c.repairs.goesOn()
 	default: // stepRejoin
 		append(slices.Clone(c.conns), c.leaving...)[b].rejoin.goesOn()
 		c.leaving = slices.DeleteFunc(c.leaving, func(k *conn) bool { return !k.catches() })
@@ -458,6 +460,7 @@ func (w *world) settle() {
 	if !w.quiesce() || !w.endSessions() {
 		return
 	}
+	w.scrubs()
 	w.checkEnd()
 	w.checkHistory()
 	if w.violation != nil {
@@ -542,6 +545,9 @@ func (w *world) unrest() string {
 	}
 	if w.closing && c.m.Unnamed() > 0 {
 		return fmt.Sprintf("%d files without a name are left", c.m.Unnamed())
+	}
+	if c.repairs.next != nil && !c.repairs.done {
+		return "something is being repaired"
 	}
 	for i, p := range w.members {
 		switch {

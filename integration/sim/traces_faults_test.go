@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"strings"
 	"testing"
 
 	"tpcfs/coordinator/commit"
@@ -132,8 +133,8 @@ func (p *play) rottenFile(member int, name string) *op {
 }
 
 // S5: a file that is rotten at one participant is cut at all of them. There it
-// stays unreadable, also when the bit is restored: rot is not blessed by a new
-// checksum. The others show what is left of it.
+// is unreadable, also when the bit is restored: rot is not blessed by a new
+// checksum. The others show what is left of it, and from them it is repaired.
 func TestTraceRottenBlockIsCut(t *testing.T) {
 	p := newPlay(t)
 	o := p.rottenFile(1, "a")
@@ -155,6 +156,56 @@ func TestTraceRottenBlockIsCut(t *testing.T) {
 		t.Fatalf("the others show %q", r.answer.data)
 	}
 	p.settles()
+	if len(p.members[1].bad) > 0 || p.report.Reached[reachRelearnt] == 0 {
+		t.Error("its checksum is not known again")
+	}
+}
+
+// repairing lets the repair, and what it asks of members, go on until that holds.
+func (p *play) repairing(until func(r *repairs) bool) {
+	p.Helper()
+	r := &p.cur.repairs
+	for n := 0; !until(r); n++ {
+		if n > 1000 || r.next == nil || r.done {
+			p.Fatalf("nothing is repaired any more\n%s", strings.Join(p.lines, "\n"))
+		}
+		p.step()
+		switch {
+		case r.ready():
+			r.goesOn()
+		case r.call.donate != nil:
+			r.call.k.member.donate(r.call)
+		default:
+			r.call.k.member.resyncGoesOn()
+		}
+		p.ok()
+	}
+}
+
+// S5: a read that meets a rotten block has it rewritten, in an object and in what is
+// staged for one; a change that comes in between is not undone.
+func TestTraceRottenObjectIsRepaired(t *testing.T) {
+	for _, changed := range []bool{false, true} {
+		p := newPlay(t)
+		o := p.rottenFile(1, "a")
+		p.readFile(1, 1, "a")
+		if changed {
+			p.repairing(func(r *repairs) bool { return r.call != nil && r.call.repair != nil })
+			o = p.tx(0, write("a"))
+			p.prepare(9, 0, 1, 2)
+			p.committed(o)
+			p.handle(9, 0, 1, 2)
+		}
+		p.repairing(func(r *repairs) bool { return r.done })
+		r := p.readFile(1, 1, "a")
+		if r.fate != committed || string(r.answer.data) != string(o.payload) {
+			t.Fatalf("changed %v: P1 shows %d bytes, want %d: %s", changed, len(r.answer.data), len(o.payload), r.answer.words())
+		}
+		if repaired := p.report.Reached[reachRepaired]; repaired > 0 == changed {
+			t.Errorf("changed %v: %d repairs", changed, repaired)
+		}
+		p.settles()
+	}
 }
 
 // G7: a file that is rotten at one participant is read from another, and never

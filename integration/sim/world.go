@@ -110,7 +110,7 @@ type world struct {
 	in        []bool                      // who is in sync, as the newest coordinator has it
 	underOf   map[wire.ID]wire.ConfigID   // the config that a transaction was put under
 	aborted   map[wire.ID]int             // the participants that have aborted it, as bits
-	rejoins   []*rejoin                   // all that have begun
+	callers   []*caller                   // all that have begun
 	linked    bool                        // files may be met by several names, or by none
 	reclaims  map[wire.ID]*reclaim        // that were put
 	holders   map[wire.Ino]wire.SessionID // of what has no name
@@ -149,6 +149,7 @@ type profile struct {
 	startWeight int   // of the coordinator's start
 	minInSync   int   // 0: all; then nobody is evicted
 	evictAfter  int64 // ms
+	objectsRot  bool  // bits flip nowhere else
 }
 
 func newWorld(seed uint64, o *Options) *world {

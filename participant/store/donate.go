@@ -14,7 +14,7 @@ import (
 func (s *Store) Donate(req wire.Donate) (d wire.Donated, body []byte, err error) {
 	switch {
 	case req.Ino != 0:
-		d.Blocks, body, err = s.donateBlocks(&req)
+		d.Version, d.Blocks, body, err = s.donateBlocks(&req)
 	case req.Full:
 		d.Cursor, body, err = s.donateAll(req.Cursor)
 	default:
@@ -175,27 +175,27 @@ func (s *Store) donateAll(cursor []byte) (next, body []byte, err error) {
 	return next, p.body, err
 }
 
-// donateBlocks reads and verifies blocks. Those that the object does not hold
-// any more are left out.
-func (s *Store) donateBlocks(req *wire.Donate) (list []wire.DonatedBlock, body []byte, err error) {
+// donateBlocks reads and verifies blocks, of one version of the file. Those that
+// the object does not hold any more are left out.
+func (s *Store) donateBlocks(req *wire.Donate) (version wire.ID, list []wire.DonatedBlock, body []byte, err error) {
 	if len(req.Blocks) == 0 || len(req.Blocks) > wire.MaxDonated || !slices.IsSorted(req.Blocks) || req.Blocks[0] < 0 ||
 		req.Blocks[0]/sumsPerPage != req.Blocks[len(req.Blocks)-1]/sumsPerPage {
-		return nil, nil, &wire.Error{Code: wire.CodeInvalid, Op: "donate", Text: "blocks that are not of one page of checksums, or too many"}
+		return 0, nil, nil, &wire.Error{Code: wire.CodeInvalid, Op: "donate", Text: "blocks that are not of one page of checksums, or too many"}
 	}
 	r, err := s.readerOf(req.Ino, req.Object, req.Blocks[0], req.Blocks[len(req.Blocks)-1]+1)
 	if err != nil || r == nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	defer r.close()
 	if err := r.open(); err != nil {
-		return nil, nil, err
+		return 0, nil, nil, err
 	}
 	buf := make([]byte, wire.BlockSize)
 	s.share(r.pin)
 	defer r.pin.mu.RUnlock()
 	for _, b := range req.Blocks {
 		i, size := b-r.first, min(wire.BlockSize, r.valid-b*wire.BlockSize)
-		if i >= int64(len(r.checks)) || r.checks[i].state != blockSum || size <= 0 {
+		if i >= int64(len(r.checks)) || !r.checks[i].state.isBytes() || size <= 0 {
 			continue
 		}
 		err := r.block(b, buf)
@@ -203,12 +203,12 @@ func (s *Store) donateBlocks(req *wire.Donate) (list []wire.DonatedBlock, body [
 			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return 0, nil, nil, err
 		}
 		list = append(list, wire.DonatedBlock{Block: b, Sum: r.checks[i].sum, Size: int(size)})
 		body = append(body, buf[:size]...)
 	}
-	return list, body, nil
+	return r.version, list, body, nil
 }
 
 // readerOf returns a reader of an inode's object, nil if it is not that

@@ -477,7 +477,7 @@ func (s *Store) withBallast(write func() error) error {
 
 // rotten is the error of an object whose contents cannot be believed. The
 // store itself is sound: another participant has the contents.
-func (s *Store) rotten(id wire.ID, offset int64, why string) error {
+func (s *Store) rotten(id wire.ID, offset int64, why string) *wire.Error {
 	return &wire.Error{Code: wire.CodeCorrupt, Text: fmt.Sprintf("storage %s, %s at byte %d: %s", s.format.uuid, s.objectPath(id), offset, why)}
 }
 

@@ -15,14 +15,17 @@ const maxKept = 16 << 20
 // reader reads an object's verified blocks as they were when it was made:
 // applies and checkpoints keep for it what they write over.
 type reader struct {
-	s      *Store
-	id     wire.ID
-	valid  int64
-	first  int64 // number of the block that checks[0] is of
-	checks []blockCheck
-	ranges []stagedRange // bytes that are in staged objects
-	pin    *pin
-	again  bool // it came while an apply was at work: look again
+	s   *Store
+	ino wire.Ino
+	// version of the inode, which all of this is of.
+	version wire.ID
+	id      wire.ID
+	valid   int64
+	first   int64 // number of the block that checks[0] is of
+	checks  []blockCheck
+	ranges  []stagedRange // bytes that are in staged objects
+	pin     *pin
+	again   bool // it came while an apply was at work: look again
 
 	file   disk.File
 	stages map[wire.ID]disk.File
@@ -40,7 +43,7 @@ func (m *moment) reader(n *inode, first, end int64) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{s: m.s, id: n.object, valid: n.valid, first: first, checks: checks, next: first,
+	r := &reader{s: m.s, ino: n.attr.Ino, version: n.attr.Version, id: n.object, valid: n.valid, first: first, checks: checks, next: first,
 		stages: map[wire.ID]disk.File{}, kept: map[int64][]byte{}}
 	r.ranges = m.s.rangesLocked(n.object, first*wire.BlockSize, end*wire.BlockSize)
 	o := &m.s.objects
@@ -61,7 +64,11 @@ func (m *moment) reader(n *inode, first, end int64) (*reader, error) {
 func (r *reader) open() (err error) {
 	if r.file, err = r.s.fs.Open(r.s.objectPath(r.id)); err != nil {
 		r.file = nil
-		return r.s.rotten(r.id, r.first*wire.BlockSize, err.Error())
+		b := r.first // or the first one that is in the file
+		if i := slices.IndexFunc(r.checks, func(c blockCheck) bool { return c.state.isBytes() }); i > 0 {
+			b += int64(i)
+		}
+		return r.rotten(b, r.id, b*wire.BlockSize, err.Error())
 	}
 	return nil
 }
@@ -107,7 +114,7 @@ func (r *reader) block(b int64, buf []byte) error {
 		clear(buf[:n])
 		return nil
 	case blockBad:
-		return r.s.rotten(r.id, start, "the block was rotten when it was written in part, or the file cut there")
+		return r.rotten(b, r.id, start, "the block was rotten when it was written in part, or the file cut there")
 	case blockSum:
 	}
 	if r.lost {
@@ -119,7 +126,7 @@ func (r *reader) block(b int64, buf []byte) error {
 	} else {
 		got, err := readUpTo(r.file, buf[:n], start)
 		if err != nil {
-			return r.s.rotten(r.id, start, err.Error())
+			return r.rotten(b, r.id, start, err.Error())
 		}
 		clear(buf[got:n])
 	}
@@ -127,9 +134,17 @@ func (r *reader) block(b int64, buf []byte) error {
 		return err
 	}
 	if wire.Sum(buf[:wire.BlockSize]) != check.sum {
-		return r.s.rotten(r.id, start, "the checksum of the block does not match")
+		return r.rotten(b, r.id, start, "the checksum of the block does not match")
 	}
 	return nil
+}
+
+// rotten is the error of a block whose bytes, in the file of an object at an
+// offset, cannot be believed.
+func (r *reader) rotten(block int64, in wire.ID, offset int64, why string) error {
+	e := r.s.rotten(in, offset, why)
+	e.Ino, e.Object, e.Block = r.ino, r.id, block
+	return e
 }
 
 // sum is what block has verified a whole block with, if it has bytes.
@@ -153,14 +168,14 @@ func (r *reader) overlay(start int64, buf []byte) error {
 		if f == nil {
 			var err error
 			if f, err = r.s.fs.Open(r.s.objectPath(g.stage)); err != nil {
-				return r.s.rotten(g.stage, from-g.base, err.Error())
+				return r.rotten(from/wire.BlockSize, g.stage, from-g.base, err.Error())
 			}
 			r.stages[g.stage] = f
 		}
 		part := buf[from-start : to-start]
 		got, err := readUpTo(f, part, from-g.base)
 		if err != nil {
-			return r.s.rotten(g.stage, from-g.base, err.Error())
+			return r.rotten(from/wire.BlockSize, g.stage, from-g.base, err.Error())
 		}
 		clear(part[got:])
 	}
@@ -221,6 +236,22 @@ func (o *objects) readersOf(p *pin) []*reader {
 // holdWritten keeps readers and the checkpoint from the objects that a batch
 // writes, until its rows are there.
 func (s *Store) holdWritten(b *batch) (map[wire.ID]*pin, error) {
+	held := s.holdObjects(b)
+	for i := range b.writes {
+		w := &b.writes[i]
+		if w.space || len(s.objects.readersOf(held[w.object])) == 0 {
+			continue
+		}
+		f, err := s.dirtyFile(w.object, false)
+		if err != nil {
+			return held, s.fail("open", s.objectPath(w.object), err)
+		}
+		s.keepOld(held[w.object], f, w.offset, w.offset+w.length)
+	}
+	return held, nil
+}
+
+func (s *Store) holdObjects(b *batch) map[wire.ID]*pin {
 	var ids []wire.ID
 	for i := range b.writes {
 		ids = append(ids, b.writes[i].object)
@@ -234,18 +265,7 @@ func (s *Store) holdWritten(b *batch) (map[wire.ID]*pin, error) {
 		s.objects.mu.Unlock()
 		held[id] = p
 	}
-	for i := range b.writes {
-		w := &b.writes[i]
-		if w.space || len(s.objects.readersOf(held[w.object])) == 0 {
-			continue
-		}
-		f, err := s.dirtyFile(w.object, false)
-		if err != nil {
-			return held, s.fail("open", s.objectPath(w.object), err)
-		}
-		s.keepOld(held[w.object], f, w.offset, w.offset+w.length)
-	}
-	return held, nil
+	return held
 }
 
 func (s *Store) endWrites(held map[wire.ID]*pin) {

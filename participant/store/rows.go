@@ -49,7 +49,7 @@ const (
 	inodeFormat   = 2
 	inodeFixed    = 94
 	inodeFixed1   = 86 // in format 1
-	sumsPerPage   = 256
+	sumsPerPage   = wire.SumsPerPage
 	sumEntry      = 5
 	changesInRow  = 256
 	crcLen        = 4

@@ -101,6 +101,9 @@ func (c *call) replica(m message) bool {
 	case wire.FrameResync:
 		body := append([]byte(nil), m.body...)
 		return unary(c, m, func(ctx context.Context, req wire.Resync) (wire.Resynced, error) { return r.Resync(ctx, req, body) })
+	case wire.FrameRepair:
+		body := append([]byte(nil), m.body...)
+		return unary(c, m, func(ctx context.Context, req wire.Repair) (wire.Repaired, error) { return r.Repair(ctx, req, body) })
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:

@@ -102,6 +102,10 @@ func (f *fake) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte,
 	return wire.Donated{Cursor: req.Cursor, Files: 7}, bytes.Repeat([]byte{5}, wire.DonatedBytes), nil
 }
 
+func (f *fake) Repair(_ context.Context, req wire.Repair, body []byte) (wire.Repaired, error) {
+	return wire.Repaired{Right: []int64{int64(req.Ino), int64(len(body))}}, nil
+}
+
 func (f *fake) Resync(_ context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
 	return wire.Resynced{Since: req.Position, Progress: wire.ResyncProgress{Copied: int64(len(body))}}, nil
 }

@@ -144,6 +144,11 @@ func (r *replicaStub) Resync(ctx context.Context, req wire.Resync, body []byte) 
 	return reply, err
 }
 
+func (r *replicaStub) Repair(ctx context.Context, req wire.Repair, body []byte) (reply wire.Repaired, err error) {
+	_, err = r.askBulk(ctx, request{kind: wire.FrameRepair, header: req, body: body}, &reply)
+	return reply, err
+}
+
 // askBulk is ask on the bulk connection; it returns the answer's body too.
 func (l *link) askBulk(ctx context.Context, req request, reply any) ([]byte, error) {
 	st, err := l.take(ctx, l.bulk, false)
