@@ -149,20 +149,21 @@ type Coordinator struct {
 	epoch   wire.Epoch
 
 	// The owner's alone:
-	m       *commit.Machine
-	greets  uint64 // the number of the last greeting
-	ledger  *ledger
-	lastMS  int64 // milliseconds since began that the machine was told of
-	served  bool
-	closing chan struct{} // closed when Close was called
-	drained bool
+	identities int // of the members, as the machine was last seen
+	m          *commit.Machine
+	greets     uint64 // the number of the last greeting
+	ledger     *ledger
+	lastMS     int64 // milliseconds since began that the machine was told of
+	served     bool
+	closing    chan struct{} // closed when Close was called
+	drained    bool
 
 	locks lockKeeper
 
 	inbox inbox
 	links []atomic.Pointer[link] // by member; nil: none. Stored by the owner
-	peers []*peer
-	names []string
+	peers []*peer                // by member
+	slots atomic.Int32           // so many of both are given out; grown by the owner
 	// readPoint is the machine's, for reads that do not pass through the
 	// owner. It is stored before any reply of the same turn is given (P5).
 	readPoint atomic.Uint64
@@ -240,12 +241,10 @@ func (c *Coordinator) reign(run wire.UUID) error {
 	opts := commit.Options{
 		State: state, Peers: c.o.Participants, Cluster: c.cluster, Root: *c.o.Root,
 		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
-		MinInSync: c.o.MinInSync, EvictAfter: c.o.EvictAfter.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
+		MinInSync: c.o.MinInSync, Majority: c.o.MinInSync == 0, Exact: c.o.Local,
+		EvictAfter: c.o.EvictAfter.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
 	}
 	n := configured(&state, c.o.Participants)
-	if opts.MinInSync == 0 {
-		opts.MinInSync = n/2 + 1
-	}
 	if opts.MinInSync > n {
 		return errors.Join(&wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("--min-in-sync %d: there are %d participants", opts.MinInSync, n)}, led.close())
 	}
@@ -279,19 +278,31 @@ const maxDecision = 40
 
 func (c *Coordinator) start() {
 	c.ledger.run(func(f func()) { c.post(f) }, c.journalProblem)
+	for _, notice := range c.m.Notices() {
+		c.log.Warn(notice)
+	}
 	members := c.m.Members()
-	c.links = make([]atomic.Pointer[link], len(members))
-	for _, mem := range members {
+	slots := max(len(members), wire.MaxMembers)
+	c.links = make([]atomic.Pointer[link], slots)
+	c.inSync = make([]bool, slots)
+	for range slots {
 		c.peers = append(c.peers, &peer{state: stateGreeting})
-		c.inSync = append(c.inSync, mem.InSync)
-		c.names = append(c.names, mem.Name)
 	}
-	for i, mem := range members {
-		c.crew.start(func() { c.keep(i, Peer{Name: mem.Name, Addr: mem.Addr}) })
-	}
+	c.growTo(members)
 	c.crew.start(func() { c.tellMissing(members) })
 	c.crew.start(c.repairQueued)
+	c.crew.start(c.tellRemoved)
 	go c.own()
+}
+
+// growTo gives the members that are new their links.
+func (c *Coordinator) growTo(members []commit.Member) {
+	for i := int(c.slots.Load()); i < len(members); i++ {
+		c.inSync[i] = members[i].InSync
+		c.peers[i].rename(members[i])
+		c.slots.Store(int32(i + 1))
+		c.crew.start(func() { c.keep(i) })
+	}
 }
 
 // Ready is closed when the coordinator serves for the first time.

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
 	"tpcfs/wire/failpoint"
 )
@@ -131,11 +132,15 @@ const (
 	refusedPause = time.Second
 	refusedFor   = 200 * time.Millisecond // a participant at whose address nobody listens is not waited for (P8)
 	greetPause   = 20 * time.Millisecond  // before it may be greeted
+	vacantPause  = time.Second            // while nobody has the number
 )
 
 // peer is what is known of the way to a participant, for status.
 type peer struct {
+	identity int // the member's, as the machine was last seen; the owner's alone
+
 	mu    sync.Mutex // guards the following
+	name  string     // "": nobody has its number
 	state string
 	err   string
 	since time.Time // when it was last in sync; zero: it is, or never was
@@ -160,6 +165,21 @@ func (p *peer) set(state, why string) (news bool) {
 	news = state != stateInSync || p.told != ""
 	p.told = state
 	return news
+}
+
+// rename makes it another participant, of which nothing is known yet.
+func (p *peer) rename(mem commit.Member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.identity = mem.Identity
+	p.name, p.state, p.err, p.told = mem.Name, stateGreeting, "", ""
+	p.since, p.copy = time.Time{}, wire.CatchUp{}
+}
+
+func (p *peer) called() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.name
 }
 
 // missing tells, once and only before anything was told of it, that the
@@ -209,10 +229,11 @@ const (
 	stateEvicted     = "evicted"
 )
 
-// keep keeps a link to a participant until the coordinator ends.
-func (c *Coordinator) keep(i int, p Peer) {
+// keep keeps a link to whoever has that number until the coordinator ends.
+func (c *Coordinator) keep(i int) {
 	backoff := time.Duration(0)
 	var refused time.Time // since when nobody listens there
+	var last Peer
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -220,6 +241,16 @@ func (c *Coordinator) keep(i int, p Peer) {
 		case <-time.After(backoff):
 		}
 		began := time.Now()
+		p, now := c.whom(i)
+		if p != last {
+			last, refused = p, time.Time{}
+		}
+		if !now {
+			if backoff = greetPause; p.Name == "" {
+				backoff = vacantPause
+			}
+			continue
+		}
 		linked, state, err := c.visit(i, p)
 		if c.ctx.Err() != nil {
 			return
@@ -252,9 +283,6 @@ func (c *Coordinator) keep(i int, p Peer) {
 // visit opens a link and serves it until it ends. It tells whether there was
 // one, and how it ended.
 func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error) {
-	if !c.mayGreet(i) {
-		return false, stateGreeting, nil
-	}
 	dialCtx, cancelDial := context.WithTimeout(c.ctx, dialWait)
 	defer cancelDial()
 	replica, err := c.o.Dial(dialCtx, p)
@@ -275,7 +303,7 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	}()
 	greetCtx, cancelGreet := context.WithTimeout(l.ctx, greetWait)
 	defer cancelGreet()
-	greet, ok := c.greet(i)
+	greet, ok := c.greet(i, p)
 	if !ok {
 		return false, stateGreeting, nil
 	}
@@ -345,10 +373,10 @@ func (c *Coordinator) welcome(l *link, g wire.Greeting) error {
 
 // greet is what the member is greeted with; false: not now, or the coordinator
 // has stopped.
-func (c *Coordinator) greet(i int) (g wire.Greet, ok bool) {
+func (c *Coordinator) greet(i int, p Peer) (g wire.Greet, ok bool) {
 	answer := make(chan wire.Greet, 1)
 	c.ask(c.ctx, func() {
-		if c.m.MayGreet(i) {
+		if c.m.MayGreet(i) && c.m.Peer(i) == p {
 			g := c.m.Greet(i)
 			c.greets++
 			g.Number = c.greets
@@ -363,9 +391,18 @@ func (c *Coordinator) greet(i int) (g wire.Greet, ok bool) {
 	}
 }
 
-func (c *Coordinator) mayGreet(i int) bool {
-	answer := make(chan bool, 1)
-	return c.ask(c.ctx, func() { answer <- c.m.MayGreet(i) }) && <-answer
+// whom tells who has that number, and whether it may be greeted now.
+func (c *Coordinator) whom(i int) (p Peer, now bool) {
+	type answer struct {
+		p   Peer
+		now bool
+	}
+	got := make(chan answer, 1)
+	if !c.ask(c.ctx, func() { got <- answer{c.m.Peer(i), c.m.MayGreet(i)} }) {
+		return p, false
+	}
+	a := <-got
+	return a.p, a.now
 }
 
 // maxUps bounds a participant's messages that the owner has not taken yet.

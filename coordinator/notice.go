@@ -41,7 +41,7 @@ func (c *Coordinator) tellInSync(i int, in bool) {
 	if in {
 		text = "participant is in sync again"
 	}
-	c.log.Log(context.Background(), c.noticeLevel(), text, "name", c.names[i], "config", c.m.Status().Config.String())
+	c.log.Log(context.Background(), c.noticeLevel(), text, "name", c.peers[i].called(), "config", c.m.Status().Config.String())
 }
 
 // noticeLevel is that of what an operator should see, unless the process says it itself.

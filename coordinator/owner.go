@@ -216,8 +216,14 @@ func (c *Coordinator) carryOut(rd commit.Ready) {
 		w.Watch.Token.(chan commit.Watched) <- w
 	}
 	c.journal(rd.Records)
+	for _, e := range rd.Edited {
+		failpoint.At("coordinator.edited")
+		e.Edit.Token.(chan commit.Edited) <- e
+	}
 	for _, d := range rd.Drop {
-		c.log.Error("participant broke the protocol: its connection is closed", "name", c.m.Members()[d.Member].Name, "err", d.Err)
+		if d.Err != nil {
+			c.log.Error("participant broke the protocol: its connection is closed", "name", c.peers[d.Member].called(), "err", d.Err)
+		}
 		if l := c.links[d.Member].Load(); l != nil && l.number == d.Link {
 			l.cancel()
 		}
@@ -242,8 +248,8 @@ func (c *Coordinator) lookAround() {
 	if c.m.Stopped() != nil {
 		return
 	}
-	news := false
-	for i := range c.inSync {
+	news := c.renamed()
+	for i := range int(c.slots.Load()) {
 		in := c.m.InSync(i)
 		if in == c.inSync[i] {
 			continue
@@ -261,6 +267,27 @@ func (c *Coordinator) lookAround() {
 	if news {
 		c.changed.notify()
 	}
+}
+
+// renamed looks for members that an operator has added, taken out, or replaced.
+func (c *Coordinator) renamed() (news bool) {
+	if c.identities == c.m.Identities() {
+		return false
+	}
+	c.identities = c.m.Identities()
+	members := c.m.Members()
+	c.growTo(members)
+	for i, mem := range members {
+		if c.peers[i].identity == mem.Identity {
+			continue
+		}
+		c.inSync[i] = mem.InSync
+		was := c.peers[i].called()
+		c.peers[i].rename(mem)
+		c.repairs.forget(i)
+		c.log.Log(context.Background(), c.noticeLevel(), "who takes part was changed by an operator", "before", was, "now", mem.Name)
+	}
+	return true
 }
 
 // journal appends records: CONFIG through the authority, the rest lazily.
@@ -296,8 +323,15 @@ func (c *Coordinator) journal(records []*commit.Record) {
 
 func (c *Coordinator) configure(r *commit.Record) error {
 	var keeper authority = c.ledger
+	edit := r.Edited()
+	if edit {
+		failpoint.At("coordinator.edit-put")
+	}
 	return keeper.Configure(r, func() {
 		failpoint.At("coordinator.config")
+		if edit {
+			failpoint.At("coordinator.edit-durable")
+		}
 		c.m.Journaled(r.Config.ID)
 	})
 }

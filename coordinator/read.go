@@ -143,7 +143,7 @@ func (r *reading) room(p *wire.Piece) bool {
 
 // pick chooses a linked participant at random that was not tried; nil: none.
 func (c *Coordinator) pick(tried []bool) *link {
-	n := len(c.links)
+	n := int(c.slots.Load())
 	first := rand.IntN(n)
 	for k := range n {
 		i := (first + k) % n
@@ -196,9 +196,9 @@ func (r *reading) expired(ctx context.Context) *wire.Error {
 // unlinked names the participants without a connection.
 func (c *Coordinator) unlinked() []string {
 	var names []string
-	for i := range c.links {
-		if c.links[i].Load() == nil {
-			names = append(names, c.names[i])
+	for i := range int(c.slots.Load()) {
+		if name := c.peers[i].called(); name != "" && c.links[i].Load() == nil {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -105,6 +105,13 @@ func (r *repairer) count(member int, repaired, failed int) {
 	r.counts[member] = n
 }
 
+// forget drops what was counted of a member whose number is another's now.
+func (r *repairer) forget(member int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.counts, member)
+}
+
 // repairQueued repairs what reads have met, one page of checksums after the other,
 // until the coordinator ends.
 func (c *Coordinator) repairQueued() {
@@ -153,7 +160,7 @@ func (c *Coordinator) repair(ctx context.Context, member int, lack wire.Lack) me
 	m := mending{rotten: lack.Blocks}
 	to := c.links[member].Load()
 	if to == nil || to.outside.Load() {
-		m.err = wire.NewError(wire.CodeUnavailable, fmt.Sprintf("participant %s is not in sync and there", c.names[member]))
+		m.err = wire.NewError(wire.CodeUnavailable, fmt.Sprintf("participant %s is not in sync and there", c.peers[member].called()))
 		return m
 	}
 	var from []string

@@ -22,8 +22,10 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	answer := make(chan wire.Status, 1)
+	var numbers []int // of its members
 	ok := c.ask(ctx, func() {
 		s := c.m.Status()
+		numbers = c.m.Numbers()
 		s.Locks, s.LockWaits = c.locks.table.Count()
 		answer <- s
 	})
@@ -33,8 +35,8 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	s := <-answer
 	s.Changes, s.Reads = c.opStats(&c.changes), c.opStats(&c.reads)
 	replicas := c.replicas(ctx, req, wait)
-	for i := range s.Members {
-		m := &s.Members[i]
+	for k, i := range numbers {
+		m := &s.Members[k]
 		c.describe(i, m)
 		m.Replica = replicas[i].status
 		if err := replicas[i].err; err != nil && m.Error == "" {

@@ -90,7 +90,10 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 		p.end, p.fence, p.sealed = lsn, lsn, false
 		p.armQuiet()
 		p.log.Info("greeted", "epoch", req.Epoch.Number, "run", req.Epoch.Run, "before", held.Number)
-		if req.Outside {
+		switch {
+		case !req.Removed.IsZero():
+			p.log.Warn("this participant was removed from its cluster: it serves nobody until its data directory is empty", "dir", p.o.Dir)
+		case req.Outside:
 			p.log.Info("out of sync: nothing is served until it has caught up", "dir", p.o.Dir, "given_up", len(out.Discard))
 		}
 		return

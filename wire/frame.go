@@ -44,6 +44,7 @@ const (
 	FrameStatus                        // Nothing -> Status
 	FrameLock                          // LockRequest -> LockReply
 	FrameWatch                         // Watch -> Watched
+	FrameMembers                       // MembersRequest -> MembersReply
 )
 
 // What a coordinator asks of a participant.

@@ -53,6 +53,9 @@ type Service interface {
 	Watch(ctx context.Context, req Watch) (Watched, error)
 	// Status tells how the cluster does; it answers also while nothing else is served.
 	Status(ctx context.Context, req StatusRequest) (Status, error)
+	// Members changes who takes part (P14). It answers when that is durable and
+	// in force.
+	Members(ctx context.Context, req MembersRequest) (MembersReply, error)
 }
 
 // Replica is a participant's service, as its coordinator uses it. Every error
@@ -153,6 +156,8 @@ type Status struct {
 	LockWaits   int             `cbor:"17,keyasint,omitempty" json:"lock_waits"` // requests for locks that wait
 	MinInSync   int             `cbor:"18,keyasint" json:"min_in_sync"`
 	Warnings    []string        `cbor:"19,keyasint,omitempty" json:"warnings,omitempty"` // in plain words
+	Removed     []Removed       `cbor:"20,keyasint,omitempty" json:"removed,omitempty"`
+	Edits       []Edit          `cbor:"21,keyasint,omitempty" json:"edits,omitempty"` // what operators have changed of who takes part
 }
 
 // OpStats tells of the operations of one kind that the coordinator has answered.
@@ -202,6 +207,9 @@ type InDoubtStatus struct {
 	Voted    []string `cbor:"5,keyasint,omitempty" json:"voted,omitempty"`
 	Missing  []string `cbor:"6,keyasint,omitempty" json:"missing,omitempty"`
 	Decision string   `cbor:"7,keyasint,omitempty" json:"decision,omitempty"`
+	Yes      []string `cbor:"8,keyasint,omitempty" json:"yes,omitempty"` // of those that have voted: who could do it
+	No       []string `cbor:"9,keyasint,omitempty" json:"no,omitempty"`  // ... who could not
+	Resolves string   `cbor:"10,keyasint,omitempty" json:"resolves,omitempty"`
 }
 
 // ReplicaStatus is a participant as it sees itself.

@@ -108,6 +108,10 @@ type Greet struct {
 	// Number grows with each greeting of an epoch: one that comes late, over a
 	// link that was given up, is refused.
 	Number uint64 `cbor:"6,keyasint,omitempty"`
+	// Removed: the participant of that storage was removed from the cluster. It
+	// makes that durable before it answers, and has nothing to do with any
+	// coordinator from then on (P14).
+	Removed UUID `cbor:"7,keyasint,omitzero"`
 }
 
 // Greeting answers Greet, from the participant's durable state (P6). Same-epoch

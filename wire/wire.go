@@ -136,6 +136,9 @@ type Member struct {
 	Name    string `cbor:"1,keyasint"`
 	Addr    string `cbor:"2,keyasint"`
 	Storage UUID   `cbor:"3,keyasint"`
+	// Flag is the address that the coordinator's command line gave last: one that
+	// it gives anew counts, the same again does not go before Addr (P8).
+	Flag string `cbor:"4,keyasint,omitempty"`
 }
 
 // Config is the configured set and the names of those that are in sync.
@@ -144,6 +147,10 @@ type Config struct {
 	Cluster    UUID     `cbor:"2,keyasint"`
 	Configured []Member `cbor:"3,keyasint"`
 	InSync     []string `cbor:"4,keyasint"`
+	// Removed are participants that were taken out by an operator, the last
+	// MaxRemoved; Edits what operators have changed, the last MaxEdits (P14).
+	Removed []Removed `cbor:"5,keyasint,omitempty"`
+	Edits   []Edit    `cbor:"6,keyasint,omitempty"`
 }
 
 // At names a file as openat(2) does: a path relative to a directory's inode.

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"tpcfs/wire"
@@ -15,12 +16,17 @@ type bench struct {
 	journal []*Record // all that was appended
 	durable int       // of them
 	runs    byte
+	disks   byte // that were put in
+	asks    byte // edits asked for
+	edits   bool // who takes part is being changed: addresses tell who is who
 	opts    Options
 
 	sent    [][]wire.Entry // by member, in this epoch
 	replies []Reply
 	watched []Watched
 	dropped []Drop
+	edited  []Edited
+	gone    []*fake     // were removed, or replaced
 	unstage []wire.ID   // asked of the first member
 	asked   []Unstage   // of all
 	lists   []wire.Read // of orphans, asked for
@@ -38,9 +44,12 @@ func newBench(t *testing.T, names ...string) *bench {
 		names = []string{"a", "b", "c"}
 	}
 	for i, n := range names {
-		b.fakes = append(b.fakes, newFake(n, byte(i+1)))
+		f := newFake(n, byte(i+1))
+		f.addr = n + ":1"
+		b.fakes = append(b.fakes, f)
 		b.opts.Peers = append(b.opts.Peers, Peer{Name: n, Addr: n + ":1"})
 	}
+	b.disks = 100
 	b.start()
 	return b
 }
@@ -79,8 +88,8 @@ func (b *bench) tryStart() error {
 	b.m = m
 	b.journal = append(b.journal, e)
 	b.durable = len(b.journal)
-	b.sent = make([][]wire.Entry, len(b.fakes))
-	b.stop, b.replies = nil, nil
+	b.sent, b.stop, b.replies, b.edited = nil, nil, nil, nil
+	b.byNumber()
 	for _, f := range b.fakes {
 		f.old = f.old || f.alive
 		f.alive, f.link = false, 0
@@ -88,6 +97,46 @@ func (b *bench) tryStart() error {
 	}
 	return nil
 }
+
+// byNumber puts the participants where the machine has them; who is new comes up
+// with an empty disk.
+func (b *bench) byNumber() {
+	for len(b.sent) < len(b.m.members) {
+		b.sent = append(b.sent, nil)
+	}
+	if !b.edits || len(b.fakes) == len(b.m.members) && !slices.ContainsFunc(b.m.members, func(mem *member) bool {
+		f := b.fakes[slices.Index(b.m.members, mem)]
+		return (mem.vacant || mem.coming) != (f == nobody) || f != nobody && f.addr != mem.addr
+	}) {
+		return
+	}
+	var old []*fake
+	for _, f := range append(b.fakes, b.gone...) {
+		if f != nobody {
+			old = append(old, f)
+		}
+	}
+	b.fakes = nil
+	for _, mem := range b.m.Members() {
+		if mem.None || mem.Coming {
+			b.fakes = append(b.fakes, nobody)
+			continue
+		}
+		at := slices.IndexFunc(old, func(f *fake) bool { return f.addr == mem.Addr })
+		if at < 0 {
+			b.disks++
+			f := newFake(mem.Name, b.disks)
+			f.addr = mem.Addr
+			old, at = append(old, f), len(old)
+		}
+		b.fakes = append(b.fakes, old[at])
+		old = slices.Delete(old, at, at+1)
+	}
+	b.gone = old
+}
+
+// nobody has a number that is not given out.
+var nobody = &fake{name: "nobody"}
 
 // run carries out what the machine asks for; nothing is handled or synced by itself.
 func (b *bench) run() {
@@ -104,7 +153,17 @@ func (b *bench) run() {
 	b.journal = append(b.journal, rd.Records...)
 	b.replies = append(b.replies, rd.Replies...)
 	b.watched = append(b.watched, rd.Watched...)
-	b.dropped = append(b.dropped, rd.Drop...)
+	for _, d := range rd.Drop {
+		if d.Err != nil {
+			b.dropped = append(b.dropped, d)
+			continue
+		}
+		f := b.fakes[d.Member]
+		f.alive = false
+		f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
+	}
+	b.edited = append(b.edited, rd.Edited...)
+	b.byNumber()
 	for _, u := range rd.Unstage {
 		if u.Link != b.m.members[u.Member].link {
 			b.t.Errorf("%v is to be dropped by an old link", u)
@@ -233,7 +292,7 @@ func (b *bench) settle() {
 	for range 20 {
 		b.sync()
 		for i, f := range b.fakes {
-			if f.up && !f.alive && b.stop == nil {
+			if f != nobody && f.up && !f.alive && b.stop == nil {
 				b.greet(b.fakes[i].name)
 			}
 		}
@@ -361,15 +420,24 @@ func entryString(e wire.Entry) string {
 	return [...]string{"", "PREPARE", "COMMIT", "ABORT", "CONFIG", "OPEN", "VOID"}[e.Kind] + fmt.Sprint(e.Index)
 }
 
+// first is the participant of the least number.
+func (b *bench) first() *fake {
+	return b.fakes[slices.IndexFunc(b.fakes, func(f *fake) bool { return f != nobody })]
+}
+
 // wantEqual: nothing in doubt, all members alike, W caught up.
 func (b *bench) wantEqual() {
 	b.t.Helper()
+	first := b.first()
 	for _, f := range b.fakes {
+		if f == nobody {
+			continue
+		}
 		for id, t := range f.s.txs {
 			b.t.Errorf("%s still remembers %v as %d", f.name, id, t.State)
 		}
-		if fmt.Sprint(f.s.vals) != fmt.Sprint(b.fakes[0].s.vals) {
-			b.t.Errorf("%s holds %v, %s %v", f.name, f.s.vals, b.fakes[0].name, b.fakes[0].s.vals)
+		if fmt.Sprint(f.s.vals) != fmt.Sprint(first.s.vals) {
+			b.t.Errorf("%s holds %v, %s %v", f.name, f.s.vals, first.name, first.s.vals)
 		}
 	}
 	if b.m.w.Index != b.m.last || b.m.w.Epoch != b.m.epoch.Number {

@@ -23,6 +23,7 @@ package commit
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -61,7 +62,12 @@ type Options struct {
 
 	// MinInSync is how many participants stay in the in-sync set: one that
 	// fails is evicted while as many stay (P8). 0 or too many: all of them.
+	// Majority: more than half of those that there are, however many that are.
 	MinInSync int
+	Majority  bool
+	// Exact: Peers have to be the configured participants. Otherwise they tell
+	// addresses of those that they name, and Notices has what is odd.
+	Exact bool
 	// EvictAfter is how long, in milliseconds, a member may be without a link
 	// before it is evicted, default 3000.
 	EvictAfter int64
@@ -116,27 +122,33 @@ const (
 
 // Machine is the coordinator's state in one epoch.
 type Machine struct {
-	o       Options
-	state   State         // what the journal holds once all records of Ready are in it
-	epoch   wire.Epoch    // this reign
-	base    wire.ConfigID // what the journal held when it started (P13)
-	members []*member     // the configured participants, in the config's order
-	change  *change       // a config that is not in force yet; nil: none
-	joiner  int           // the member in its last round, for which nothing is put (P11); -1: none
-	phase   Phase         // becomes grows it
-	closing bool          // nothing more is put
-	full    bool          // the journal has no room
-	stop    *wire.Error   // why the machine has ended
-	now     int64         // milliseconds of ticks
-	rd      Ready         // being gathered
-	beat    int64         // when the next heartbeat is due
-	toldW   wire.Position // last in a W record
-	told    int64         // the service time in it
-	wall    int64         // the caller's clock, nanoseconds since 1970
-	ops     map[wire.OpID]*tx
-	queue   []*Request // in the order of arrival
-	queued  map[wire.OpID]*Request
-	waiting int64 // bytes of queue
+	o          Options
+	state      State         // what the journal holds once all records of Ready are in it
+	epoch      wire.Epoch    // this reign
+	base       wire.ConfigID // what the journal held when it started (P13)
+	members    []*member     // the configured participants, in the config's order
+	change     *change       // a config that is not in force yet; nil: none
+	edits      []*Edit       // that are not in force (P14)
+	fresh      []wire.Edit   // what the next config brings of them
+	removed    []wire.Removed
+	toldOne    bool // one of those has been told, and no config says so yet
+	notices    []string
+	identities int           // Identities
+	joiner     int           // the member in its last round, for which nothing is put (P11); -1: none
+	phase      Phase         // becomes grows it
+	closing    bool          // nothing more is put
+	full       bool          // the journal has no room
+	stop       *wire.Error   // why the machine has ended
+	now        int64         // milliseconds of ticks
+	rd         Ready         // being gathered
+	beat       int64         // when the next heartbeat is due
+	toldW      wire.Position // last in a W record
+	told       int64         // the service time in it
+	wall       int64         // the caller's clock, nanoseconds since 1970
+	ops        map[wire.OpID]*tx
+	queue      []*Request // in the order of arrival
+	queued     map[wire.OpID]*Request
+	waiting    int64 // bytes of queue
 
 	// The streams' entries: log holds those after trimmed, the last is
 	// number last. open is the number of OPEN.
@@ -175,6 +187,7 @@ type Ready struct {
 	Records []*Record
 	Replies []Reply
 	Watched []Watched
+	Edited  []Edited
 	Unstage []Unstage
 	Drop    []Drop // links whose peer broke the protocol
 	Commits int    // COMMITs put, by votes
@@ -199,7 +212,7 @@ type Reply struct {
 	Err     *wire.Error // nil: committed
 }
 
-// Drop tells to end a link.
+// Drop tells to end a link. Without Err its participant is no longer in sync.
 type Drop struct {
 	Member int
 	Link   uint64
@@ -229,7 +242,7 @@ func New(o Options) (*Machine, error) {
 	c := o.State.Config
 	if c == nil {
 		for _, p := range o.Peers {
-			m.members = append(m.members, &member{name: p.Name, addr: p.Addr, in: true})
+			m.members = append(m.members, &member{name: p.Name, addr: p.Addr, flag: p.Addr, in: true})
 		}
 		return m, nil
 	}
@@ -244,7 +257,9 @@ func New(o Options) (*Machine, error) {
 	return m, nil
 }
 
-// adopt makes the config's participants the members, with the peers' addresses (P8).
+// adopt makes the config's participants the members. A peer's address counts where
+// it is not the one that the command line has given before: what operators have
+// changed since goes before that (P8, P14).
 func (m *Machine) adopt(c *wire.Config) error {
 	addr := map[string]string{}
 	for _, p := range m.o.Peers {
@@ -252,30 +267,42 @@ func (m *Machine) adopt(c *wire.Config) error {
 	}
 	var missing []string
 	for _, f := range c.Configured {
-		mem := &member{name: f.Name, addr: f.Addr, storage: f.Storage, in: slices.Contains(c.InSync, f.Name)}
-		if a, ok := addr[f.Name]; ok {
-			mem.addr = a
-		} else if len(m.o.Peers) > 0 {
+		mem := &member{name: f.Name, addr: f.Addr, flag: f.Flag, storage: f.Storage, in: slices.Contains(c.InSync, f.Name)}
+		switch a, ok := addr[f.Name]; {
+		case !ok && len(m.o.Peers) > 0:
 			missing = append(missing, f.Name)
+		case ok && a != f.Flag:
+			mem.addr, mem.flag = a, a
+		case ok && a != f.Addr:
+			m.notices = append(m.notices, fmt.Sprintf("--participant %s=%s is older than what tpcfs members has made of it: %s counts; correct the flag, or leave it out", f.Name, a, f.Addr))
 		}
 		delete(addr, f.Name)
 		m.members = append(m.members, mem)
 	}
-	switch {
-	case len(missing) > 0:
+	m.removed = slices.Clone(c.Removed)
+	for _, r := range c.Removed {
+		if _, ok := addr[r.Member.Name]; ok && !m.o.Exact {
+			m.notices = append(m.notices, fmt.Sprintf("--participant %s: it was removed from the cluster, and is left out; take the flag away", r.Member.Name))
+			delete(addr, r.Member.Name)
+		}
+	}
+	if len(missing) > 0 && m.o.Exact {
 		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(
 			"--participant does not name %s, which the cluster was made with: give the address of each, or no --participant at all", strings.Join(missing, ", "))}
-	case len(addr) > 0:
-		var extra []string
-		for name := range addr {
-			extra = append(extra, name)
-		}
-		slices.Sort(extra)
+	}
+	if len(missing) > 0 {
+		m.notices = append(m.notices, fmt.Sprintf("--participant does not name %s, which the cluster has, too: the address that was given last counts", strings.Join(missing, ", ")))
+	}
+	if len(addr) > 0 {
 		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(
-			"--participant names %s, which the cluster was not made with: it only tells addresses, it adds nobody", strings.Join(extra, ", "))}
+			"--participant names %s, which the cluster does not have: it only tells addresses. Start without it, and add the participant with tpcfs members add",
+			strings.Join(slices.Sorted(maps.Keys(addr)), ", "))}
 	}
 	return nil
 }
+
+// Notices says what is odd about the list of peers, and what to do.
+func (m *Machine) Notices() []string { return m.notices }
 
 // becomes is the one place where the phase changes.
 func (m *Machine) becomes(p Phase) {
@@ -299,6 +326,7 @@ func (m *Machine) halt(err *wire.Error) {
 		m.answer(t, nil, unknown)
 	}
 	m.expireHeld(func(*Request) bool { return true }, "the coordinator has stopped")
+	m.refuseEdits("the coordinator has stopped", true)
 	m.refuseWatches(wire.NewError(wire.CodeUnavailable, "the coordinator has stopped"))
 }
 
@@ -306,6 +334,7 @@ func (m *Machine) halt(err *wire.Error) {
 func (m *Machine) Shut() {
 	m.closing = true
 	m.refuseQueue(wire.NewError(wire.CodeUnavailable, "the coordinator is shutting down; nothing changed"))
+	m.refuseEdits("the coordinator is shutting down", false)
 }
 
 // Idle reports whether no client waits for a transaction that was put.
@@ -390,7 +419,7 @@ func (m *Machine) Ready() Ready {
 	rd := m.rd
 	m.rd = Ready{
 		Sends: rd.Sends[len(rd.Sends):], Records: rd.Records[len(rd.Records):], Replies: rd.Replies[len(rd.Replies):],
-		Watched: rd.Watched[len(rd.Watched):],
+		Watched: rd.Watched[len(rd.Watched):], Edited: rd.Edited[len(rd.Edited):],
 	}
 	return rd
 }
@@ -412,6 +441,7 @@ func (m *Machine) Tick(ms int64) {
 	}
 	m.expireLeases()
 	m.expireRequests()
+	m.expireEdits()
 	m.expireSessions()
 	m.releaseOrphans()
 	if m.w != m.toldW || m.w.Epoch == m.epoch.Number && m.state.ServiceTime-m.told >= serviceTimeStep {

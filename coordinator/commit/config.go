@@ -19,16 +19,22 @@ type change struct {
 }
 
 // minInSync is how many members have to stay.
-func (m *Machine) minInSync() int {
-	if m.o.MinInSync <= 0 {
-		return len(m.members)
+func (m *Machine) minInSync() int { return m.leastOf(m.size()) }
+
+// leastOf is how many have to stay of n.
+func (m *Machine) leastOf(n int) int {
+	switch {
+	case m.o.Majority:
+		return n/2 + 1
+	case m.o.MinInSync <= 0:
+		return n
 	}
-	return min(m.o.MinInSync, len(m.members))
+	return min(m.o.MinInSync, n)
 }
 
 // enough: are so many in sync as have to be? Only a coordinator that is started with
 // a greater minimum than the last one finds too few.
-func (m *Machine) enough() bool { return len(m.members)-len(m.evicted()) >= m.minInSync() }
+func (m *Machine) enough() bool { return m.size()-len(m.evicted()) >= m.minInSync() }
 
 // leaving: does a change take that member out?
 func (m *Machine) leaving(i int) bool {
@@ -43,7 +49,12 @@ func (m *Machine) outsider(i int) bool {
 // isUnfit notes that a member has lost what it had. In the strict form nobody
 // is evicted, and the reign ends.
 func (m *Machine) isUnfit(mem *member, why *wire.Error) *wire.Error {
-	if m.state.Config == nil || m.minInSync() == len(m.members) {
+	if m.state.Config == nil || m.minInSync() == m.size() {
+		if m.state.Config != nil && m.size() > 1 {
+			e := *why
+			e.Text += ". If they are lost for good: stop it, start the coordinator, tpcfs resolve --lost " + mem.name + " --force, and start it on an empty directory"
+			why = &e
+		}
 		m.halt(why)
 		return nil
 	}
@@ -110,33 +121,38 @@ func (m *Machine) steer() {
 	case !m.full && (m.change == nil || m.change.admits < 0):
 		if lost := m.lost(); len(lost) > 0 {
 			m.evict(lost)
+		} else if m.phase == Serving && !m.tryEdit() && m.toldOne && m.change == nil && m.joiner < 0 {
+			m.evict(nil)
 		}
 	}
 }
 
 // tryStart begins when all members have answered, or those that stay when
 // others are evicted: of the configured participants so many that any newer
-// config would have shown itself (P8, P13).
+// config would have shown itself (P8, P13). Who was declared lost is not waited
+// for: by an operator's word it knows of none.
 func (m *Machine) tryStart() {
 	if m.phase != Greeting || m.stop != nil {
 		return
 	}
-	lost := m.lost()
+	lost, declared := m.lost(), m.declared()
 	answered := 0
 	for i, mem := range m.members {
 		switch {
-		case !mem.in || slices.Contains(lost, i):
+		case !mem.in || slices.Contains(lost, i) || slices.Contains(declared, i):
 		case !mem.answered || mem.unfit != nil:
 			return
 		default:
 			answered++
 		}
 	}
-	if len(lost) > 0 && answered < len(m.members)-m.minInSync()+1 {
+	lost = slices.DeleteFunc(lost, func(i int) bool { return slices.Contains(declared, i) })
+	if len(lost) > 0 && answered < m.size()-m.minInSync()+1 || answered == 0 {
 		return
 	}
 	m.becomes(Configuring)
-	m.evict(lost)
+	m.startEdits()
+	m.evict(append(lost, declared...))
 }
 
 // evict issues the config without those members: this epoch's first one also
@@ -163,8 +179,23 @@ func (m *Machine) issue(inSync []string, admits int) {
 		c.ID.Counter = m.state.Config.ID.Counter + 1
 	}
 	for _, mem := range m.members {
-		c.Configured = append(c.Configured, wire.Member{Name: mem.name, Addr: mem.addr, Storage: mem.storage})
+		switch {
+		case mem.vacant, mem.going && mem.heir == nil:
+		case mem.going:
+			c.Configured = append(c.Configured, *mem.heir)
+		default:
+			c.Configured = append(c.Configured, wire.Member{Name: mem.name, Addr: mem.addr, Storage: mem.storage, Flag: mem.flag})
+		}
 	}
+	c.Removed, m.toldOne = slices.Clone(m.removed), false
+	if m.state.Config != nil {
+		c.Edits = slices.Clone(m.state.Config.Edits)
+	}
+	for _, e := range m.fresh {
+		e.Config = c.ID
+		c.Edits = append(c.Edits, e)
+	}
+	c.Edits, m.fresh = c.Edits[max(0, len(c.Edits)-wire.MaxEdits):], nil
 	root := m.state.Root // a bootstrap that may not be over is repeated
 	if m.state.Config == nil {
 		r := m.o.Root
@@ -200,12 +231,7 @@ func (m *Machine) tryEffect() {
 			return
 		}
 	}
-	for i, mem := range m.members {
-		if m.leaving(i) {
-			mem.in, mem.answered, mem.known, mem.owed, mem.asked = false, false, nil, nil, 0
-			mem.handled, mem.durable = 0, 0
-		}
-	}
+	m.settleMembers()
 	m.change = nil
 	if m.phase == Configuring {
 		m.recover()
@@ -213,6 +239,7 @@ func (m *Machine) tryEffect() {
 	if m.stop != nil {
 		return
 	}
+	m.settleEdits()
 	for _, t := range slices.Clone(m.order) {
 		if t.state == undecided {
 			m.tryDecide(t)
@@ -227,6 +254,11 @@ func (m *Machine) greetedOutside(i int, g *wire.Greeting) (uint64, *wire.Error) 
 	if err := m.checkTwin(mem, g); err != nil {
 		mem.unfit = err
 		return 0, err
+	}
+	for _, r := range m.removed {
+		if r.Member.Storage == g.Storage {
+			return 0, m.blame(mem, fmt.Sprintf("its data are those of %s, which was removed: start it on an empty directory", r.Member.Name))
+		}
 	}
 	if g.Resync == "" {
 		return 0, m.blame(mem, "it was told that it is out of sync, and does not say so")
@@ -323,7 +355,7 @@ func (m *Machine) admitted() {
 func (m *Machine) evicted() []string {
 	var names []string
 	for _, mem := range m.members {
-		if !mem.in {
+		if !mem.in && !mem.vacant && !mem.coming {
 			names = append(names, mem.name)
 		}
 	}
@@ -332,12 +364,12 @@ func (m *Machine) evicted() []string {
 
 // Degraded says in plain words what is not as it should be; "": nothing.
 func (m *Machine) Degraded() string {
-	in := len(m.members) - len(m.evicted())
+	in := m.size() - len(m.evicted())
 	missing := m.missing()
 	var words []string
 	if out := m.evicted(); len(out) > 0 {
 		words = append(words, fmt.Sprintf("%d of %d participants out of sync: %s; changes are kept on %d",
-			len(out), len(m.members), strings.Join(out, ", "), in))
+			len(out), m.size(), strings.Join(out, ", "), in))
 	}
 	if len(missing) > 0 && m.phase == Serving {
 		text := "changes wait for " + strings.Join(missing, ", ")
@@ -348,5 +380,28 @@ func (m *Machine) Degraded() string {
 	} else if !m.enough() && m.phase == Serving {
 		words = append(words, fmt.Sprintf("changes wait until %d participants are in sync", m.minInSync()))
 	}
+	if w := m.stuck(); w != "" {
+		words = append(words, w)
+	}
 	return strings.Join(words, "; ")
+}
+
+// stuck says what an operator can do where so many have lost their data that
+// nothing goes on by itself (P14).
+func (m *Machine) stuck() string {
+	var unfit, rest []string
+	for i, mem := range m.members {
+		switch {
+		case !mem.in || m.leaving(i):
+		case mem.unfit != nil:
+			unfit = append(unfit, mem.name)
+		default:
+			rest = append(rest, mem.name)
+		}
+	}
+	if len(unfit) == 0 || len(rest) == 0 || len(rest) >= m.minInSync() && m.phase == Serving {
+		return ""
+	}
+	return fmt.Sprintf("%s lost its data, and only %s can know everything: nothing goes on until it is back, or an operator declares it lost (tpcfs resolve --lost %s)",
+		strings.Join(unfit, ", "), strings.Join(rest, ", "), strings.Join(unfit, ","))
 }

@@ -14,6 +14,7 @@ import (
 // one that names "no-<member>" is refused by that member (its disk is full).
 type fake struct {
 	name    string
+	addr    string
 	storage wire.UUID
 	resync  string
 

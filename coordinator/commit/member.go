@@ -9,6 +9,12 @@ import (
 // member is a participant as its coordinator knows it.
 type member struct {
 	name, addr string
+	flag       string       // wire.Member.Flag
+	identity   int          // Machine.identities when the number became this one's
+	vacant     bool         // nobody has this number any more
+	coming     bool         // was added by a config that is not in force yet (P14)
+	going      bool         // ... and is taken out by one: removed, or
+	heir       *wire.Member // replaced by it
 	storage    wire.UUID
 	in         bool        // in the config that is in force: it votes, and everything is to be durable there
 	outside    bool        // its last greeting told it that it is not (P11)
@@ -40,21 +46,32 @@ type Member struct {
 	Handled    uint64
 	Durable    uint64
 	Free       uint64 // bytes
+	// None: nobody has this number; Coming: not yet, until a config that says so is
+	// in force.
+	None, Coming bool
+	Identity     int // another one's is greater
 }
 
-// Members returns the participants in the config's order.
+// Members returns the participants by their numbers, which they keep while the
+// reign lasts. Who is removed leaves its number to who is added later.
 func (m *Machine) Members() []Member {
 	list := make([]Member, len(m.members))
 	for i, mem := range m.members {
-		list[i] = Member{mem.name, mem.addr, mem.in, mem.unfit, mem.answered, mem.linked, mem.handled, mem.durable, mem.free}
+		list[i] = Member{mem.name, mem.addr, mem.in, mem.unfit, mem.answered, mem.linked, mem.handled, mem.durable, mem.free, mem.vacant, mem.coming, mem.identity}
 	}
 	return list
 }
+
+// Peer is who has that number; its name is empty when nobody has.
+func (m *Machine) Peer(i int) Peer { return Peer{m.members[i].name, m.members[i].addr} }
 
 // MayGreet: a participant that is out of the config is greeted as such only
 // once this reign's own config is sure to be the newest (P11, P13), one that is
 // on its way out not at all until it is.
 func (m *Machine) MayGreet(i int) bool {
+	if mem := m.members[i]; mem.vacant || mem.coming || mem.going {
+		return false
+	}
 	return m.stop == nil && !m.leaving(i) && (!m.outsider(i) || m.phase == Serving)
 }
 
@@ -227,7 +244,7 @@ func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 // checkTwin: is it not another one of the participants?
 func (m *Machine) checkTwin(mem *member, g *wire.Greeting) *wire.Error {
 	for _, other := range m.members {
-		if other != mem && other.storage == g.Storage {
+		if other != mem && !other.vacant && other.storage == g.Storage {
 			return m.blame(mem, fmt.Sprintf("it is the same participant as %s (storage %v)", other.name, g.Storage))
 		}
 	}

@@ -87,6 +87,11 @@ type Decision struct {
 	Commit   bool          `cbor:"3,keyasint,omitempty"`
 }
 
+// Edited: is it a CONFIG that brings what an operator has changed (P14)?
+func (r *Record) Edited() bool {
+	return r.Config != nil && len(r.Config.Edits) > 0 && r.Config.Edits[len(r.Config.Edits)-1].Config == r.Config.ID
+}
+
 // Encode returns the record's bytes.
 func (r *Record) Encode() []byte {
 	return append([]byte{byte(r.Kind)}, wire.Marshal(r)...)

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"flag"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		end, least = time.Now().Add(time.Second), 0
 	}
-	n, steps, evicted, joined := 0, 0, 0, 0
+	n, steps, evicted, joined, changed := 0, 0, 0, 0, 0
 	for seed := uint64(1); n < least || time.Now().Before(end); seed++ {
 		s := newSim(t, seed)
 		func() {
@@ -46,9 +47,10 @@ func TestSimulation(t *testing.T) {
 		steps += s.steps
 		evicted += s.evicted
 		joined += s.joined
+		changed += s.changed
 	}
-	t.Logf("%d schedules, %d steps, %d evictions, %d returns", n, steps, evicted, joined)
-	if evicted < n/10 || joined < n/10 {
+	t.Logf("%d schedules, %d steps, %d evictions, %d returns, %d times others by an operator", n, steps, evicted, joined, changed)
+	if evicted < n/10 || joined < n/10 || changed < n/10 {
 		t.Error("too few evictions and returns to prove anything")
 	}
 }
@@ -101,28 +103,30 @@ type sim struct {
 	order     map[string][]wire.ID // commits of a name
 	floor     map[string]int       // what has been read or acknowledged
 	faults    map[string]int       // left
-	disks     byte                 // that were put in
 	in        int                  // configs' sizes, as recorded
 	evicted   int
 	joined    int
+	flooded   *Edit // the disks of those are lost, and an operator has not been heard yet
+	changed   int   // edits in force
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	s := &sim{
-		bench: newBench(t), rng: rng, up: true, lost: make([]uint64, 3), trace: func(string, ...any) {},
+		bench: newBench(t), rng: rng, up: true, lost: make([]uint64, 16), trace: func(string, ...any) {},
 		opOf: map[wire.ID]*op{}, committed: map[wire.ID]bool{}, aborted: map[wire.ID]bool{}, order: map[string][]wire.ID{}, floor: map[string]int{},
 		faults: map[string]int{},
 	}
 	s.opts.MaxAhead = uint64(3 + rng.IntN(20))
 	s.opts.MinInSync = []int{0, 1, 2, 2, 2}[rng.IntN(5)]
+	s.edits = true
 	s.opts.EvictAfter = []int64{1, 300, 3000}[rng.IntN(3)]
 	s.start()
 	for i := range 1 + rng.IntN(5) {
 		names := [][]string{{"x"}, {"y"}, {"x", "y"}, {"x"}}[rng.IntN(4)]
 		s.ops = append(s.ops, &op{seq: uint64(i + 1), names: names})
 	}
-	for _, f := range []string{"crash", "break", "down", "refuse", "cancel", "move", "late", "wipe"} {
+	for _, f := range []string{"crash", "break", "down", "refuse", "cancel", "move", "late", "wipe", "flood", "edit"} {
 		s.faults[f] = rng.IntN(4)
 	}
 	if rng.IntN(4) > 0 {
@@ -152,11 +156,12 @@ func (s *sim) run() {
 			s.restart()
 		}
 		for i, f := range s.fakes {
-			if !f.up {
+			if !f.up && f != nobody {
 				f.up = true
 			}
 			s.notice(i)
 		}
+		s.resolve()
 		s.settle()
 		s.watch()
 		s.m.Tick(5000)
@@ -184,7 +189,7 @@ func (s *sim) finish() {
 	}
 	s.wantEqual()
 	for name, list := range s.order {
-		if got := s.fakes[0].s.vals[name]; got != list[len(list)-1] {
+		if got := s.first().s.vals[name]; got != list[len(list)-1] {
 			s.t.Errorf("%s is %v, the last commit was %v", name, got, list[len(list)-1])
 		}
 	}
@@ -213,7 +218,7 @@ func (s *sim) restart() {
 	s.trace("coordinator starts: epoch %d", s.m.epoch.Number)
 	s.up, s.seen, s.recs = true, 0, len(s.journal)
 	s.reads = nil
-	s.lost = make([]uint64, 3)
+	s.lost = make([]uint64, 16)
 	s.link = 0
 }
 
@@ -226,9 +231,14 @@ func (s *sim) notice(i int) {
 }
 
 func (s *sim) step() {
-	i := s.rng.IntN(3)
+	i := s.rng.IntN(len(s.fakes))
 	f := s.fakes[i]
-	switch s.rng.IntN(23) {
+	if f == nobody {
+		return
+	}
+	switch s.rng.IntN(24) {
+	case 23:
+		s.operator(i)
 	case 20, 21:
 		s.catchUp(i)
 	case 22:
@@ -353,24 +363,93 @@ func (s *sim) gone(i int) {
 		return
 	}
 	f := s.fakes[i]
-	c := s.m.state.Config
-	whole := c != nil && len(c.InSync) == 3 && s.m.change == nil && s.m.phase == Serving && s.opts.MinInSync == 2
-	for _, mem := range s.m.members {
-		whole = whole && mem.in && mem.linked && mem.unfit == nil
-	}
-	for k := range s.fakes {
-		whole = whole && s.lost[k] == 0 && s.fakes[k].alive
-	}
+	whole := s.whole(2)
 	switch {
 	case !f.alive && s.lost[i] == 0:
 		s.m.Refusing(i)
-	case whole && s.durable == len(s.journal) && s.fault("wipe"):
-		s.trace("WIPE %s", f.name)
-		s.cut(i)
-		s.notice(i)
-		s.disks++
-		f.wiped(wire.UUID{0xd, s.disks})
+	case whole && s.fault("wipe"):
+		s.wipes(i)
+	case s.whole(1) && s.fault("flood"):
+		var names []string
+		for k, f := range s.fakes {
+			if k != i {
+				s.wipes(k)
+				names = append(names, f.name)
+			}
+		}
+		s.asks++
+		s.flooded = &Edit{Request: wire.MembersRequest{Kind: wire.MembersLost, Names: names, Force: true, ID: wire.UUID{0xe, s.asks}}}
 	}
+}
+
+// whole: have all three everything, where at least so many have to stay?
+func (s *sim) whole(least int) bool {
+	c := s.m.state.Config
+	whole := c != nil && len(c.InSync) == 3 && s.m.size() == 3 && s.m.change == nil && s.m.phase == Serving &&
+		s.opts.MinInSync >= least && s.flooded == nil && s.durable == len(s.journal)
+	for k, mem := range s.m.members {
+		whole = whole && mem.in && mem.linked && mem.unfit == nil && s.lost[k] == 0 && s.fakes[k].alive
+	}
+	return whole
+}
+
+// wipes leaves a participant an empty disk.
+func (s *sim) wipes(i int) {
+	f := s.fakes[i]
+	s.trace("WIPE %s", f.name)
+	s.cut(i)
+	s.notice(i)
+	s.disks++
+	f.wiped(wire.UUID{0xd, s.disks})
+}
+
+// operator declares lost what is lost, or changes who takes part.
+func (s *sim) operator(i int) {
+	switch {
+	case !s.up || s.stop != nil:
+	case s.flooded != nil:
+		if s.rng.IntN(3) == 0 {
+			s.resolve()
+		}
+	case s.opts.MinInSync > 0 && s.m.phase == Serving && s.fault("edit"):
+		s.asks++
+		r := wire.MembersRequest{Names: []string{s.fakes[i].name}, Force: s.rng.IntN(2) == 0, ID: wire.UUID{0xe, s.asks}}
+		r.New = wire.Member{Name: r.Names[0], Addr: fmt.Sprintf("%s:%d", r.Names[0], 100+s.asks)}
+		switch r.Kind = wire.MembersReplace; {
+		case s.m.size() < 3:
+			r.Kind, r.Names, r.New.Name = wire.MembersAdd, nil, fmt.Sprintf("n%d", s.asks)
+		case s.rng.IntN(2) == 0:
+			r.New.Name = fmt.Sprintf("n%d", s.asks)
+		case s.rng.IntN(2) == 0 && s.m.size() > 2:
+			r.Kind, r.New = wire.MembersRemove, wire.Member{}
+		}
+		s.trace("operator: %v %v, force %v", r.Kind, r.Names, r.Force)
+		s.m.Edit(&Edit{Request: r})
+	}
+}
+
+// resolve says again, until it is heard, that disks are lost.
+func (s *sim) resolve() {
+	if s.flooded == nil || slices.Contains(s.m.edits, s.flooded) {
+		return
+	}
+	s.trace("operator: %v are lost", s.flooded.Request.Names)
+	s.flooded = &Edit{Request: s.flooded.Request}
+	s.m.Edit(s.flooded)
+}
+
+// answered looks at what operators were told.
+func (s *sim) answered() {
+	for _, e := range s.edited {
+		s.trace("operator hears %q %v", e.Reply.What, e.Err)
+		if e.Err == nil {
+			s.changed++
+		}
+		if e.Edit == s.flooded && (e.Err == nil || e.Err.Code == wire.CodeInvalid) {
+			s.flooded = nil
+		}
+	}
+	s.edited = nil
 }
 
 // client loses patience, or its connection.
@@ -434,6 +513,7 @@ func (s *sim) watch() {
 	if s.stop != nil {
 		s.t.Fatalf("stopped: %v", s.stop)
 	}
+	s.answered()
 	if len(s.dropped) > 0 {
 		s.t.Fatalf("link dropped: %v", s.dropped[0].Err)
 	}

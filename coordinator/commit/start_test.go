@@ -191,6 +191,7 @@ func TestTwoNamesOfOneParticipant(t *testing.T) {
 func TestPeerList(t *testing.T) {
 	b := newBench(t).serve()
 	b.sync()
+	b.opts.Exact = true
 	peers := b.opts.Peers
 	b.opts.Peers = append(peers[:3:3], Peer{"d", "d:1"})
 	if err := b.tryStart(); err == nil || !strings.Contains(err.Error(), "names d") {

@@ -1,6 +1,12 @@
 package commit
 
-import "tpcfs/wire"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tpcfs/wire"
+)
 
 // maxInDoubt is how many transactions Status lists.
 const maxInDoubt = 100
@@ -23,7 +29,14 @@ func (m *Machine) Status() wire.Status {
 	if m.stop != nil {
 		s.Problem = m.stop.Error()
 	}
+	if m.state.Config != nil {
+		s.Edits = slices.Clone(m.state.Config.Edits)
+	}
+	s.Removed = slices.Clone(m.removed)
 	for _, mem := range m.members {
+		if mem.vacant {
+			continue
+		}
 		if !s.Serving && mem.in && (!mem.answered || !mem.linked) {
 			s.WaitsFor = append(s.WaitsFor, mem.name)
 		}
@@ -42,7 +55,70 @@ func (m *Machine) Status() wire.Status {
 		}
 		d := wire.InDoubtStatus{Tx: t.id, Position: t.prepared, Names: t.names, AgeMS: m.now - t.since, Decision: t.state.String()}
 		d.Voted, d.Missing = m.voted(t)
+		for i, v := range t.votes {
+			switch {
+			case !m.members[i].in || v == 0:
+			case v == wire.VoteYes:
+				d.Yes = append(d.Yes, m.members[i].name)
+			default:
+				d.No = append(d.No, m.members[i].name)
+			}
+		}
+		d.Resolves = m.resolves(d.Missing)
 		s.InDoubt = append(s.InDoubt, d)
 	}
+	if m.phase != Serving && m.stop == nil {
+		s.InDoubt = m.doubts()
+	}
 	return s
+}
+
+// resolves says what a transaction that waits for those participants is decided by.
+func (m *Machine) resolves(missing []string) string {
+	var away, lost []string
+	for _, name := range missing {
+		switch mem := m.members[m.find(name)]; {
+		case mem.unfit != nil:
+			lost = append(lost, name)
+		case !mem.linked:
+			away = append(away, name)
+		}
+	}
+	stay := m.size() - len(m.evicted()) - len(away) - len(lost)
+	switch {
+	case len(away)+len(lost) == 0:
+		return ""
+	case stay >= m.minInSync() && m.phase == Serving:
+		return "it is decided without " + strings.Join(append(lost, away...), ", ") + " as soon as that is evicted"
+	case len(lost) > 0:
+		return fmt.Sprintf("what %s held is gone, and without it fewer than %d are in sync: if that is for good, tpcfs resolve --lost %s",
+			strings.Join(lost, ", "), m.minInSync(), strings.Join(append(lost, away...), ","))
+	}
+	return fmt.Sprintf("it is decided when %s is back; if its data are lost for good, tpcfs resolve --lost %s", strings.Join(away, ", "), strings.Join(away, ","))
+}
+
+// doubts lists what those that have answered hold in doubt, before recovery decides it.
+func (m *Machine) doubts() []wire.InDoubtStatus {
+	var list []wire.InDoubtStatus
+	for _, f := range m.findings() {
+		if f.prepares == 0 || len(list) == maxInDoubt {
+			continue
+		}
+		d := wire.InDoubtStatus{Tx: f.id, Position: f.prepared, AgeMS: m.now}
+		for _, mem := range m.members {
+			k := mem.known[f.id]
+			switch {
+			case !mem.in:
+			case !mem.answered:
+				d.Missing = append(d.Missing, mem.name)
+			case k != nil && (k.State == wire.TxPrepared || k.State == wire.TxCommitted):
+				d.Yes = append(d.Yes, mem.name)
+			default:
+				d.No = append(d.No, mem.name)
+			}
+		}
+		d.Voted, d.Resolves = append(slices.Clone(d.Yes), d.No...), m.resolves(d.Missing)
+		list = append(list, d)
+	}
+	return list
 }

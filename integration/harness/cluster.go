@@ -28,6 +28,8 @@ type Cluster struct {
 	Bin   string
 	Dir   string   // holds everything; short, for the sockets' names
 	Names []string // of the participants
+	// Flags are those that the coordinator's command line names; nil: Names.
+	Flags []string
 	Args  []string // for every server
 	// Evicts are flags of a coordinator that goes on without who fails, as it does
 	// for users. nil: it needs all, for tests that kill one and look at what waits
@@ -74,7 +76,11 @@ func (c *Cluster) Launch(name string, env ...string) error {
 	args := []string{"participant"}
 	if name == Coordinator {
 		args = []string{"coordinator"}
-		for _, p := range c.Names {
+		flags := c.Flags
+		if flags == nil {
+			flags = c.Names
+		}
+		for _, p := range flags {
 			args = append(args, "--participant", p+"="+c.Addr(p))
 		}
 		if c.Evicts == nil {

@@ -19,10 +19,13 @@ import (
 //
 // One who is greeted as no member marks itself as out of sync, and discards
 // what it has in doubt (P11): Ready.Record is that mark then, and Discard names
-// what the store gives up.
+// what the store gives up. One who was removed marks itself as that, and refuses
+// every other greeting from then on (P14).
 func (m *Machine) Greet(g wire.Greet, storage wire.UUID) (wire.Greeting, Ready, error) {
 	held := m.fence
 	switch {
+	case !g.Removed.IsZero() && g.Removed != storage:
+		return wire.Greeting{}, Ready{}, protocol("this is storage %v, not %v, which was removed from the cluster", storage, g.Removed)
 	case g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run:
 		return m.greeting(storage, held), Ready{}, staleEpoch(g.Epoch, held)
 	case g.Epoch.Number == 0 || g.Epoch.Number >= 1<<23:
@@ -30,23 +33,32 @@ func (m *Machine) Greet(g wire.Greet, storage wire.UUID) (wire.Greeting, Ready, 
 	case m.config.ID != (wire.ConfigID{}) && !g.Cluster.IsZero() && g.Cluster != m.config.Cluster:
 		return m.greeting(storage, held), Ready{}, protocol("the coordinator is of cluster %v; this participant belongs to %v", g.Cluster, m.config.Cluster)
 	}
+	if m.removed && g.Removed.IsZero() {
+		return m.greeting(storage, held), Ready{}, protocol("this participant %s", wasRemoved)
+	}
 	if name := m.nameOf(storage); g.Outside && name != "" && name != g.Name {
 		return m.greeting(storage, held), Ready{}, protocol("this is participant %s, not %s: two names have one address", name, g.Name)
 	}
 	var out Ready
-	mark := ""
-	if g.Outside && m.resync == "" {
+	mark, removed := "", !g.Removed.IsZero() && !m.removed
+	switch {
+	case removed:
+		mark = wasRemoved
+	case g.Outside && m.resync == "":
 		mark = outOfSync
 	}
 	switch {
 	case g.Epoch != held:
-		out = m.step(&Record{Kind: KindEpoch, Epoch: g.Epoch, Resync: mark}, true)
+		out = m.step(&Record{Kind: KindEpoch, Epoch: g.Epoch, Resync: mark, Removed: removed}, true)
 	case mark != "":
-		out = m.step(&Record{Kind: KindResync, Resync: mark}, true)
+		out = m.step(&Record{Kind: KindResync, Resync: mark, Removed: removed}, true)
 	}
 	out.Position = m.position
 	return m.greeting(storage, held), out, nil
 }
+
+// wasRemoved is that of one that an operator has taken out for good (P14).
+const wasRemoved = "was removed from its cluster by an operator: it serves nobody until its data directory is empty"
 
 // outOfSync is the reason of a participant that was greeted as no member.
 const outOfSync = "the others have gone on without it"

@@ -11,6 +11,8 @@ func (m *Machine) Since() wire.Position { return m.since }
 // become.
 func (m *Machine) CheckJoin(j *wire.Join) *wire.Error {
 	switch {
+	case m.removed:
+		return protocol("this participant %s", wasRemoved)
 	case m.resync == "":
 		return protocol("this participant is not out of sync")
 	case j.Position.Epoch != m.fence.Number || j.Position.Before(j.W) || j.Config.ID == (wire.ConfigID{}):

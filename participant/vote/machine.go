@@ -68,6 +68,7 @@ type Machine struct {
 	since       wire.Position // last entry handled in an epoch whose OPEN was (P11)
 	lastID      wire.ID       // greatest id met
 	forgotten   wire.ID       // greatest transaction forgotten under W; ids follow positions
+	removed     bool          // for good, by an operator (P14)
 	resync      string        // why nothing is testified or served until it has caught up (P11); "": it may
 
 	txs      map[wire.ID]*tx
@@ -99,6 +100,9 @@ func (m *Machine) Config() wire.Config { return m.config }
 // Resync says why the participant has to catch up before it testifies or
 // serves again (P11); "" means that it is in sync.
 func (m *Machine) Resync() string { return m.resync }
+
+// Removed reports whether an operator has taken the participant out for good (P14).
+func (m *Machine) Removed() bool { return m.removed }
 
 // Opened reports whether OPEN of the fence's epoch was handled.
 func (m *Machine) Opened() bool { return m.opened }
@@ -447,6 +451,7 @@ func (m *Machine) install(r *Record) Ready {
 	if m.opened {
 		m.since = m.position
 	}
+	m.removed = m.removed || r.Removed
 	m.lastID = max(m.lastID, r.ID, r.Last)
 	m.serviceTime = max(m.serviceTime, r.ServiceTime)
 	if m.w.Before(r.W) {

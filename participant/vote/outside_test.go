@@ -41,3 +41,54 @@ func TestOutsideInCheckpoint(t *testing.T) {
 		t.Errorf("%v, mark %q, was %q", err, again.Resync(), m.Resync())
 	}
 }
+
+// P14: who was removed writes that down, whatever it was before, and refuses every
+// other greeting, over a checkpoint and a replay too; one of another storage at its
+// address is left as it is.
+func TestRemoved(t *testing.T) {
+	storage := wire.UUID{7}
+	for _, outside := range []bool{false, true} {
+		m := New(newFakeView())
+		g := wire.Greet{Epoch: wire.Epoch{Number: 3, Run: wire.UUID{1}}, Name: "b", Outside: outside}
+		_, first, err := m.Greet(g, storage)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records := [][]byte{first.Record}
+		g.Removed = wire.UUID{8}
+		if _, out, err := m.Greet(g, storage); wire.CodeOf(err) != wire.CodeProtocol || out.Record != nil || m.Removed() {
+			t.Errorf("another one's: %v, removed %v", err, m.Removed())
+		}
+		g.Removed = storage
+		_, out, err := m.Greet(g, storage)
+		if err != nil || !out.Force || !m.Removed() {
+			t.Fatalf("removed %v, %v", m.Removed(), err)
+		}
+		records = append(records, out.Record)
+		if _, out, err := m.Greet(g, storage); err != nil || out.Record != nil {
+			t.Errorf("told again: %v", err)
+		}
+		again, err := Restore(newFakeView(), m.Snapshot())
+		if err != nil {
+			t.Fatal(err)
+		}
+		replayed := New(newFakeView())
+		for _, r := range records {
+			if _, err := replayed.Replay(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, m := range []*Machine{m, again, replayed} {
+			for n := uint64(3); n < 5; n++ {
+				next := wire.Greet{Epoch: wire.Epoch{Number: n, Run: wire.UUID{1}}, Name: "b", Outside: outside}
+				if _, _, err := m.Greet(next, storage); wire.CodeOf(err) != wire.CodeProtocol || !strings.Contains(err.Error(), "was removed") {
+					t.Errorf("greeted all the same: %v", err)
+				}
+			}
+			join := &wire.Join{Position: wire.Position{Epoch: 3, Index: 5}, Config: wire.Config{ID: wire.ConfigID{Epoch: 3, Counter: 2}}}
+			if err := m.CheckJoin(join); err == nil {
+				t.Error("it joins all the same")
+			}
+		}
+	}
+}

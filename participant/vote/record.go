@@ -57,8 +57,8 @@ const recordPrefix = 5
 //	VOID     Position
 //	CONFIG   Position, Config, Root (of a bootstrap)
 //	OPEN     Position
-//	EPOCH    Epoch; Resync where it is greeted as no member
-//	RESYNC   Resync: in the epoch that holds
+//	EPOCH    Epoch; Resync where it is greeted as no member, Removed
+//	RESYNC   Resync, Removed: in the epoch that holds
 //	W        W, ServiceTime
 type Record struct {
 	Kind     Kind          `cbor:"-"`
@@ -77,6 +77,7 @@ type Record struct {
 	Root        *wire.Root    `cbor:"12,keyasint,omitempty"`
 	Epoch       wire.Epoch    `cbor:"13,keyasint,omitzero"`
 	Resync      string        `cbor:"14,keyasint,omitempty"` // why it has to catch up (P11)
+	Removed     bool          `cbor:"15,keyasint,omitempty"` // it was taken out for good (P14)
 }
 
 // Entry names a directory entry.

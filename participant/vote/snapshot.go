@@ -32,6 +32,7 @@ type stateItem struct {
 	Forgotten   wire.ID       `cbor:"8,keyasint"`
 	Resync      string        `cbor:"9,keyasint,omitempty"`
 	Since       wire.Position `cbor:"10,keyasint,omitzero"`
+	Removed     bool          `cbor:"11,keyasint,omitempty"`
 }
 
 type txItem struct {
@@ -46,7 +47,7 @@ type txItem struct {
 
 // Snapshot returns the state as bytes; equal states give equal bytes.
 func (m *Machine) Snapshot() []byte {
-	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync, Since: m.since}
+	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync, Since: m.since, Removed: m.removed}
 	if m.config.ID != (wire.ConfigID{}) {
 		s.Config = &m.config
 	}
@@ -125,7 +126,7 @@ func (m *Machine) restoreState(header []byte) error {
 	}
 	m.fence, m.position, m.w, m.serviceTime = s.Fence, s.Position, s.W, s.ServiceTime
 	m.opened, m.lastID, m.forgotten, m.resync = s.Opened, s.LastID, s.Forgotten, s.Resync
-	m.since = s.Since
+	m.since, m.removed = s.Since, s.Removed
 	if s.Config != nil {
 		m.config = *s.Config
 	}

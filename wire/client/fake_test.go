@@ -223,6 +223,10 @@ func (c *fakeConn) Statfs(ctx context.Context) (wire.Statfs, error) {
 	return wire.Statfs{Total: 100, ServiceTime: c.f.now}, nil
 }
 
+func (c *fakeConn) Members(context.Context, wire.MembersRequest) (wire.MembersReply, error) {
+	return wire.MembersReply{}, wire.NewError(wire.CodeUnsupported, "no participants")
+}
+
 func (c *fakeConn) Status(ctx context.Context, _ wire.StatusRequest) (wire.Status, error) {
 	if _, err := c.before(ctx, "status", false); err != nil {
 		return wire.Status{}, err

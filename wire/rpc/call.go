@@ -74,6 +74,8 @@ func (c *call) service(m message) bool {
 		return unary(c, m, s.Watch)
 	case wire.FrameStatus:
 		return unary(c, m, s.Status)
+	case wire.FrameMembers:
+		return unary(c, m, s.Members)
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:

@@ -132,6 +132,10 @@ func (f fakeService) Stage(ctx context.Context, _ wire.SessionID, req wire.Stage
 	return f.stageAny(ctx, req, pieces)
 }
 
+func (f fakeService) Members(_ context.Context, req wire.MembersRequest) (wire.MembersReply, error) {
+	return wire.MembersReply{What: req.Kind.String()}, nil
+}
+
 func (f fakeService) Status(context.Context, wire.StatusRequest) (wire.Status, error) {
 	return wire.Status{Serving: true}, nil
 }
@@ -281,6 +285,9 @@ func callService(t *testing.T, addr string) {
 		}
 		if got, err := c.Watch(ctx, wire.Watch{Epoch: 4, Number: 7}); err != nil || got.Epoch != 5 || got.Number != 7 || len(got.Touched.Names) != 1 {
 			t.Fatal(got, err)
+		}
+		if got, err := c.Members(ctx, wire.MembersRequest{Kind: wire.MembersReplace}); err != nil || got.What != "replace" {
+			t.Errorf("members: %+v, %v", got, err)
 		}
 		if got, err := c.Status(ctx, wire.StatusRequest{}); err != nil || !got.Serving {
 			t.Fatal(got, err)

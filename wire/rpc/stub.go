@@ -129,6 +129,11 @@ func (r *replicaStub) Unstage(ctx context.Context, epoch wire.Epoch, stages []wi
 	return r.ask(ctx, request{kind: wire.FrameUnstage, header: wire.Unstage{Epoch: epoch, Stages: stages}}, &wire.Nothing{})
 }
 
+// Members has to wait for a place among the link's calls, as changes do.
+func (s *serviceStub) Members(ctx context.Context, req wire.MembersRequest) (reply wire.MembersReply, err error) {
+	return reply, s.ask(ctx, request{kind: wire.FrameMembers, header: req, effect: true}, &reply)
+}
+
 func (r *replicaStub) Status(ctx context.Context, req wire.StatusRequest) (reply wire.ReplicaStatus, err error) {
 	return reply, r.ask(ctx, request{kind: wire.FrameReplicaStatus, header: req, reserved: true}, &reply)
 }

@@ -20,7 +20,7 @@ var evictMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/config.go",
-				`	if len(lost) > 0 && answered < len(m.members)-m.minInSync()+1 {
+				`	if len(lost) > 0 && answered < m.size()-m.minInSync()+1 || answered == 0 {
 		return
 	}
 `,
