@@ -10,6 +10,8 @@ import (
 
 	"tpcfs/wire"
 	"tpcfs/wire/client"
+	"tpcfs/wire/rpc"
+	"tpcfs/wire/rpc/identity"
 )
 
 // completeTime is how long a shell waits for names of the service.
@@ -45,6 +47,7 @@ const (
 	ofService    = 'n' // a name of the service
 	ofDirectory  = 'd' // a directory here
 	ofLocal      = 'l' // a file here
+	ofMember     = 'p' // a participant
 	ofElse       = '-' // anything else
 	ofTheService = 'N' // names of the service, as many as there are
 )
@@ -53,6 +56,7 @@ const (
 var arguments = map[string]string{
 	"put": "ln", "get": "nl", "rm": "N", "ls": "n", "stat": "n", "mkdir": "n", "rmdir": "n", "mv": "nn", "ln": "nn",
 	"run": "l", "up": "d", "mount": "d", "umount": "d", "export": "dd", "journal verify": "d", "journal dump": "d",
+	"members remove": "p", "members replace": "p",
 }
 
 // completions tells the shells what each command's arguments are.
@@ -100,31 +104,61 @@ func (a *app) complete(cmd *cobra.Command, kinds string, n int, begun string) ([
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	case ofService, ofTheService:
 		return a.completeName(cmd, begun)
+	case ofMember:
+		return a.completeMember(cmd, begun)
 	default:
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// completeName lists what begins so. Whatever goes wrong is no completion.
-func (a *app) completeName(cmd *cobra.Command, begun string) ([]string, cobra.ShellCompDirective) {
-	const none = cobra.ShellCompDirectiveNoFileComp
+// completes is where a completion asks, and as whom. ok: it can.
+func (a *app) completes(cmd *cobra.Command) (addr string, id *identity.Identity, ok bool) {
 	if err := applyEnv(cmd.Flags(), a.lookupEnv); err != nil {
-		return nil, none
+		return "", nil, false
 	}
 	addr, err := cmd.Flags().GetString("coordinator")
 	if err != nil || checkAddr(addr) != nil {
+		return "", nil, false
+	}
+	file, err := cmd.Flags().GetString("tls")
+	if err != nil {
+		return "", nil, false
+	}
+	id, err = a.identityOf(file, wire.RoleClient)
+	return addr, id, err == nil
+}
+
+// completeMember lists the participants whose names begin so.
+func (a *app) completeMember(cmd *cobra.Command, begun string) ([]string, cobra.ShellCompDirective) {
+	const none = cobra.ShellCompDirectiveNoFileComp
+	addr, id, ok := a.completes(cmd)
+	if !ok {
 		return nil, none
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
 	defer cancel()
-	file, err := cmd.Flags().GetString("tls")
+	st, err := askStatus(ctx, addr, rpc.DialOptions{Identity: id}, wire.StatusRequest{})
 	if err != nil {
 		return nil, none
 	}
-	id, err := a.identityOf(file, wire.RoleClient)
-	if err != nil {
+	var names []string
+	for _, m := range st.Members {
+		if strings.HasPrefix(m.Name, begun) && printable(m.Name) == m.Name {
+			names = append(names, m.Name)
+		}
+	}
+	return names, none
+}
+
+// completeName lists what begins so. Whatever goes wrong is no completion.
+func (a *app) completeName(cmd *cobra.Command, begun string) ([]string, cobra.ShellCompDirective) {
+	const none = cobra.ShellCompDirectiveNoFileComp
+	addr, id, ok := a.completes(cmd)
+	if !ok {
 		return nil, none
 	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	defer cancel()
 	c, err := client.Dial(ctx, addr, client.Options{Wait: completeTime, Identity: id})
 	if err != nil {
 		return nil, none
@@ -183,10 +217,16 @@ const exits = `Exit codes: 0 done, 1 failed: nothing changed, 2 usage, 3 no such
 4 unreachable or unavailable: nothing changed, 5 a conflict, or the file is
 another by now: nothing changed, 6 outcome unknown, 130 interrupted.`
 
+// exitsOfEdits are those of the commands that change who takes part.
+const exitsOfEdits = `Exit codes: 0 done, and durable, 1 refused: nothing changed, 2 usage,
+4 unreachable, or not done in time: nothing changed, 6 outcome unknown: tpcfs members
+tells, 130 interrupted.`
+
 // exitsOf are those of commands with others.
 var exitsOf = map[string]string{
 	"status": `Exit codes: 0 all is well, 1 failed, 2 usage, 4 unreachable, or nothing is
 served, 8 a participant is not in sync, or something needs mending, 130 interrupted.`,
+	"members add": exitsOfEdits, "members remove": exitsOfEdits, "members replace": exitsOfEdits, "resolve": exitsOfEdits,
 	"load": `Exit codes: 0 done, 1 an error that a healthy service does not give, or with
 --check a wrong answer, 2 usage, 4 nothing could be done: unreachable or
 unavailable, 130 interrupted.`,

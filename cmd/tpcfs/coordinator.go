@@ -30,8 +30,8 @@ func (a *app) coordinatorCommand() *cobra.Command {
 sync. Its own journal in --dir is small. Prints one line "ready ..." when it serves,
 which is once every participant has answered, or so many that the others may be
 left behind; tpcfs status says who is missing before that. The participants of a
-cluster are set at its first start; later --participant only tells their addresses,
-and may be left out.
+cluster are set at its first start, and changed by tpcfs members; later --participant
+only tells addresses that have changed, and may be left out.
 
 A participant that dies, hangs or cannot be reached is evicted: changes pause for
 a moment and go on with the others, of which --min-in-sync have to be there. When it

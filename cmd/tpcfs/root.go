@@ -85,7 +85,7 @@ TPCFS_SOME_FLAG.`,
 	root.AddCommand(
 		a.upCommand(), a.coordinatorCommand(), a.participantCommand(), a.mountCommand(), a.umountCommand(),
 		a.putCommand(), a.getCommand(), a.rmCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(), a.lnCommand(),
-		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.exportCommand(), a.journalCommand(),
+		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.membersCommand(), a.resolveCommand(), a.exportCommand(), a.journalCommand(),
 		a.certCommand(), a.completionCommand(),
 	)
 	nameVariables(root)

@@ -56,20 +56,7 @@ place where the output is a terminal; the exit code is that of what it showed la
 // status asks once, over a link of its own: it is for seeing what is wrong,
 // so it does not wait until nothing is.
 func (a *app) status(ctx context.Context, f clientFlags, req wire.StatusRequest) error {
-	if err := f.check("status"); err != nil {
-		return err
-	}
-	id, err := a.identityOf(f.tls, wire.RoleClient)
-	if err != nil {
-		return err
-	}
-	a.asked = f.coordinator
-	if f.wait > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.wait)
-		defer cancel()
-	}
-	st, err := askStatus(ctx, f.coordinator, rpc.DialOptions{Identity: id, Logger: a.clientLogger()}, req)
+	st, err := a.statusOf(ctx, "status", f, req)
 	if err != nil {
 		return err
 	}
@@ -77,6 +64,24 @@ func (a *app) status(ctx context.Context, f clientFlags, req wire.StatusRequest)
 		return err
 	}
 	return judge(st)
+}
+
+// statusOf is what that command is told of the cluster.
+func (a *app) statusOf(ctx context.Context, command string, f clientFlags, req wire.StatusRequest) (wire.Status, error) {
+	if err := f.check(command); err != nil {
+		return wire.Status{}, err
+	}
+	id, err := a.identityOf(f.tls, wire.RoleClient)
+	if err != nil {
+		return wire.Status{}, err
+	}
+	a.asked = f.coordinator
+	if f.wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.wait)
+		defer cancel()
+	}
+	return askStatus(ctx, f.coordinator, rpc.DialOptions{Identity: id, Logger: a.clientLogger()}, req)
 }
 
 // watchStatus shows the status until the user has seen enough. A coordinator
@@ -200,19 +205,7 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 		if d.Decision != "" && d.AgeMS < soon {
 			continue // its decision is on its way to the disks
 		}
-		open := "in doubt"
-		if d.Decision != "" {
-			open = "settling"
-		}
-		fmt.Fprintf(&b, "%s: transaction %s at %s for %s: %s", open, d.Tx, d.Position,
-			(time.Duration(d.AgeMS) * time.Millisecond).String(), a.show(strings.Join(d.Names, " ")))
-		if d.Decision != "" {
-			fmt.Fprintf(&b, ", decided %s", d.Decision)
-		}
-		if len(d.Missing) > 0 {
-			fmt.Fprintf(&b, ", waits for %s", strings.Join(d.Missing, ", "))
-		}
-		fmt.Fprintln(&b)
+		fmt.Fprintln(&b, a.doubtText(d))
 	}
 	return b.String()
 }
