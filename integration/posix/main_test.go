@@ -69,9 +69,18 @@ type world struct {
 // the test ends everything is to have ended well, leaving nothing behind.
 func newWorld(t *testing.T, ctx context.Context, bin string, n int, env ...string) *world {
 	t.Helper()
+	return startWorld(t, ctx, bin, n, nil, env...)
+}
+
+// startWorld is newWorld of a cluster that set, if not nil, has changed.
+func startWorld(t *testing.T, ctx context.Context, bin string, n int, set func(*harness.Cluster), env ...string) *world {
+	t.Helper()
 	c, err := harness.NewCluster(plain, 3)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if set != nil {
+		set(c)
 	}
 	w := &world{Cluster: c, tmp: filepath.Join(c.Dir, "tmp")}
 	// What is tested here is not what a disk keeps: none has to be waited for.

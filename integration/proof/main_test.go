@@ -27,6 +27,7 @@ func TestTotals(t *testing.T) {
 			map[string]int64{"operations": 20, "kills": 7, "stops": 4, "operations judged": 500}},
 		"programs": {"killed 7 times\nkilled 8 times\n", map[string]int64{"kills": 15}},
 		"stress":   {"seed 4: 1234 steps\n", map[string]int64{"steps": 1234}},
+		"long":     {"git: 40 rounds\n    long_test.go:1: log: 30 rounds\n    long_test.go:1: 16 kills and stops in 30s\n", map[string]int64{"rounds": 70, "kills and stops": 16}},
 		"fuzz": {"== ./wire FuzzFrame\nfuzz: elapsed: 3s, execs: 10 (3/sec), new interesting: 0 (total: 5)\nfuzz: elapsed: 4s, execs: 20 (5/sec), new interesting: 0 (total: 5)\nPASS\nok \ttpcfs/wire\n== ./journal FuzzBlock\nfuzz: elapsed: 4s, execs: 30 (5/sec), new interesting: 0 (total: 5)\nPASS\n",
 			map[string]int64{"targets": 2, "inputs": 50}},
 	}

@@ -86,6 +86,12 @@ var rows = []row{
 		units: []unit{counts("steps", `(\d+) steps`)},
 	},
 	{
+		name: "long", size: 60, unit: "m",
+		shell: "env TPCFS_TEST_LONGTIME=%s go test -race ./integration/posix -run ^TestLongRun$ -count=1 -timeout 0 -v",
+		what:  "git, sqlite3, tar, appends and rewrites on one mount while servers are killed and stopped at random: memory, descriptors, goroutines, journals and stores are as large in the end as they were early.",
+		units: []unit{counts("rounds", `: (\d+) rounds`), counts("kills and stops", `(\d+) kills and stops`)},
+	},
+	{
 		name: "fuzz", size: 10, unit: "m", shell: "make fuzz FUZZTIME=%s",
 		what:  "Every decoder and whole sessions with hostile peers.",
 		units: []unit{counts("targets", `(?m)^()== `), counts("inputs", `execs: (\d+) \(\S+\), new interesting: \d+ \(total: \d+\)\nPASS`)},
