@@ -402,3 +402,30 @@ func TestFlagsAndEdits(t *testing.T) {
 	b.serve()
 	b.wantEqual()
 }
+
+// A greeting that was on its way when its participant was replaced is none of its
+// successor's, nor a reason to find fault with it.
+func TestGreetingOfOneWhoGoes(t *testing.T) {
+	b := newEvicting(t)
+	b.breakLink("b")
+	b.waitOut()
+	b.sync()
+	b.all("a", "c")
+	b.all("a", "c")
+	g, err := b.fake("b").greet(b.m.Greet(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := b.edit(wire.MembersReplace, false, "d=d:1", "b")
+	if link, err := b.m.Greeted(1, g); link != 0 || err == nil || err.Code != wire.CodeUnavailable {
+		t.Errorf("on its way out: link %d, %v", link, err)
+	}
+	b.sync()
+	b.all("a", "c")
+	b.wantHeard(e, "done", "")
+	if link, err := b.m.Greeted(1, g); link != 0 || err == nil || err.Code != wire.CodeUnavailable {
+		t.Errorf("out: link %d, %v", link, err)
+	}
+	b.settle()
+	b.wantEqual()
+}

@@ -98,7 +98,7 @@ func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64, err *wire.Error)
 		m.halt(err)
 		return 0, nil
 	}
-	if mem.outside != m.outsider(i) || m.leaving(i) {
+	if mem.outside != m.outsider(i) || m.leaving(i) || mem.going {
 		return 0, &wire.Error{Code: wire.CodeUnavailable, Who: mem.name, Text: "the in-sync set has changed while it was greeted"}
 	}
 	if mem.outside {

@@ -17,6 +17,7 @@
 //	reign.go      coordinator: owner.go (carryOut, journal, tick), link.go, ledger.go
 //	client.go     a client of wire.Service: links, retries, stages, reads (coordinator: read.go, stage.go, transact.go)
 //	writer.go     journal.Writer: the queue before the Log, and its goroutine
+//	operator.go   coordinator: members.go, and the operators who call it
 //	rejoin.go     coordinator: rejoin.go; a participant's side, resync.go, in resync.go
 //	repair.go     coordinator: repair.go; participant: repair.go
 //
@@ -28,7 +29,8 @@
 // an empty disk (damage.go), bits flip on disks (rot.go), syncs lie (lie.go).
 // In some schedules (evict.go) members are evicted, catch up, also on an empty disk,
 // and return, while all that goes on; their donors, the coordinator and they
-// themselves die meanwhile.
+// themselves die meanwhile. In some of those operators replace participants, and
+// declare lost what a flood has taken of two of three (operator.go).
 // Rotten blocks of contents are repaired (repair.go), and at the end all that any member has
 // must be so; where nobody is evicted the operator puts back the true disk or restores other
 // bits, at the latest when the faults end, and then all must settle. What

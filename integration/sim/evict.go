@@ -40,6 +40,7 @@ func (w *world) membership(c *reign) {
 	for i := range w.in {
 		w.in[i] = c.m.InSync(i)
 	}
+	w.newcomers(c)
 }
 
 // revives: are those who have aborted the transaction all out of sync?
@@ -74,9 +75,12 @@ func (w *world) underConfig(tx wire.ID) {
 // whole: do all members have everything, and know it? Then one may lose its
 // disk. Where one participant alone may stay, all three have to answer at a start,
 // and an empty disk is no answer.
-func (w *world) whole() bool {
+func (w *world) whole() bool { return w.minInSync >= 2 && w.intact() }
+
+// intact: have all members everything, and does the coordinator know it?
+func (w *world) intact() bool {
 	c := w.cur
-	if c == nil || w.minInSync < 2 || c.suspect || c.gathered || w.coordinator.silent || w.old != nil || !c.m.Writable() || slices.Contains(w.in, false) {
+	if c == nil || c.suspect || c.gathered || w.coordinator.silent || w.old != nil || !c.m.Writable() || slices.Contains(w.in, false) {
 		return false
 	}
 	for i, p := range w.members {

@@ -29,6 +29,8 @@ const (
 	faultRot                // a bit flips on a disk
 	faultLie                // syncs report success and do nothing
 	faultSuspect            // a participant's link is given up as silent
+	faultFlood              // two of three disks are lost at once
+	faultEdit               // no fault: an operator replaces a participant
 	faults
 )
 
@@ -36,13 +38,13 @@ const (
 var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
-	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks", "links given up",
+	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks", "links given up", "two disks lost", "wishes to replace one",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
@@ -94,6 +96,8 @@ const (
 	reachRelearnt                                 // ... whose checksum was not known
 	reachScrubbed                                 // all that was rotten at the end was repaired
 	reachRevived                                  // an ABORT that only who is out of sync has kept became a COMMIT
+	reachDeclared                                 // disks were declared lost by an operator, and it is so
+	reachReplaced                                 // a participant was replaced by another
 	reachCheckpointEnd                            // a checkpoint was finished
 	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
 	reachFull           = reachSync + places      // a write has found no space: likewise
@@ -137,7 +141,7 @@ var ReachNames = [reaches]string{
 	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
 	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
 	"evictions", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
-	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "checkpoints",
+	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "declared lost", "replaced", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
 	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up", "crashes in repairs",
@@ -187,6 +191,7 @@ const (
 	stepGiveUp
 	stepRejoin
 	stepRepair
+	stepOperator
 	stepStart
 
 	stepAttach
@@ -370,6 +375,9 @@ func (c *reign) choices(slot int) {
 		w.may1(stepReignSynced, slot, 0, 8)
 	}
 	w.may1(stepTick, slot, 0, 2)
+	if w.flooded != nil && w.mayAsk(c) {
+		w.may1(stepOperator, slot, 0, 1)
+	}
 	if len(c.inbox) > 0 {
 		w.may1(stepSubmit, slot, 0, 10)
 	}
@@ -455,6 +463,8 @@ func (w *world) faultChoices() []choice {
 		add(faultStop, h, 0, up && !host.squeezed && !host.silent)
 		add(faultSilent, h, 0, up && !host.silent)
 		add(faultWipe, h, 0, h < len(w.members) && w.mayWipe() && !host.rotten)
+		add(faultFlood, h, 0, h < len(w.members) && w.may[faultFlood] > 0 && w.mayFlood())
+		add(faultEdit, h, 0, h < len(w.members) && w.may[faultEdit] > 0 && running && w.flooded == nil && w.mayAsk(w.cur) && w.cur.m.ReadPoint() != 0)
 		add(faultLie, h, 0, up && w.mayLie())
 		add(faultRot, h, 0, w.mayRot(host))
 		add(faultSync, h, 0, up && host.lies == 0 && len(host.lied) == 0)
@@ -486,7 +496,7 @@ func (w *world) faultChoices() []choice {
 		}
 	}
 	add(faultZombie, 0, 0, running && !w.coordinator.silent && !w.lying() && w.old == nil && w.truth == nil) // nobody starts two on purpose
-	add(faultBackup, 0, 0, !running && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten && !w.lying())
+	add(faultBackup, 0, 0, !running && w.flooded == nil && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten && !w.lying())
 	return w.possible
 }
 

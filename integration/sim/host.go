@@ -16,6 +16,7 @@ import (
 // or its power may fail (what was not synced is there or not).
 type host struct {
 	name string
+	at   string // a participant's address
 	fs   *forget.FS
 
 	met      func(reached int) // counts

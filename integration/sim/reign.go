@@ -150,7 +150,14 @@ func (c *reign) carryOut(rd commit.Ready) {
 	c.lookAround()
 	c.reply(rd.Replies)
 	c.journal(rd.Records)
+	c.edited(rd.Edited)
 	for _, d := range rd.Drop {
+		if d.Err == nil { // it is out
+			if k := c.conns[d.Member]; k != nil && k.number == d.Link {
+				k.breaks(false)
+			}
+			continue
+		}
 		if c.w.members[d.Member].lossy {
 			c.w.loserNamed()
 		} else {
@@ -409,7 +416,7 @@ func (c *reign) givesUp(i int) {
 
 // mayDial: there is nobody left of the last link, and the machine lets it.
 func (c *reign) mayDial(i int) bool {
-	return c.m.MayGreet(i) && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
+	return c.m.MayGreet(i) && c.m.Peer(i).Addr == c.w.members[i].at && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
 }
 
 // hearLate looks at a message of a link that was given up.

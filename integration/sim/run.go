@@ -253,7 +253,7 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.staged(s)
 	case stepTurn:
 		c.endTurn()
-	case stepRefusing, stepGiveUp, stepRejoin, stepRepair:
+	case stepRefusing, stepGiveUp, stepRejoin, stepOperator, stepRepair:
 		c.leavingStep(what, b)
 	case stepDelayed:
 		a := c.delayed[0]
@@ -272,6 +272,8 @@ func (c *reign) leavingStep(what what, b int) {
 		c.refusing(b)
 	case stepGiveUp:
 		c.givesUp(b)
+	case stepOperator:
+		c.resolves()
 	case stepRepair:
 		c.repairs.goesOn()
 	default: // stepRejoin
@@ -321,6 +323,10 @@ func (w *world) fault(f, a, b int) {
 		w.slot(a).conns[b].breaks(false)
 	case faultSuspect:
 		w.slot(a).givesUp(b)
+	case faultFlood:
+		w.flood(a)
+	case faultEdit:
+		w.cur.replaces(w.members[a])
 	case faultClientBreak:
 		w.tracef("the link of client %d breaks", a)
 		w.clients[a].linkLost()

@@ -111,6 +111,8 @@ type world struct {
 	underOf   map[wire.ID]wire.ConfigID   // the config that a transaction was put under
 	aborted   map[wire.ID]int             // the participants that have aborted it, as bits
 	callers   []*caller                   // all that have begun
+	flooded   *wire.MembersRequest        // what an operator has to say (operator.go); nil: nothing
+	wishes    uint64                      // of operators
 	linked    bool                        // files may be met by several names, or by none
 	reclaims  map[wire.ID]*reclaim        // that were put
 	holders   map[wire.Ino]wire.SessionID // of what has no name
@@ -168,12 +170,14 @@ func newWorld(seed uint64, o *Options) *world {
 		ageing(&w.profile)
 	}
 	evicting(rand.New(rand.NewPCG(seed, 8)), &w.profile)
+	operating(rand.New(rand.NewPCG(seed, 9)), &w.profile)
 	if o.tune != nil {
 		o.tune(&w.profile)
 	}
 	for i := range 3 {
 		name := fmt.Sprintf("P%d", i)
 		w.members = append(w.members, &member{host: newHost(name, rng, w.reach), w: w, i: i, fences: map[uint64]bool{}})
+		w.members[i].at = name + ":1"
 	}
 	w.coordinator = newHost("coordinator", rng, w.reach)
 	for n := range 1 + rng.IntN(3) {

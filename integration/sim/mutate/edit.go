@@ -5,6 +5,7 @@ var editMutants = []mutant{
 	{
 		rule: "P14", leaves: "who is declared lost is waited for",
 		edits: []edit{{"coordinator/commit/config.go", "slices.Contains(lost, i) || slices.Contains(declared, i):", "slices.Contains(lost, i):"}},
+		trace: "TestTraceLostIsForced",
 		test:  "./coordinator/commit TestTwoLost",
 	},
 	{
@@ -55,6 +56,24 @@ var editMutants = []mutant{
 		rule: "P14", leaves: "who comes or goes is greeted before the config is in force",
 		edits: []edit{{"coordinator/commit/member.go", "mem.vacant || mem.coming || mem.going {", "mem.vacant {"}},
 		test:  "./coordinator/commit TestReplace|TestRemoveAndAdd",
+	},
+	{
+		rule: "P14", leaves: "an operator hears of a change that is not in force",
+		edits: []edit{{
+			"coordinator/commit/config.go",
+			`	m.held = 0
+	if m.change.admits >= 0 {`,
+			`	m.held = 0
+	m.settleEdits()
+	if m.change.admits >= 0 {`,
+		}},
+		trace: "TestTraceLostIsForced",
+		test:  "./coordinator/commit TestReplace",
+	},
+	{
+		rule: "P14", leaves: "a late greeting of who was taken out counts",
+		edits: []edit{{"coordinator/commit/member.go", "m.leaving(i) || mem.going {", "m.leaving(i) {"}},
+		test:  "./coordinator/commit TestGreetingOfOneWhoGoes",
 	},
 	{
 		rule: "P14", leaves: "a request that comes again is done again",
