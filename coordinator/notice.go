@@ -61,7 +61,7 @@ func (c *Coordinator) tellMissing(members []commit.Member) {
 	}
 	var missing []string
 	for i, m := range members {
-		if c.peers[i].missing() {
+		if c.peers[i].called() == m.Name && c.peers[i].missing() {
 			missing = append(missing, fmt.Sprintf("%s (%s)", m.Name, m.Addr))
 		}
 	}

@@ -285,7 +285,7 @@ func (c *Coordinator) renamed() (news bool) {
 		was := c.peers[i].called()
 		c.peers[i].rename(mem)
 		c.repairs.forget(i)
-		c.log.Log(context.Background(), c.noticeLevel(), "who takes part was changed by an operator", "before", was, "now", mem.Name)
+		c.log.Info("a participant takes another's place", "before", was, "now", mem.Name)
 	}
 	return true
 }

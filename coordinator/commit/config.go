@@ -151,8 +151,7 @@ func (m *Machine) tryStart() {
 		return
 	}
 	m.becomes(Configuring)
-	m.startEdits()
-	m.evict(append(lost, declared...))
+	m.evict(append(lost, m.startEdits()...))
 }
 
 // evict issues the config without those members: this epoch's first one also

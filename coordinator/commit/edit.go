@@ -286,11 +286,11 @@ func (m *Machine) needsForce(r *wire.MembersRequest, out []int) *wire.Error {
 		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(format, args...) + ". --force does it all the same"}
 	}
 	if len(out) > 0 && stay < least {
-		then := "changes wait until enough others have caught up, and"
+		then := "changes wait until enough others have caught up"
 		if r.Kind == wire.MembersRemove && stay >= m.leastOf(m.size()-1) {
-			then = "changes go on, but"
+			then = "changes go on"
 		}
-		return refuse("%d of %d participants would be left in sync, and %d have to be: %s what was acknowledged is on %d until then; if those are lost, too, it is lost",
+		return refuse("%d of %d participants would be left in sync, and %d have to be: %s, and until others have caught up everything is on %d alone; what else is lost then is lost for good",
 			stay, m.size(), least, then, stay)
 	}
 	switch after := m.size(); {
@@ -335,9 +335,9 @@ func (m *Machine) tryEdit() bool {
 	return false
 }
 
-// startEdits brings what was declared before the start: the config that begins the
-// epoch says so.
-func (m *Machine) startEdits() {
+// startEdits brings what was declared before the start, and returns who is out by
+// that: the config that begins the epoch says so. Who is there after all is not lost.
+func (m *Machine) startEdits() (out []int) {
 	for _, e := range slices.Clone(m.edits) {
 		if !e.Request.Force || e.issued || len(m.takes(e)) == 0 {
 			continue
@@ -347,8 +347,10 @@ func (m *Machine) startEdits() {
 			m.edited(e, err)
 			continue
 		}
+		out = append(out, m.takes(e)...)
 		m.applyEdit(e)
 	}
+	return out
 }
 
 // applyEdit enters an edit in what the next config will say. Who comes, goes or is

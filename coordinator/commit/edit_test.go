@@ -429,3 +429,20 @@ func TestGreetingOfOneWhoGoes(t *testing.T) {
 	b.settle()
 	b.wantEqual()
 }
+
+// One that is declared lost, and is there after all before the service begins, stays.
+func TestLostIsThere(t *testing.T) {
+	b := newEvicting(t)
+	b.sync()
+	b.start()
+	b.greet("a")
+	e := b.edit(wire.MembersLost, true, "", "b")
+	b.greet("b")
+	b.greet("c")
+	if got := b.inSync(); b.m.Phase() != Configuring || got != "a,b,c" {
+		t.Errorf("phase %d, in sync: %s", b.m.Phase(), got)
+	}
+	b.settle()
+	b.wantHeard(e, "invalid argument", "is there and has its data")
+	b.wantEqual()
+}
