@@ -274,14 +274,20 @@ func (a *app) membersText(st wire.Status) string {
 		fmt.Fprintf(&b, "\nWARNING: %s", warning)
 	}
 	for _, e := range st.Edits {
-		forced := ""
-		if e.Forced {
-			forced = ", by force"
-		}
-		fmt.Fprintf(&b, "\n%s config %s: %s (%s%s)", time.UnixMilli(e.Time).Format(time.DateTime), e.Config, e.What, e.By, forced)
-		if e.Reason != "" {
-			fmt.Fprintf(&b, ": %s", e.Reason)
-		}
+		fmt.Fprintf(&b, "\n%s", editText(e))
 	}
-	return a.show(b.String())
+	return b.String()
+}
+
+// editText tells what an operator has changed, when, who it was, and why.
+func editText(e wire.Edit) string {
+	forced := ""
+	if e.Forced {
+		forced = ", by force"
+	}
+	text := fmt.Sprintf("%s config %s: %s (%s%s)", time.UnixMilli(e.Time).Format(time.DateTime), e.Config, e.What, e.By, forced)
+	if e.Reason != "" {
+		text += ": " + e.Reason
+	}
+	return text
 }

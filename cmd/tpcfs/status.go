@@ -201,6 +201,9 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 			fmt.Fprintf(&b, "%s: %s\n", m.Name, m.Error)
 		}
 	}
+	if n := len(st.Edits); n > 0 {
+		fmt.Fprintf(&b, "last change by an operator (see tpcfs members): %s\n", editText(st.Edits[n-1]))
+	}
 	for _, d := range st.InDoubt {
 		if d.Decision != "" && d.AgeMS < soon {
 			continue // its decision is on its way to the disks

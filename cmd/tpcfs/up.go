@@ -131,7 +131,7 @@ func (f *upFlags) complete(have []string) error {
 	if len(missing) == 0 || len(missing) <= f.spare() {
 		return nil
 	}
-	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written; tpcfs export writes out what another one holds",
+	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written. If they are lost for good, run tpcfs participant and tpcfs coordinator on the directories in it, on empty ones for those that are lost, and see tpcfs resolve --help. tpcfs export writes out what another one holds",
 		f.dir, strings.Join(missing, ", "), f.participants-f.spare(), f.participants)
 }
 
