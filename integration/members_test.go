@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"slices"
@@ -175,63 +176,132 @@ func (l *leaving) told(name string) {
 	}
 }
 
+// dying is a change of who takes part, and the step at which the coordinator is killed.
+type dying struct {
+	what, point string
+	command     []string
+	wiped       []string // have lost their disks before
+	done        string   // what the command says at the end
+	removed     string
+	left        []string
+}
+
+func dyings(c *harness.Cluster) []dying {
+	d := "d=" + c.Addr("d")
+	replace := dying{"replace", "", []string{"members", "replace", "c", d}, nil, "c was replaced by d", "c", []string{"a", "b", "d"}}
+	add := dying{"add", "", []string{"members", "add", d}, nil, "d (" + c.Addr("d") + ") was added", "", []string{"a", "b", "c", "d"}}
+	remove := dying{"remove", "", []string{"members", "remove", "c"}, nil, "c was removed", "c", []string{"a", "b"}}
+	lost := dying{"lost", "", []string{"resolve", "--lost", "b,c", "--force"}, []string{"b", "c"}, "b, c was declared lost", "", []string{"a", "b", "c"}}
+	var list []dying
+	for _, k := range []dying{replace, add, remove, lost} {
+		points := []string{"coordinator.edit-put", "coordinator.edit-durable"}
+		if k.what == "replace" {
+			points = append(points, "coordinator.edit", "coordinator.edited", "coordinator.tell-removed")
+		}
+		for _, k.point = range points {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
 // The coordinator is killed at each step of a change, and started again: the command has
 // waited, and the change has happened, once.
 func TestMembersCoordinatorDies(t *testing.T) {
-	for _, point := range []string{"coordinator.edit", "coordinator.edit-put", "coordinator.edit-durable", "coordinator.edited", "coordinator.tell-removed"} {
-		t.Run(strings.TrimPrefix(point, "coordinator."), func(t *testing.T) {
+	for n, k := range dyings(&harness.Cluster{}) {
+		t.Run(k.what+"/"+strings.TrimPrefix(k.point, "coordinator."), func(t *testing.T) {
 			t.Parallel()
 			ctx := testContext(t)
 			c := newCluster(t)
+			k := dyings(c)[n]
 			c.Evicts = evictFast
 			if err := c.Start(ctx, c.Names...); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.Launch(harness.Coordinator, "TPCFS_FAILPOINT="+point); err != nil {
+			if err := c.Launch(harness.Coordinator, "TPCFS_FAILPOINT="+k.point); err != nil {
 				t.Fatal(err)
 			}
 			if err := c.WaitReady(ctx, harness.Coordinator); err != nil {
 				t.Fatal(err)
 			}
 			cl := dial(t, ctx, c, time.Minute)
-			mustWrite(t, ctx, cl, "f", bytes.Repeat([]byte("contents "), 20_000))
+			contents := bytes.Repeat([]byte("contents "), 20_000)
+			mustWrite(t, ctx, cl, "f", contents)
 			c.Flags = slices.Clone(c.Names)
 			c.Names = append(c.Names, "d")
 			if err := c.Start(ctx, "d"); err != nil {
 				t.Fatal(err)
 			}
+			k.wipe(t, ctx, c)
 			done := make(chan harness.Result, 1)
 			go func() {
-				done <- harness.Run(ctx, nil, nil, plain, "members", "replace", "c", "d="+c.Addr("d"), "--coordinator", c.Addr(harness.Coordinator), "--wait", "100s", "-o", "json")
+				done <- harness.Run(ctx, nil, nil, plain, append(k.command, "--coordinator", c.Addr(harness.Coordinator), "--wait", "100s", "-o", "json")...)
 			}()
 			select {
 			case <-c.Proc(harness.Coordinator).Done():
 			case <-ctx.Done():
 				t.Fatal("the step is never reached")
 			}
-			if err := c.Start(ctx, harness.Coordinator); err != nil {
+			if err := c.Launch(harness.Coordinator); err != nil {
 				t.Fatal(err)
 			}
 			r := <-done
 			var reply wire.MembersReply
-			if err := json.Unmarshal([]byte(r.Out), &reply); err != nil || r.Code != 0 || !strings.HasPrefix(reply.What, "c was replaced by d") {
+			if err := json.Unmarshal([]byte(r.Out), &reply); err != nil || r.Code != 0 || !strings.HasPrefix(reply.What, k.done) {
 				t.Fatalf("exit %d, %q, %q", r.Code, r.Out, r.Err)
 			}
-			st, err := c.WaitStatus(ctx, "settled without c, which knows", func(st wire.Status) bool {
-				return harness.Settled(st) && len(st.Removed) == 1 && st.Removed[0].Told
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(st.Members) != 3 || len(st.Edits) != 1 || !harness.SameDigest(st) {
-				t.Errorf("%+v", st)
-			}
+			k.settles(t, ctx, c)
 			mustWrite(t, ctx, cl, "g", []byte("more"))
-			c.Names = []string{"a", "b", "d"}
+			if got, err := cl.ReadFile(ctx, "f"); err != nil || !bytes.Equal(got, contents) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+			all := c.Names
+			c.Names = k.left
 			settle(t, ctx, c)
-			if err := c.Kill("c"); err != nil {
-				t.Fatal(err)
+			if c.Names = all; len(all) > 0 {
+				if err := c.Kill(all...); err != nil {
+					t.Fatal(err)
+				}
 			}
 		})
+	}
+}
+
+// wipe takes disks, all at once.
+func (k *dying) wipe(t *testing.T, ctx context.Context, c *harness.Cluster) {
+	t.Helper()
+	if len(k.wiped) == 0 {
+		return
+	}
+	if err := c.Kill(k.wiped...); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range k.wiped {
+		if err := os.RemoveAll(c.DataDir(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Start(ctx, k.wiped...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// settles waits until those that are left are in sync, and who was removed knows it.
+func (k *dying) settles(t *testing.T, ctx context.Context, c *harness.Cluster) {
+	t.Helper()
+	st, err := c.WaitStatus(ctx, "settled after "+k.what, func(st wire.Status) bool {
+		told := k.removed == "" || len(st.Removed) == 1 && st.Removed[0].Member.Name == k.removed && st.Removed[0].Told
+		return harness.Settled(st) && len(st.Members) == len(k.left) && told
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range st.Members {
+		if m.Name != k.left[i] {
+			t.Errorf("%s takes part", m.Name)
+		}
+	}
+	if len(st.Edits) != 1 || !harness.SameDigest(st) {
+		t.Errorf("%+v", st)
 	}
 }
