@@ -134,10 +134,23 @@ func (m *Machine) heard(inos []wire.Ino) {
 
 // free has an inode reclaimed that nobody holds.
 func (m *Machine) free(ino wire.Ino, u *unnamed) {
-	if u.waits == 0 && !u.due && !slices.ContainsFunc(u.holders, m.kept) {
+	if u.waits == 0 && !u.due && !m.stays(ino, u) {
 		u.due = true
 		m.orphans.due = append(m.orphans.due, dueOrphan{ino, m.now})
 	}
+}
+
+// stays: does a session hold the inode? If it had ended, and is back, its next
+// end has to find the inode once more.
+func (m *Machine) stays(ino wire.Ino, u *unnamed) bool {
+	i := slices.IndexFunc(u.holders, m.kept)
+	if i < 0 {
+		return false
+	}
+	if h := m.holding(u.holders[i]); !slices.Contains(h.inos, ino) {
+		h.inos = append(h.inos, ino)
+	}
+	return true
 }
 
 // ask asks all sessions but one whether they have inodes open.
@@ -437,10 +450,7 @@ func (m *Machine) putReclaims() {
 		if u.due = false; u.waits > 0 { // whoever answers last is followed by its reclaim
 			continue
 		}
-		if i := slices.IndexFunc(u.holders, m.kept); i >= 0 { // another session has it, or the same one is back
-			if h := m.holding(u.holders[i]); !slices.Contains(h.inos, ino) {
-				h.inos = append(h.inos, ino)
-			}
+		if m.stays(ino, u) { // another session has it, or the same one is back
 			continue
 		}
 		o.seq++

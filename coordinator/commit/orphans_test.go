@@ -93,6 +93,32 @@ func TestOrphansOfWhoIsBack(t *testing.T) {
 	b.wantReclaims(7)
 }
 
+// A session that has ended, and is back while another one holds its files too, is
+// their last holder when that one ends: they go with it, not never.
+func TestOrphansOfWhoIsBackAndLast(t *testing.T) {
+	b := newBench(t).serve()
+	other := b.m.Attach(bob).Link
+	b.hold(alice, b.link, 1, 7)
+	b.settle()
+	b.hold(bob, other, 1, 7)
+	b.settle()
+	b.sent[0] = nil
+	b.m.Detach(alice)
+	b.tick(1)
+	b.attach()
+	b.m.Detach(bob)
+	b.tick(1)
+	b.settle()
+	b.wantReclaims()
+	b.m.Detach(alice)
+	b.tick(1)
+	b.wantReclaims(7)
+	b.settle()
+	if o := &b.m.orphans; len(o.inodes)+len(o.held)+len(o.due)+len(o.flying) != 0 {
+		t.Errorf("not forgotten: %+v", o)
+	}
+}
+
 // A reclaim that meets a conflict is tried again later; the inode's number is
 // what others may be at work on.
 func TestReclaimAgain(t *testing.T) {

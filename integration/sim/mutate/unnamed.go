@@ -126,13 +126,10 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/orphans.go",
-				`u.holders, m.kept); i >= 0 {`,
-				`u.holders, m.kept); i >= 0 && false {`,
-			},
-			{
-				"coordinator/commit/orphans.go",
-				`u.waits == 0 && !u.due && !slices.ContainsFunc(u.holders, m.kept) {`,
-				`u.waits == 0 && !u.due {`,
+				`	i := slices.IndexFunc(u.holders, m.kept)
+	if i < 0 {`,
+				`	i := slices.IndexFunc(u.holders, m.kept)
+	if i < 0 || true {`,
 			},
 		},
 		test: "./coordinator/commit TestOrphans",
@@ -143,11 +140,11 @@ var unnamedMutants = []mutant{
 			{
 				"coordinator/commit/orphans.go",
 				`!slices.Contains(h.inos, ino) {
-				h.inos = append(h.inos, ino)`,
+		h.inos = append(h.inos, ino)`,
 				`!slices.Contains(h.inos, ino) {`,
 			},
 		},
-		test: "./coordinator/commit TestOrphansOfWhoIsBack",
+		test: "./coordinator/commit TestOrphansOfWhoIsBackAndLast",
 	},
 	{
 		rule: "F7", leaves: "clients reclaim by a pack",
