@@ -68,6 +68,11 @@ type Options struct {
 	// ResyncRate bounds what is brought in a second to a participant that
 	// catches up, in bytes; 0: no bound.
 	ResyncRate int64
+	// ScrubEvery is how often all copies are verified and compared (S5b); 0: never.
+	ScrubEvery time.Duration
+	// ScrubRate bounds what a scrub reads at each participant in a second, in bytes;
+	// default 64 MiB, less than 0: no bound.
+	ScrubRate int64
 	// Tick is the owner's clock: how exact the waits of requests are, and how
 	// soon lazy records are written when it is quiet. Default 20 ms.
 	Tick time.Duration
@@ -127,6 +132,12 @@ func (o *Options) validate() error {
 	if o.MinInSync < 0 || o.ResyncRate < 0 {
 		return wire.NewError(wire.CodeInvalid, "a negative number of participants or bytes")
 	}
+	if o.ScrubEvery < 0 {
+		return wire.NewError(wire.CodeInvalid, "a negative time between two scrubs")
+	}
+	if o.ScrubRate == 0 {
+		o.ScrubRate = scrubRate
+	}
 	if o.MaxStages == 0 {
 		o.MaxStages = 64
 	}
@@ -177,6 +188,7 @@ type Coordinator struct {
 	reads     meter.Meter
 	rotten    rottenList
 	repairs   repairer
+	scrub     scrubber
 
 	ctx       context.Context // of everything that waits; ends with the owner
 	cancel    context.CancelFunc
@@ -292,6 +304,7 @@ func (c *Coordinator) start() {
 	c.crew.start(func() { c.tellMissing(members) })
 	c.crew.start(c.repairQueued)
 	c.crew.start(c.tellRemoved)
+	c.crew.start(c.scrubScheduled)
 	go c.own()
 }
 

@@ -145,6 +145,8 @@ type peer struct {
 	err   string
 	since time.Time // when it was last in sync; zero: it is, or never was
 	copy  wire.CatchUp
+	held  bool   // it is not greeted: it is to be evicted
+	full  bool   // it catches up by a comparison of everything
 	told  string // the state that the log has told last; "": none
 }
 
@@ -192,6 +194,32 @@ func (p *peer) missing() bool {
 	}
 	p.told = stateUnreachable
 	return true
+}
+
+// hold keeps the coordinator from greeting it, or lets it again.
+func (p *peer) hold(held bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = held
+}
+
+func (p *peer) isHeld() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held
+}
+
+// compares notes that it has to be compared in full, or has been.
+func (p *peer) compares(full bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.full = full
+}
+
+func (p *peer) comparesAll() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.full
 }
 
 // inSync notes that the participant is in the config, or is no more.
@@ -283,6 +311,9 @@ func (c *Coordinator) keep(i int) {
 // visit opens a link and serves it until it ends. It tells whether there was
 // one, and how it ended.
 func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error) {
+	if c.peers[i].isHeld() {
+		return false, stateGreeting, nil
+	}
 	dialCtx, cancelDial := context.WithTimeout(c.ctx, dialWait)
 	defer cancelDial()
 	replica, err := c.o.Dial(dialCtx, p)

@@ -40,16 +40,18 @@ type node struct {
 	moved   chan struct{} // closed and replaced when an entry was handled
 
 	// Hooks; called without mu held. nil: nothing special.
-	onRead   func(req wire.PositionedRead, w wire.PieceWriter) (reply wire.ReadReply, done bool, err error)
-	onStage  func(pieces wire.PieceReader) (reply wire.StageReply, done bool, err error)
-	onStatus func(ctx context.Context) error
-	onHandle func(e *wire.Entry)
-	onResync func(req wire.Resync) error
-	onDonate func(req wire.Donate) (wire.Donated, []byte, error) // blocks
-	onRepair func(req wire.Repair, body []byte) (wire.Repaired, error)
-	donors   func(name string) *node // by whom a copy is donated
-	copied   *node                   // what a round has brought
-	lacks    bool                    // ... but for a block
+	onRead    func(req wire.PositionedRead, w wire.PieceWriter) (reply wire.ReadReply, done bool, err error)
+	onStage   func(pieces wire.PieceReader) (reply wire.StageReply, done bool, err error)
+	onStatus  func(ctx context.Context) error
+	onHandle  func(e *wire.Entry)
+	onResync  func(req wire.Resync) error
+	onDonate  func(req wire.Donate) (wire.Donated, []byte, error) // blocks
+	onVerify  func(req wire.Verify) (wire.Verified, error)
+	onCompare func(req wire.Compare) (wire.Compared, []byte, error)
+	onRepair  func(req wire.Repair, body []byte) (wire.Repaired, error)
+	donors    func(name string) *node // by whom a copy is donated
+	copied    *node                   // what a round has brought
+	lacks     bool                    // ... but for a block
 }
 
 type nodeTx struct {

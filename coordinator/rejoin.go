@@ -74,7 +74,7 @@ func (r *rejoin) run() error {
 	if r.donor = r.c.pick(nil); r.donor == nil {
 		return wire.NewError(wire.CodeUnavailable, "no participant is in sync and there to copy from")
 	}
-	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin}, nil)
+	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin, Full: r.c.peers[r.l.member].comparesAll()}, nil)
 	if err != nil {
 		return err
 	}
@@ -222,6 +222,7 @@ func (r *rejoin) lastRound() (again bool, err error) {
 		r.l.cancel()
 		return false, wire.NewError(wire.CodeUnavailable, "the in-sync set has changed in its last round")
 	}
+	r.c.peers[r.l.member].compares(false)
 	r.c.log.Log(context.Background(), r.c.noticeLevel(), "participant has caught up", "name", r.l.name,
 		"took", time.Since(r.began).Round(time.Millisecond).String(), "bytes", r.total)
 	return false, nil

@@ -33,6 +33,29 @@ func (l *nodeLink) Donate(_ context.Context, req wire.Donate) (wire.Donated, []b
 	return wire.Donated{Position: n.pos}, []byte(n.name), nil
 }
 
+// Verify has nothing to verify, but for the node's hook.
+func (l *nodeLink) Verify(_ context.Context, req wire.Verify) (wire.Verified, error) {
+	l.n.mu.Lock()
+	hook := l.n.onVerify
+	l.n.mu.Unlock()
+	if hook == nil {
+		return wire.Verified{}, nil
+	}
+	return hook(req)
+}
+
+// Compare has no rows, but for the node's hook.
+func (l *nodeLink) Compare(_ context.Context, req wire.Compare) (wire.Compared, []byte, error) {
+	n := l.n
+	n.mu.Lock()
+	hook, at := n.onCompare, n.pos
+	n.mu.Unlock()
+	if hook == nil {
+		return wire.Compared{Position: at}, nil, nil
+	}
+	return hook(req)
+}
+
 // Repair is the node's hook, or there is nothing that is rotten.
 func (l *nodeLink) Repair(_ context.Context, req wire.Repair, body []byte) (wire.Repaired, error) {
 	n := l.n

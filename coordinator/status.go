@@ -2,6 +2,8 @@ package coordinator
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,9 +40,15 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	for k, i := range numbers {
 		m := &s.Members[k]
 		c.describe(i, m)
+		m.Scrub = c.scrubOf(m.Name)
 		m.Replica = replicas[i].status
 		if err := replicas[i].err; err != nil && m.Error == "" {
 			m.Error = err.Error()
+		}
+	}
+	for _, m := range s.Members {
+		if m.Scrub != nil && m.Scrub.Ended > 0 && m.Scrub.Found > m.Scrub.Repaired {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("the last scrub has found at participant %s what it could not repair: %s", m.Name, strings.Join(m.Scrub.Notes, "; ")))
 		}
 	}
 	return s, nil

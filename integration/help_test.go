@@ -77,7 +77,7 @@ func TestExamplesOfTheHelp(t *testing.T) {
 	here := map[string]string{"report.pdf": "r", "job.lock": "", "new.cfg": "n", "src/a": "a", "src/b/c": "c",
 		"requests.txt": "list\n", "many.txt": "delete none\n"}
 	there := []string{"docs/notes", "archive/2026/report.pdf", "locks/x", "old/a", "old/b", "disk.img", "draft", "cfg", "projects/x", "new-config/x", "blue", "green", "report"}
-	for _, command := range []string{"put", "get", "rm", "ls", "stat", "mkdir", "rmdir", "mv", "ln", "run", "load", "status", "completion"} {
+	for _, command := range []string{"put", "get", "rm", "ls", "stat", "mkdir", "rmdir", "mv", "ln", "run", "load", "status", "scrub", "completion"} {
 		for i, example := range examplesOf(t, ctx, command) {
 			emptyOut(t, ctx, c, "")
 			for _, name := range append(there, "archive/2025/", "config/") {

@@ -46,6 +46,7 @@ type owner struct {
 	heldSince  uint64      // ... for the table: until as many checkpoints have begun; 0: not
 	sweeping   chan struct{}
 	resync     resyncing
+	moments    []*momentWaiter
 }
 
 type heldVote struct {
@@ -137,6 +138,7 @@ func (p *Participant) handleEntries() {
 			p.refuse(s, err, batch)
 			return
 		}
+		p.reached()
 		if r.Record != nil {
 			batch = append(batch, r)
 			size += len(r.Record)

@@ -45,6 +45,7 @@ const (
 	FrameLock                          // LockRequest -> LockReply
 	FrameWatch                         // Watch -> Watched
 	FrameMembers                       // MembersRequest -> MembersReply
+	FrameScrub                         // ScrubRequest -> ScrubReport
 )
 
 // What a coordinator asks of a participant.
@@ -59,6 +60,8 @@ const (
 	FrameDonate                              // Donate -> Donated, rows or blocks
 	FrameResync                              // Resync, rows or blocks -> Resynced
 	FrameRepair                              // Repair, blocks -> Repaired
+	FrameVerify                              // Verify -> Verified
+	FrameCompare                             // Compare -> Compared, rows
 )
 
 // What belongs to all calls.

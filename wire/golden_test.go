@@ -22,7 +22,7 @@ var messages = []any{
 	&Read{}, &ReadReply{}, &Nothing{}, &Statfs{}, &Status{}, &OpStats{}, &Greet{}, &Greeting{}, &PositionedRead{}, &Unstage{},
 	&ReplicaStatus{}, &Down{}, &Up{}, &Error{}, &Piece{}, &Moved{}, &Config{}, &Mutation{}, &Vote{}, &Testimony{},
 	&StatusRequest{}, &Donate{}, &Donated{}, &Resync{}, &Resynced{}, &LockRequest{}, &LockReply{}, &Watch{}, &Watched{}, &Touched{},
-	&Repair{}, &Repaired{},
+	&Repair{}, &Repaired{}, &Verify{}, &Verified{}, &Compare{}, &Compared{}, &ScrubRequest{}, &ScrubReport{}, &MembersRequest{}, &MembersReply{},
 }
 
 // fillIn sets every field of v to something of its own.
@@ -79,6 +79,7 @@ var frameNames = map[FrameKind]string{
 	FrameReplicaStage: "ReplicaStage", FrameUnstage: "Unstage", FrameReplicaStatus: "ReplicaStatus", FrameDown: "Down",
 	FrameUp: "Up", FrameDonate: "Donate", FrameResync: "Resync", FrameReply: "Reply", FrameError: "Error", FramePiece: "Piece", FrameEnd: "End", FrameMoved: "Moved",
 	FrameAdopt: "Adopt", FrameLock: "Lock", FrameRepair: "Repair",
+	FrameVerify: "Verify", FrameCompare: "Compare", FrameScrub: "Scrub", FrameMembers: "Members",
 }
 
 func goldenLines() []string {
@@ -146,7 +147,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 // Every frame kind is pinned, and no two share a number.
 func TestFrameKindsAreNamed(t *testing.T) {
-	if len(frameNames) != int(FrameWatch-FrameAttach+1+FrameRepair-FrameGreet+1+FrameAdopt-FrameReply+1) {
+	if len(frameNames) != int(FrameScrub-FrameAttach+1+FrameCompare-FrameGreet+1+FrameAdopt-FrameReply+1) {
 		t.Fatal("a frame kind is missing in frameNames")
 	}
 }

@@ -56,6 +56,9 @@ type Service interface {
 	// Members changes who takes part (P14). It answers when that is durable and
 	// in force.
 	Members(ctx context.Context, req MembersRequest) (MembersReply, error)
+	// Scrub has the participants' copies verified, compared and repaired, and tells
+	// how far that is. CodeBusy: one is under way.
+	Scrub(ctx context.Context, req ScrubRequest) (ScrubReport, error)
 }
 
 // Replica is a participant's service, as its coordinator uses it. Every error
@@ -85,6 +88,10 @@ type Replica interface {
 	// to the request's position (S5); body is what another member donated, and the
 	// participant's until the call returns.
 	Repair(ctx context.Context, req Repair, body []byte) (Repaired, error)
+	// Verify reads contents from the disk and verifies them, a part at a time.
+	Verify(ctx context.Context, req Verify) (Verified, error)
+	// Compare tells what rows there are in a range of keys.
+	Compare(ctx context.Context, req Compare) (Compared, []byte, error)
 	// Close ends the connection, not the participant.
 	Close() error
 }
@@ -186,6 +193,7 @@ type MemberStatus struct {
 	InSync  bool           `cbor:"9,keyasint" json:"in_sync"`                    // it is in the config: changes need it
 	Since   int64          `cbor:"10,keyasint,omitempty" json:"since,omitempty"` // when it was last there and in sync, ms since 1970; 0: it is, or has not been
 	CatchUp *CatchUp       `cbor:"11,keyasint,omitempty" json:"catch_up,omitempty"`
+	Scrub   *ScrubMember   `cbor:"12,keyasint,omitempty" json:"scrub,omitempty"` // the one under way, or the last; nil: none was
 }
 
 // CatchUp is how far a participant has caught up.

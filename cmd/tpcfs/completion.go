@@ -50,12 +50,13 @@ const (
 	ofMember     = 'p' // a participant
 	ofElse       = '-' // anything else
 	ofTheService = 'N' // names of the service, as many as there are
+	participants = 'P' // participants, likewise
 )
 
 // arguments are those of each command that has any, one letter each.
 var arguments = map[string]string{
 	"put": "ln", "get": "nl", "rm": "N", "ls": "n", "stat": "n", "mkdir": "n", "rmdir": "n", "mv": "nn", "ln": "nn",
-	"run": "l", "up": "d", "mount": "d", "umount": "d", "export": "dd", "journal verify": "d", "journal dump": "d",
+	"run": "l", "scrub": "P", "up": "d", "mount": "d", "umount": "d", "export": "dd", "journal verify": "d", "journal dump": "d",
 	"members remove": "p", "members replace": "p",
 }
 
@@ -94,8 +95,8 @@ func (a *app) complete(cmd *cobra.Command, kinds string, n int, begun string) ([
 	kind := byte(ofElse)
 	if n < len(kinds) {
 		kind = kinds[n]
-	} else if strings.HasSuffix(kinds, string(ofTheService)) {
-		kind = ofTheService
+	} else if strings.HasSuffix(kinds, string(ofTheService)) || strings.HasSuffix(kinds, string(participants)) {
+		kind = kinds[len(kinds)-1]
 	}
 	switch kind {
 	case ofLocal:
@@ -104,7 +105,7 @@ func (a *app) complete(cmd *cobra.Command, kinds string, n int, begun string) ([
 		return nil, cobra.ShellCompDirectiveFilterDirs
 	case ofService, ofTheService:
 		return a.completeName(cmd, begun)
-	case ofMember:
+	case ofMember, participants:
 		return a.completeMember(cmd, begun)
 	default:
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -227,6 +228,9 @@ var exitsOf = map[string]string{
 	"status": `Exit codes: 0 all is well, 1 failed, 2 usage, 4 unreachable, or nothing is
 served, 8 a participant is not in sync, or something needs mending, 130 interrupted.`,
 	"members add": exitsOfEdits, "members remove": exitsOfEdits, "members replace": exitsOfEdits, "resolve": exitsOfEdits,
+	"scrub": `Exit codes: 0 all is clean, 1 failed, 2 usage, 3 no such participant,
+4 unreachable, 8 a participant was not looked at to the end, 9 found and repaired,
+10 found and not repaired, 130 interrupted.`,
 	"load": `Exit codes: 0 done, 1 an error that a healthy service does not give, or with
 --check a wrong answer, 2 usage, 4 nothing could be done: unreachable or
 unavailable, 130 interrupted.`,

@@ -55,6 +55,8 @@ func TestCompletion(t *testing.T) {
 		{"stat north/in/", []string{"north/in/deep"}, none},
 		{"stat way/i", []string{"way/in/"}, none | space},
 		{"ls none/x", nil, none},
+		{"scrub ", []string{"a"}, none},
+		{"scrub a a", []string{"a"}, none},
 		{"get notes ", nil, cobra.ShellCompDirectiveDefault},
 		{"put ", nil, cobra.ShellCompDirectiveDefault},
 		{"put x ot", []string{"other"}, none},

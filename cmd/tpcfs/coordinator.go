@@ -18,6 +18,7 @@ import (
 type coordinatorFlags struct {
 	serveFlags
 	evictFlags
+	scrubFlags
 	participants []string
 }
 
@@ -46,6 +47,7 @@ come back with an empty --dir. Until it has everything it answers nobody.`,
 	}
 	f.serveFlags.add(cmd, "", defaultAddr, "clients")
 	f.evictFlags.add(cmd)
+	f.scrubFlags.add(cmd)
 	cmd.Flags().StringSliceVar(&f.participants, "participant", nil, "a participant and its address, `NAME=ADDR`; once for each")
 	return cmd
 }
@@ -78,6 +80,9 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	if err := f.evictFlags.check("coordinator"); err != nil {
 		return err
 	}
+	if err := f.scrubFlags.check("coordinator"); err != nil {
+		return err
+	}
 	peers, err := parsePeers(f.participants)
 	if err != nil {
 		return err
@@ -94,7 +99,8 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: log})
 	}
 	o := coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log}
-	f.fill(&o)
+	f.evictFlags.fill(&o)
+	f.scrubFlags.fill(&o)
 	c, err := coordinator.Open(o)
 	if err != nil {
 		return err

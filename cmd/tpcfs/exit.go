@@ -23,6 +23,8 @@ const (
 	exitConflict    = 5
 	exitUnknown     = 6
 	exitDegraded    = 8
+	exitRepaired    = 9
+	exitNotRepaired = 10
 	exitInterrupted = 130
 )
 

@@ -362,7 +362,7 @@ func TestUpMissesAParticipant(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f := upFlags{participants: 3, evictFlags: evictFlags{minInSync: c.minInSync, evictAfter: time.Second, resyncRate: "0"}}
+		f := upFlags{participants: 3, evictFlags: evictFlags{minInSync: c.minInSync, evictAfter: time.Second, resyncRate: "0"}, scrubFlags: scrubFlags{rate: "0"}}
 		f.dir, f.listen = dir, "127.0.0.1:0"
 		err := f.check("")
 		if c.missing == "" && err != nil && strings.Contains(err.Error(), "missing") || c.missing != "" && (err == nil || !strings.Contains(err.Error(), c.missing)) {
@@ -370,6 +370,40 @@ func TestUpMissesAParticipant(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(dir, "participant-a")); !strings.Contains(c.there, "a") && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("participant-a was made: %v", err)
+		}
+	}
+}
+
+// The exit code of a scrub tells whether something was found, and whether all of it
+// is repaired; status says it in few words.
+func TestScrubReport(t *testing.T) {
+	at := time.Date(2025, 3, 4, 5, 6, 7, 0, time.Local).UnixMilli()
+	for _, c := range []struct {
+		m    wire.ScrubMember
+		code int
+		says string
+	}{
+		{wire.ScrubMember{Ended: at}, 0, "2025-03-04 clean"},
+		{wire.ScrubMember{Ended: at, Found: 2, Repaired: 2}, 9, "2025-03-04 2 repaired"},
+		{wire.ScrubMember{Ended: at, Found: 2, Repaired: 1, Problem: "it has gone"}, 10, "2025-03-04 1 NOT REPAIRED"},
+		{wire.ScrubMember{Ended: at, Problem: "it has gone"}, 8, "2025-03-04 not to the end"},
+		{wire.ScrubMember{Bytes: 10, OfBytes: 40}, 0, "25 %"},
+		{wire.ScrubMember{}, 0, "under way"},
+	} {
+		r := wire.ScrubReport{Members: []wire.ScrubMember{{Name: "a", Ended: at}, c.m}}
+		if code := exitCode(judgeScrub(&r)); code != c.code {
+			t.Errorf("%+v: exit %d", c.m, code)
+		}
+		if got := scrubState(&c.m); got != c.says {
+			t.Errorf("%+v: %q", c.m, got)
+		}
+	}
+	if got := scrubState(nil); got != "-" {
+		t.Errorf("no scrub: %q", got)
+	}
+	for _, f := range []scrubFlags{{every: -1, rate: "0"}, {every: time.Second, rate: "0"}, {every: time.Hour, rate: "fast"}} {
+		if err := f.check("up"); exitCode(err) != exitUsage || !strings.Contains(err.Error(), "--scrub-") {
+			t.Errorf("%+v: %v", f, err)
 		}
 	}
 }

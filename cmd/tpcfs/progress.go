@@ -43,6 +43,16 @@ func (m *meter) set(done int64) {
 	_ = m.bar.Set64(done) // a bar that cannot be drawn is no failure
 }
 
+// of tells how many bytes are done of how many that are known of by now.
+func (m *meter) of(done, total int64) {
+	m.set(done)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.bar != nil {
+		m.bar.ChangeMax64(total)
+	}
+}
+
 // done takes the bar away.
 func (m *meter) done() {
 	m.mu.Lock()

@@ -65,7 +65,7 @@ Start here:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 no such file, 4 unreachable or
 unavailable, 5 aborted by a conflict, 6 outcome unknown, 8 degraded (status),
-130 interrupted. Every flag can be set by a variable: --some-flag by
+9 found and repaired, 10 found and not repaired (scrub), 130 interrupted. Every flag can be set by a variable: --some-flag by
 TPCFS_SOME_FLAG.`,
 		Version:       version(),
 		SilenceUsage:  true,
@@ -85,7 +85,7 @@ TPCFS_SOME_FLAG.`,
 	root.AddCommand(
 		a.upCommand(), a.coordinatorCommand(), a.participantCommand(), a.mountCommand(), a.umountCommand(),
 		a.putCommand(), a.getCommand(), a.rmCommand(), a.lsCommand(), a.statCommand(), a.mkdirCommand(), a.lnCommand(),
-		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.membersCommand(), a.resolveCommand(), a.exportCommand(), a.journalCommand(),
+		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.membersCommand(), a.resolveCommand(), a.scrubCommand(), a.exportCommand(), a.journalCommand(),
 		a.certCommand(), a.completionCommand(),
 	)
 	nameVariables(root)

@@ -185,14 +185,14 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 		}
 	}
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "PARTICIPANT\tSTATE\tADDRESS\tHANDLED\tDURABLE\tLAG\tIN DOUBT\tFILES\tFREE\tJOURNAL"+column(digest, "DIGEST"))
+	fmt.Fprintln(w, "PARTICIPANT\tSTATE\tADDRESS\tHANDLED\tDURABLE\tLAG\tIN DOUBT\tFILES\tFREE\tJOURNAL\tSCRUB"+column(digest, "DIGEST"))
 	for _, m := range st.Members {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t", m.Name, stateText(m), m.Addr, m.Handled, m.Durable, m.Lag)
 		if r := m.Replica; r != nil {
-			fmt.Fprintf(w, "%d\t%d\t%s\t%s%s\n", r.InDoubt, r.Files, wire.SizeText(r.Free),
-				wire.SizeText(uint64(r.JournalBytes)), column(digest, shortDigest(r.Digest)))
+			fmt.Fprintf(w, "%d\t%d\t%s\t%s\t%s%s\n", r.InDoubt, r.Files, wire.SizeText(r.Free),
+				wire.SizeText(uint64(r.JournalBytes)), scrubState(m.Scrub), column(digest, shortDigest(r.Digest)))
 		} else {
-			fmt.Fprintln(w, "-\t-\t-\t-"+column(digest, "-"))
+			fmt.Fprintln(w, "-\t-\t-\t-\t"+scrubState(m.Scrub)+column(digest, "-"))
 		}
 	}
 	_ = w.Flush() // into memory

@@ -29,6 +29,7 @@ const maxParticipants = 16
 type upFlags struct {
 	serveFlags
 	evictFlags
+	scrubFlags
 	mountFlags
 	participants int
 	chosen       bool // --participants was given
@@ -58,6 +59,7 @@ others at the next start.`,
 	}
 	f.serveFlags.add(cmd, "./tpcfs-data", defaultAddr, "clients")
 	f.evictFlags.add(cmd)
+	f.scrubFlags.add(cmd)
 	f.mountFlags.add(cmd)
 	cmd.Flags().IntVar(&f.participants, "participants", 3, "how many participants; fixed at the first start")
 	return cmd
@@ -68,6 +70,9 @@ func (f *upFlags) check(mountpoint string) error {
 		return err
 	}
 	if err := f.evictFlags.check("up"); err != nil {
+		return err
+	}
+	if err := f.scrubFlags.check("up"); err != nil {
 		return err
 	}
 	have, err := filepath.Glob(filepath.Join(f.dir, participantDirs))
@@ -209,7 +214,8 @@ func (h *house) open() error {
 		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: h.flags.segmentSize,
 		Participants: peers, Dial: h.dial, Local: true, Logger: h.app.logger(),
 	}
-	h.flags.fill(&o)
+	h.flags.evictFlags.fill(&o)
+	h.flags.scrubFlags.fill(&o)
 	h.coord, err = coordinator.Open(o)
 	if wire.CodeOf(err) == wire.CodeInvalid {
 		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with others: put back from a backup what is missing, or make an empty directory in its place, which gets everything from the others (%v)", h.flags.dir, len(peers), err)

@@ -30,12 +30,12 @@ type call struct {
 var clientCalls = []call{
 	{wire.FrameTransact, wire.Transact{}}, {wire.FrameRead, wire.Read{}}, {wire.FrameStage, wire.SessionStage{}}, {wire.FrameAttach, wire.Attach{}},
 	{wire.FrameLock, wire.LockRequest{}}, {wire.FrameWatch, wire.Watch{}}, {wire.FrameDetach, wire.Detach{}}, {wire.FrameStatfs, wire.Nothing{}},
-	{wire.FrameStatus, wire.StatusRequest{}}, {wire.FrameAdopt, wire.Moved{}}, {wire.FrameGreet, wire.Greet{}}, {wire.FrameReplicaRead, wire.PositionedRead{}},
+	{wire.FrameStatus, wire.StatusRequest{}}, {wire.FrameScrub, wire.ScrubRequest{}}, {wire.FrameAdopt, wire.Moved{}}, {wire.FrameGreet, wire.Greet{}}, {wire.FrameReplicaRead, wire.PositionedRead{}},
 }
 
 var coordinatorCalls = []call{
 	{wire.FrameGreet, wire.Greet{}}, {wire.FrameDown, wire.Down{}}, {wire.FrameReplicaRead, wire.PositionedRead{}}, {wire.FrameReplicaStage, wire.StageRequest{}},
-	{wire.FrameUnstage, wire.Unstage{}}, {wire.FrameReplicaStatus, wire.StatusRequest{}}, {wire.FrameDonate, wire.Donate{}}, {wire.FrameResync, wire.Resync{}}, {wire.FrameRepair, wire.Repair{}},
+	{wire.FrameUnstage, wire.Unstage{}}, {wire.FrameReplicaStatus, wire.StatusRequest{}}, {wire.FrameDonate, wire.Donate{}}, {wire.FrameResync, wire.Resync{}}, {wire.FrameRepair, wire.Repair{}}, {wire.FrameVerify, wire.Verify{}}, {wire.FrameCompare, wire.Compare{}},
 	{wire.FrameAdopt, wire.Moved{}}, {wire.FrameTransact, wire.Transact{}}, {wire.FrameUp, wire.Up{}},
 }
 

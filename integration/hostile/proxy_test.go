@@ -247,6 +247,7 @@ func (p *proxy) tamper(asked wire.FrameKind, f wire.Frame, raw []byte, c net.Con
 var answers = map[wire.FrameKind]any{
 	wire.FrameGreet: wire.Greeting{}, wire.FrameReplicaRead: wire.ReadReply{}, wire.FrameReplicaStage: wire.StageReply{},
 	wire.FrameReplicaStatus: wire.ReplicaStatus{}, wire.FrameUnstage: wire.Nothing{}, wire.FrameDonate: wire.Donated{}, wire.FrameResync: wire.Resynced{}, wire.FrameRepair: wire.Repaired{},
+	wire.FrameVerify: wire.Verified{}, wire.FrameCompare: wire.Compared{},
 }
 
 // lie changes fields of an answer.

@@ -257,8 +257,10 @@ func (w *world) scrubs() {
 	}
 }
 
-// rottenFiles are the errors of a member's files that cannot be read.
+// rottenFiles are the errors of a member's files that cannot be read: those in which
+// the store finds something rotten when it verifies all.
 func (w *world) rottenFiles(p *member) []*wire.Error {
+	found := w.verified(p)
 	var list []*wire.Error
 	w.walk(p, wire.RootIno, "", func(_ string, a *wire.Attr, _ []byte, target string) {
 		if target != unreadable {
@@ -269,6 +271,35 @@ func (w *world) rottenFiles(p *member) []*wire.Error {
 		if wire.CodeOf(err) == wire.CodeCorrupt {
 			list = append(list, asError(err))
 		}
+		if !found[a.Ino] && p.store.Damaged() == "" {
+			w.violate("S5", "P%d cannot read inode %d (%v), and finds nothing rotten there", p.i, a.Ino, err)
+		}
+		delete(found, a.Ino)
 	})
+	for ino := range found {
+		if p.store.Damaged() == "" && len(p.bad) == 0 {
+			w.violate("S5", "P%d finds inode %d rotten, and reads it", p.i, ino)
+		}
+	}
 	return list
+}
+
+// verified are a member's inodes in which it finds something rotten.
+func (w *world) verified(p *member) map[wire.Ino]bool {
+	found := map[wire.Ino]bool{}
+	for req := (wire.Verify{Bytes: wire.BlockSize}); ; {
+		v, err := p.store.Verify(req)
+		if err != nil {
+			if p.store.Damaged() == "" {
+				w.violate("S5", "P%d cannot verify what it holds: %v", p.i, err)
+			}
+			return found
+		}
+		for _, l := range v.Rotten {
+			found[l.Ino] = true
+		}
+		if req.Cursor = v.Cursor; len(req.Cursor) == 0 {
+			return found
+		}
+	}
 }

@@ -214,6 +214,10 @@ func (c *fakeConn) Watch(ctx context.Context, req wire.Watch) (wire.Watched, err
 	return wire.Watched{Epoch: 1, Number: req.Number + 1}, nil
 }
 
+func (c *fakeConn) Scrub(context.Context, wire.ScrubRequest) (wire.ScrubReport, error) {
+	return wire.ScrubReport{}, nil
+}
+
 func (c *fakeConn) Statfs(ctx context.Context) (wire.Statfs, error) {
 	if _, err := c.before(ctx, "statfs", false); err != nil {
 		return wire.Statfs{}, err

@@ -76,6 +76,8 @@ func (c *call) service(m message) bool {
 		return unary(c, m, s.Status)
 	case wire.FrameMembers:
 		return unary(c, m, s.Members)
+	case wire.FrameScrub:
+		return unary(c, m, s.Scrub)
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:
@@ -99,10 +101,14 @@ func (c *call) replica(m message) bool {
 	case wire.FrameReplicaStatus:
 		return unary(c, m, r.Status)
 	case wire.FrameDonate:
-		return c.donate(m)
+		return withBody(c, m, r.Donate)
 	case wire.FrameResync:
 		body := append([]byte(nil), m.body...)
 		return unary(c, m, func(ctx context.Context, req wire.Resync) (wire.Resynced, error) { return r.Resync(ctx, req, body) })
+	case wire.FrameVerify:
+		return unary(c, m, r.Verify)
+	case wire.FrameCompare:
+		return withBody(c, m, r.Compare)
 	case wire.FrameRepair:
 		body := append([]byte(nil), m.body...)
 		return unary(c, m, func(ctx context.Context, req wire.Repair) (wire.Repaired, error) { return r.Repair(ctx, req, body) })
@@ -222,14 +228,14 @@ func unary[Req, Reply any](c *call, m message, serve func(context.Context, Req) 
 	return c.answer(reply, err, m.end)
 }
 
-// donate answers with rows or blocks as the body.
-func (c *call) donate(m message) bool {
-	var req wire.Donate
+// withBody serves a call whose answer has a body: rows or blocks.
+func withBody[Req, Reply any](c *call, m message, serve func(context.Context, Req) (Reply, []byte, error)) bool {
+	var req Req
 	if err := c.decode(m.header, &req); err != nil {
 		return c.answer(nil, err, m.end)
 	}
 	c.watch()
-	reply, body, err := c.p.s.o.Replica.Donate(c.ctx, req)
+	reply, body, err := serve(c.ctx, req)
 	c.unwatch()
 	if err == nil && len(body) > wire.MaxFrame {
 		err = wire.NewError(wire.CodeTooMany, fmt.Sprintf("rows of %d bytes, at most %d fit", len(body), wire.MaxFrame))

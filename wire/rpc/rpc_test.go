@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -100,6 +101,18 @@ func (f *fake) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte,
 		return wire.Donated{}, nil, wire.NewError(wire.CodeCorrupt, "rotten")
 	}
 	return wire.Donated{Cursor: req.Cursor, Files: 7}, bytes.Repeat([]byte{5}, wire.DonatedBytes), nil
+}
+
+func (f *fake) Verify(_ context.Context, req wire.Verify) (wire.Verified, error) {
+	return wire.Verified{Cursor: req.Cursor, Bytes: req.Bytes}, nil
+}
+
+func (f *fake) Compare(_ context.Context, req wire.Compare) (wire.Compared, []byte, error) {
+	return wire.Compared{Next: req.From, Rows: 3}, []byte("rows"), nil
+}
+
+func (f *fake) Scrub(_ context.Context, req wire.ScrubRequest) (wire.ScrubReport, error) {
+	return wire.ScrubReport{ID: 8, Rows: req.Rate}, nil
 }
 
 func (f *fake) Repair(_ context.Context, req wire.Repair, body []byte) (wire.Repaired, error) {
@@ -320,6 +333,15 @@ func callReplica(t *testing.T, addr string) {
 		got, err := c.Resync(ctx, wire.Resync{Position: wire.Position{Epoch: 3, Index: 4}}, body)
 		if err != nil || got.Since != (wire.Position{Epoch: 3, Index: 4}) || got.Progress.Copied != wire.DonatedBytes {
 			t.Fatal(got, err)
+		}
+		if got, err := c.Repair(ctx, wire.Repair{Ino: 9}, body); err != nil || !slices.Equal(got.Right, []int64{9, wire.DonatedBytes}) {
+			t.Fatal(got, err)
+		}
+		if got, err := c.Verify(ctx, wire.Verify{Cursor: []byte("at"), Bytes: 7}); err != nil || string(got.Cursor) != "at" || got.Bytes != 7 {
+			t.Fatal(got, err)
+		}
+		if got, rows, err := c.Compare(ctx, wire.Compare{From: []byte("at")}); err != nil || string(got.Next) != "at" || got.Rows != 3 || string(rows) != "rows" {
+			t.Fatal(got, string(rows), err)
 		}
 		if err := c.Unstage(ctx, wire.Epoch{}, []wire.ID{1}); wire.CodeOf(err) != wire.CodeStaleEpoch {
 			t.Fatal(err)

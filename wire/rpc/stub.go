@@ -97,6 +97,10 @@ func (s *serviceStub) Status(ctx context.Context, req wire.StatusRequest) (reply
 	return reply, s.ask(ctx, request{kind: wire.FrameStatus, header: req, reserved: true}, &reply)
 }
 
+func (s *serviceStub) Scrub(ctx context.Context, req wire.ScrubRequest) (reply wire.ScrubReport, err error) {
+	return reply, s.ask(ctx, request{kind: wire.FrameScrub, header: req, reserved: true}, &reply)
+}
+
 type replicaStub struct{ *link }
 
 func (r *replicaStub) Greet(ctx context.Context, req wire.Greet) (wire.Greeting, wire.TxStream, error) {
@@ -152,6 +156,16 @@ func (r *replicaStub) Resync(ctx context.Context, req wire.Resync, body []byte) 
 func (r *replicaStub) Repair(ctx context.Context, req wire.Repair, body []byte) (reply wire.Repaired, err error) {
 	_, err = r.askBulk(ctx, request{kind: wire.FrameRepair, header: req, body: body}, &reply)
 	return reply, err
+}
+
+func (r *replicaStub) Verify(ctx context.Context, req wire.Verify) (reply wire.Verified, err error) {
+	_, err = r.askBulk(ctx, request{kind: wire.FrameVerify, header: req}, &reply)
+	return reply, err
+}
+
+func (r *replicaStub) Compare(ctx context.Context, req wire.Compare) (reply wire.Compared, body []byte, err error) {
+	body, err = r.askBulk(ctx, request{kind: wire.FrameCompare, header: req}, &reply)
+	return reply, body, err
 }
 
 // askBulk is ask on the bulk connection; it returns the answer's body too.

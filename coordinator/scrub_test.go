@@ -1,0 +1,254 @@
+package coordinator
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// scrubbed has everything scrubbed, and waits for the end.
+func (k *cluster) scrubbed(req wire.ScrubRequest) wire.ScrubReport {
+	k.t.Helper()
+	req.Start = true
+	r, err := k.c.Scrub(ctx, req)
+	for err == nil && r.Running {
+		time.Sleep(100 * time.Millisecond)
+		r, err = k.c.Scrub(ctx, wire.ScrubRequest{})
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return r
+}
+
+// verifies has a node's Verify find what is rotten there, in two steps.
+func (k *cluster) verifies(f *copies) {
+	for i, n := range k.nodes {
+		n.set(func() {
+			n.onVerify = func(req wire.Verify) (wire.Verified, error) {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				v := wire.Verified{Files: 1, Bytes: 10, Total: 20}
+				if len(req.Cursor) == 0 {
+					v.Cursor = []byte("on")
+					return v, nil
+				}
+				lack := wire.Lack{Ino: 5, Object: 6}
+				for b := range f.rotten[i] {
+					lack.Blocks = append(lack.Blocks, b)
+				}
+				if slices.Sort(lack.Blocks); len(lack.Blocks) > 0 {
+					v.Rotten = append(v.Rotten, lack)
+				}
+				return v, nil
+			}
+		})
+	}
+}
+
+// rowsOf has the nodes compare rows of one range: what a node has, by key.
+func (k *cluster) rowsOf(rows ...map[string]string) {
+	for i, n := range k.nodes {
+		n.set(func() {
+			n.onCompare = func(req wire.Compare) (c wire.Compared, body []byte, err error) {
+				n.mu.Lock()
+				c.Position = n.pos
+				n.mu.Unlock()
+				if len(req.From) == 0 && req.Choose {
+					c.Next = []byte("i")
+				}
+				if string(req.From) == "i" { // the second range has none
+					return c, nil, nil
+				}
+				h := sha256.New()
+				for _, key := range []string{"e1", "e2", "e3", "s\x00\x00\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00"} {
+					val, ok := rows[i][key]
+					if !ok {
+						continue
+					}
+					c.Rows++
+					fmt.Fprint(h, key, val)
+					one := sha256.Sum256([]byte(val))
+					body = wire.AppendRow(body, wire.Row{Key: key, Val: append(one[:wire.RowDigest:wire.RowDigest], "row "+key...)})
+				}
+				if c.Digest = h.Sum(nil); !req.Rows {
+					body = nil
+				}
+				return c, body, nil
+			}
+		})
+	}
+}
+
+// A scrub finds what is rotten, has it repaired, and says what it could not repair;
+// the last one is remembered over a restart, and status shows it.
+func TestScrub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		k.put("x", []byte("1"))
+		f := k.copies()
+		k.verifies(f)
+		if r := k.scrubbed(wire.ScrubRequest{}); r.Stopped || r.Ended == 0 || len(r.Members) != 3 || slices.ContainsFunc(r.Members, func(m wire.ScrubMember) bool {
+			return m.Found != 0 || m.Problem != "" || m.Files != 2 || m.Bytes != 20 || m.OfBytes != 20 || m.Ended == 0
+		}) {
+			t.Fatalf("%+v", r)
+		}
+		f.rots(0, 1, 2, 3)
+		f.rots(1, 3)
+		f.rots(2, 3)
+		r := k.scrubbed(wire.ScrubRequest{Names: []string{"a"}})
+		if len(r.Members) != 1 || r.Members[0].Found != 3 || r.Members[0].Repaired != 2 || len(r.Members[0].Notes) == 0 {
+			t.Fatalf("%+v", r)
+		}
+		if _, err := k.c.Scrub(ctx, wire.ScrubRequest{Start: true, Names: []string{"z"}}); wire.CodeOf(err) != wire.CodeNotExist || !strings.Contains(err.Error(), "a, b, c") {
+			t.Errorf("a name that nobody has: %v", err)
+		}
+		k.close()
+		k.serve()
+		synctest.Wait()
+		st, err := k.c.Status(ctx, wire.StatusRequest{})
+		if err != nil || st.Members[0].Scrub == nil || st.Members[0].Scrub.Found != 3 || st.Members[1].Scrub != nil {
+			t.Errorf("%+v, %v", st.Members, err)
+		}
+		if !slices.ContainsFunc(st.Warnings, func(w string) bool {
+			return strings.Contains(w, "participant a") && strings.Contains(w, "could not repair")
+		}) {
+			t.Errorf("warnings %q", st.Warnings)
+		}
+		k.close()
+	})
+}
+
+// One scrub at a time, at the rate that it is given; it can be stopped.
+func TestScrubIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		k.verifies(k.copies())
+		r, err := k.c.Scrub(ctx, wire.ScrubRequest{Start: true, Rate: 1}) // 20 s
+		if err != nil || !r.Running {
+			t.Fatal(r, err)
+		}
+		time.Sleep(5 * time.Second)
+		if _, err := k.c.Scrub(ctx, wire.ScrubRequest{Start: true}); wire.CodeOf(err) != wire.CodeBusy {
+			t.Errorf("a second one: %v", err)
+		}
+		if now, _ := k.c.Scrub(ctx, wire.ScrubRequest{Stop: r.ID + 1}); !now.Running || now.Members[0].Bytes != 10 {
+			t.Errorf("%+v", now)
+		}
+		if _, err := k.c.Scrub(ctx, wire.ScrubRequest{Stop: r.ID}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if now, _ := k.c.Scrub(ctx, wire.ScrubRequest{}); now.Running || !now.Stopped || now.Members[0].Problem == "" {
+			t.Errorf("%+v", now)
+		}
+		k.close()
+	})
+}
+
+// A scheduled scrub comes when the last one is long enough ago, over restarts too, and
+// only while all participants are there.
+func TestScrubSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.o.ScrubEvery = 10 * time.Minute
+		k.serve()
+		k.verifies(k.copies())
+		is := func(what string, want bool) {
+			t.Helper()
+			r, err := k.c.Scrub(ctx, wire.ScrubRequest{})
+			if err != nil || (r.ID > 0) != want || want && (!r.Scheduled || r.Ended == 0) {
+				t.Fatalf("%s: %+v, %v", what, r, err)
+			}
+		}
+		time.Sleep(9 * time.Minute)
+		is("before its time", false)
+		k.close()
+		k.serve()
+		k.nodes[2].kill()
+		time.Sleep(2 * time.Minute)
+		is("while one is away", false)
+		k.nodes[2].revive()
+		time.Sleep(time.Minute)
+		is("in its time", true)
+		k.close()
+		k.serve()
+		time.Sleep(8 * time.Minute)
+		is("before its time again", false)
+		time.Sleep(3 * time.Minute)
+		is("in its time again", true)
+		k.close()
+	})
+}
+
+// Rows that differ are told, with whose; who is not with the majority gets everything
+// anew, if the others can go on without it. Rows of checksums of what is rotten count
+// for nothing: they say that it is.
+func TestScrubOfRowsThatDiffer(t *testing.T) {
+	same := map[string]string{"e1": "x", "e2": "y"}
+	for name, c := range map[string]struct {
+		evicts          bool
+		rows            [3]map[string]string
+		found, repaired [3]int64
+		says            string
+	}{
+		"same":                   {true, [3]map[string]string{same, same, same}, [3]int64{}, [3]int64{}, ""},
+		"one of three":           {true, [3]map[string]string{same, {"e1": "x", "e2": "z"}, same}, [3]int64{0, 1, 0}, [3]int64{0, 1, 0}, "row e2 differs: a+c | b"},
+		"two rows, one too many": {true, [3]map[string]string{same, same, {"e1": "x", "e3": "z"}}, [3]int64{0, 0, 2}, [3]int64{0, 0, 2}, "row e3 differs: a+b | c"},
+		"all are needed":         {false, [3]map[string]string{same, {"e1": "x"}, same}, [3]int64{0, 1, 0}, [3]int64{}, "too few participants"},
+		"no majority":            {true, [3]map[string]string{{"e1": "1"}, {"e1": "2"}, {"e1": "3"}}, [3]int64{1, 1, 1}, [3]int64{}, "row e1 differs: a | b | c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newCluster(t)
+				if c.evicts {
+					k = newEvicting(t)
+				}
+				k.serve()
+				k.put("x", []byte("1"))
+				k.rowsOf(c.rows[:]...)
+				r := k.scrubbed(wire.ScrubRequest{})
+				notes := ""
+				for i, m := range r.Members {
+					if notes += strings.Join(m.Notes, "; "); m.Found != c.found[i] || m.Repaired != c.repaired[i] || m.Problem != "" {
+						t.Errorf("%+v", m)
+					}
+				}
+				if !strings.Contains(notes, c.says) || c.says == "" && notes != "" {
+					t.Errorf("it says %q, not %q", notes, c.says)
+				}
+				fulls := 0
+				for i, m := range r.Members {
+					if m.Repaired > 0 {
+						fulls++
+						k.state(i, stateInSync)
+					}
+				}
+				k.close()
+				k.wantAlike()
+			})
+		})
+	}
+	synctest.Test(t, func(t *testing.T) { // a rotten block that nobody has
+		k := newEvicting(t).serve()
+		f := k.copies()
+		k.verifies(f)
+		for i := range 3 {
+			f.rots(i, 4)
+		}
+		sums := "s\x00\x00\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00"
+		k.rowsOf(map[string]string{sums: "known"}, map[string]string{sums: "unknown"}, map[string]string{sums: "known"})
+		for _, m := range k.scrubbed(wire.ScrubRequest{}).Members {
+			if m.Found != 1 || m.Repaired != 0 {
+				t.Errorf("%+v", m)
+			}
+		}
+		k.close()
+	})
+}

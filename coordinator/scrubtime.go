@@ -1,0 +1,128 @@
+package coordinator
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// The last scrub is remembered in a file of the data directory, so that a coordinator
+// that starts often scrubs as often as another one.
+const (
+	scrubName = "SCRUB"
+	maxScrub  = 1 << 20 // bytes
+)
+
+// keepScrub writes a report down. Without it the next start does not know of it.
+func (c *Coordinator) keepScrub(r *wire.ScrubReport) {
+	name := path.Join(c.o.Dir, scrubName)
+	err := c.o.FS.Remove(name + ".tmp")
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err == nil {
+		err = c.writeScrub(name, r)
+	}
+	if err != nil {
+		c.log.Warn("what a scrub has found cannot be remembered", "file", name, "err", err)
+	}
+}
+
+func (c *Coordinator) writeScrub(name string, r *wire.ScrubReport) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	f, err := c.o.FS.Create(name + ".tmp")
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(b, 0); err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = c.o.FS.Rename(name+".tmp", name)
+	}
+	if err == nil {
+		err = c.o.FS.SyncDir(c.o.Dir)
+	}
+	return err
+}
+
+// readScrub reads what the last scrub has found; one that cannot be read is none.
+func (c *Coordinator) readScrub() (r wire.ScrubReport, ok bool) {
+	f, err := c.o.FS.Open(path.Join(c.o.Dir, scrubName))
+	if err != nil {
+		return r, false
+	}
+	defer func() { _ = f.Close() }() // it was read only
+	size, err := f.Size()
+	if err != nil || size > maxScrub {
+		return r, false
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return r, false
+	}
+	err = json.Unmarshal(b, &r)
+	r.ID, r.Running = 0, false
+	return r, err == nil
+}
+
+// scrubScheduled begins a scrub whenever the last one is long enough ago.
+func (c *Coordinator) scrubScheduled() {
+	s := &c.scrub
+	last, known := c.readScrub()
+	s.mu.Lock()
+	if s.since = time.Now(); known {
+		s.since = time.UnixMilli(min(last.Ended, s.since.UnixMilli()))
+	}
+	if s.report.ID == 0 {
+		s.report = last
+	}
+	s.mu.Unlock()
+	if c.o.ScrubEvery == 0 {
+		return
+	}
+	if !known {
+		c.keepScrub(&wire.ScrubReport{Ended: time.Now().UnixMilli()}) // from now on
+	}
+	select {
+	case <-c.ready:
+	case <-c.ctx.Done():
+		return
+	}
+	for c.ctx.Err() == nil {
+		s.mu.Lock()
+		left := c.o.ScrubEvery - time.Since(s.since)
+		s.mu.Unlock()
+		if left <= 0 {
+			left = scrubPauses
+			there := slices.DeleteFunc(c.called(), func(name string) bool { return name == "" })
+			if len(c.others(-1)) == len(there) { // else it would be one of some
+				_ = c.startScrub(&wire.ScrubRequest{}, true) // busy: that one counts
+			}
+		}
+		pause(c.ctx, left)
+	}
+}
+
+// scrubOf is what the scrub under way, or the last one, has found at a participant.
+func (c *Coordinator) scrubOf(name string) *wire.ScrubMember {
+	s := &c.scrub
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.report.Members, func(m wire.ScrubMember) bool { return m.Name == name })
+	if i < 0 {
+		return nil
+	}
+	m := s.report.Members[i]
+	m.Notes = slices.Clone(m.Notes)
+	return &m
+}
