@@ -54,6 +54,7 @@ type fileSystem struct {
 	seenDirs   map[wire.Ino]wire.Attr // directories that the kernel may know, as last seen
 	refused    map[wire.Ino]int       // reclaims that the service has refused, and how often
 	later      []wire.Ino             // of those, what is tried again
+	givenUp    map[wire.Ino]struct{}  // files without a name that others had open when this mount had them no more
 	released   []wire.Ino             // files without a name that wait for their reclaim
 	reclaiming int                    // goroutines that reclaim
 	signed     time.Time              // when the service last had a sign of life for the sake of held files
@@ -81,7 +82,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
-		removed: map[wire.Ino]wire.Attr{}, seenDirs: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
+		removed: map[wire.Ino]wire.Attr{}, seenDirs: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
 	f.commits, f.stopCommits = context.WithCancel(context.Background())

@@ -253,6 +253,7 @@ func (f *fileSystem) heldOf(inos []wire.Ino) (holds []wire.Ino) {
 	for _, ino := range inos {
 		f.unnamed.put(ino, struct{}{})
 		if f.nodes[ino] == nil && !f.wantedLocked(ino, several) {
+			f.giveUpAgainLocked(ino)
 			continue
 		}
 		n := f.holdLocked(ino)
@@ -265,6 +266,29 @@ func (f *fileSystem) heldOf(inos []wire.Ino) (holds []wire.Ino) {
 		f.letGo(n)
 	}
 	return holds
+}
+
+// maxGivenUp bounds the files that are remembered as given up while others had
+// them open; of more, some stay without need until the mount's session ends.
+const maxGivenUp = 8192
+
+// noteGivenUpLocked notes how a reclaim ended; busy: this mount's part is given
+// up, and others have the file open. f.mu is held.
+func (f *fileSystem) noteGivenUpLocked(ino wire.Ino, busy bool) {
+	if !busy {
+		delete(f.givenUp, ino)
+	} else if len(f.givenUp) < maxGivenUp {
+		f.givenUp[ino] = struct{}{}
+	}
+}
+
+// giveUpAgainLocked: the service asks about a file that this mount had given up.
+// After a start it knows of those that left it without a name, not of who gave
+// it up since (F7), so that is said once more. f.mu is held.
+func (f *fileSystem) giveUpAgainLocked(ino wire.Ino) {
+	if _, ok := f.givenUp[ino]; ok {
+		f.releaseLocked(ino)
+	}
 }
 
 // begun waits until the service knows that this mount may have files open, or
@@ -338,6 +362,7 @@ func (f *fileSystem) reclaim() {
 		}
 		f.mu.Lock()
 		delete(f.refused, ino)
+		f.noteGivenUpLocked(ino, code == wire.CodeBusy)
 		f.mu.Unlock()
 		if err != nil && !isGone(err) && code != wire.CodeBusy { // busy: others have it open
 			f.log.Debug("a closed file without a name stays until the mount's session ends", "inode", ino, "err", err)

@@ -399,3 +399,60 @@ func TestHeldOf(t *testing.T) {
 	a.release(again)
 	eventually(t, "both are reclaimed", func() bool { return s.nameless() == 1 })
 }
+
+// TestGivenUpAgain: a service that has started anew takes this mount for a holder
+// of what it had given up while others had it open. Asked about it, the mount gives
+// it up once more; else the file would stay for as long as the mount.
+func TestGivenUpAgain(t *testing.T) {
+	s := newFake()
+	s.put("f", "contents")
+	s.put("never", "contents")
+	a, _ := rawOf(t, s)
+	fh, _ := a.open(a.lookup("f"))
+	ino, never := s.inodeOf("f"), s.inodeOf("never")
+	if status := a.unlink("f"); status != fuse.OK {
+		t.Fatalf("unlink: %v", status)
+	}
+	tried := make(chan wire.Ino, 10)
+	others := true
+	s.set(func(s *fake) {
+		s.before = func(m []wire.Mutation) error {
+			if m[0].Kind != wire.MutReclaim {
+				return nil
+			}
+			tried <- m[0].At.Dir
+			if others {
+				return fakeErr(wire.CodeBusy)
+			}
+			return nil
+		}
+	})
+	reclaimed := func() wire.Ino {
+		select {
+		case ino := <-tried:
+			return ino
+		case <-time.After(time.Minute):
+			t.Fatal("nothing is given up")
+			return 0
+		}
+	}
+	noted := func() int {
+		a.fs.mu.Lock()
+		defer a.fs.mu.Unlock()
+		return len(a.fs.givenUp)
+	}
+	a.release(fh)
+	reclaimed()
+	eventually(t, "it is noted", func() bool { return noted() == 1 })
+	s.set(func(*fake) { others = false })
+	if got := a.fs.heldOf([]wire.Ino{never, ino}); len(got) != 0 {
+		t.Errorf("it holds %v", got)
+	}
+	if got := reclaimed(); got != ino {
+		t.Errorf("%d is given up, want %d", got, ino)
+	}
+	eventually(t, "it is gone, and forgotten", func() bool { return s.nameless() == 0 && noted() == 0 })
+	if len(tried) != 0 {
+		t.Errorf("what this mount has never had is given up: %d", <-tried)
+	}
+}
