@@ -49,5 +49,6 @@
 // without it (F6). A process that is exiting does not wait for an absent
 // service in its closes: what it wrote is committed later.
 //
-// Locks are the kernel's own: they are not seen by other mounts.
+// Locks, flock's and fcntl's, are the coordinator's: they hold in all mounts, and
+// end with their process, their mount, or its session (F10).
 package fusefs
