@@ -95,6 +95,10 @@ type Options struct {
 	// Patience is how long who brings or takes next to nothing keeps its place
 	// of these while others wait; default 10 s.
 	Patience time.Duration
+	// StagePatience is how long a participant that has a connection may take for
+	// a piece of contents, or for its answer after the last one, which follows a
+	// sync; default 2 min.
+	StagePatience time.Duration
 	// MaxAhead, MaxBytes, MaxQueued: see commit.Options. A journal of small
 	// segments makes MaxAhead smaller.
 	MaxAhead  uint64
@@ -121,7 +125,8 @@ func (o *Options) validate() error {
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration
-	}{{&o.EvictAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond}, {&o.Patience, 10 * time.Second}} {
+	}{{&o.EvictAfter, 3 * time.Second}, {&o.Tick, 20 * time.Millisecond}, {&o.DrainWait, 2 * time.Second}, {&o.StatusWait, 500 * time.Millisecond},
+		{&o.Patience, 10 * time.Second}, {&o.StagePatience, 2 * time.Minute}} {
 		if *d.v == 0 {
 			*d.v = d.def
 		}

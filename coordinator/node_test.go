@@ -36,6 +36,7 @@ type node struct {
 	heard   []wire.Entry // all entries of all epochs
 	unstage []wire.ID
 	full    bool // votes NO with CodeNoSpace
+	takes   int  // after so many pieces of a stage it says and takes nothing more; 0: as usual
 	greets  int
 	moved   chan struct{} // closed and replaced when an entry was handled
 
@@ -391,7 +392,7 @@ func givePieces(f nodeFile, req wire.Read, w wire.PieceWriter, most int) error {
 func (l *nodeLink) Stage(ctx context.Context, req wire.StageRequest, pieces wire.PieceReader) (wire.StageReply, error) {
 	n := l.n
 	n.mu.Lock()
-	hook := n.onStage
+	hook, takes := n.onStage, n.takes
 	n.mu.Unlock()
 	if hook != nil {
 		if reply, done, err := hook(pieces); done {
@@ -399,8 +400,12 @@ func (l *nodeLink) Stage(ctx context.Context, req wire.StageRequest, pieces wire
 		}
 	}
 	data := []byte{}
-	for {
+	for n := 1; ; n++ {
 		p, err := pieces.ReadPiece()
+		if n == takes {
+			<-ctx.Done()
+			return wire.StageReply{}, ctx.Err()
+		}
 		if errors.Is(err, io.EOF) {
 			break
 		}

@@ -175,17 +175,21 @@ func (c *Coordinator) fanOut(ctx context.Context, req wire.StageRequest, links [
 	var wg sync.WaitGroup
 	for i, l := range links {
 		wg.Go(func() {
-			one, end := context.WithCancel(ctx)
-			defer end()
-			in := &fanReader{f: f, in: f.out[i], ctx: one}
+			one, end := context.WithCancelCause(ctx)
+			defer end(nil)
+			in := newFanReader(one, f, i, c.o.StagePatience, func() { end(lateError{c.o.StagePatience}) })
+			defer in.owes.Stop()
 			defer context.AfterFunc(l.ctx, func() {
 				if c.mayGo(l.member) {
-					end()
+					end(nil)
 				} else {
 					cancel()
 				}
 			})()
 			replies[i], errs[i] = l.replica.Stage(one, req, in)
+			if late := (lateError{}); errs[i] != nil && errors.As(context.Cause(one), &late) {
+				errs[i] = late
+			}
 			switch {
 			case errs[i] == nil:
 			case lostBy(l, errs[i]) && ctx.Err() == nil && c.mayGo(l.member):
@@ -234,11 +238,22 @@ func (f *fan) left(links []*link, replies []wire.StageReply, errs []error) (l []
 	return l, r, e
 }
 
+// lateError: a participant has let StagePatience pass.
+type lateError struct{ after time.Duration }
+
+func (e lateError) Error() string {
+	return fmt.Sprintf("has done nothing for %v with the contents that were brought to it, though its connection is there", e.after)
+}
+
 // judgeStage: the same from everybody, or what is most telling.
 func judgeStage(ctx context.Context, id wire.ID, links []*link, replies []wire.StageReply, errs []error) (wire.StageReply, error) {
 	var worst *wire.Error
 	for i, l := range links {
 		if errs[i] == nil {
+			continue
+		}
+		if late := (lateError{}); errors.As(errs[i], &late) {
+			worst = &wire.Error{Code: wire.CodeUnavailable, Who: l.name, Text: fmt.Sprintf("participant %s %v; nothing changed", l.name, late)}
 			continue
 		}
 		e := *asError(errs[i])
@@ -359,10 +374,23 @@ type fanReader struct {
 	ctx  context.Context // ends with the fan, or with the link
 	in   chan *piece
 	last *piece // given out; its buffer is the reader's until the next call
+
+	// Runs while the participant has something to do: not while it waits for
+	// the client, who may take its time (W3).
+	owes     *time.Timer
+	patience time.Duration
+}
+
+// newFanReader is the reader of link i, which calls late if that takes longer
+// than patience with a piece, or with its answer after the last.
+func newFanReader(ctx context.Context, f *fan, i int, patience time.Duration, late func()) *fanReader {
+	return &fanReader{f: f, ctx: ctx, in: f.out[i], owes: time.AfterFunc(patience, late), patience: patience}
 }
 
 // ReadPiece implements wire.PieceReader.
 func (r *fanReader) ReadPiece() (wire.Piece, error) {
+	r.owes.Stop()
+	defer r.owes.Reset(r.patience)
 	if p := r.last; p != nil {
 		r.last = nil
 		if p.refs.Add(-1) == 0 {

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"hash/crc32"
 	"io"
 	"slices"
 	"strings"
@@ -160,6 +161,79 @@ func TestStageFailures(t *testing.T) {
 		n.set(func() { n.onStage = nil })
 		k.putStaged("big", data)
 		k.wantGet("big", data)
+		k.close()
+	})
+}
+
+// A participant whose heartbeats go on while nothing comes of the contents - its
+// disk hangs - does not hold a stage for ever: not after some pieces, nor after all.
+func TestAParticipantThatDoesNothingWithContentsEndsTheStage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.o.StagePatience = 6 * time.Second
+		k.serve()
+		data := randomBytes(20 * wire.PieceSize)
+		for _, takes := range []int{1, 4, 20, 21} { // the 21st is the end
+			k.nodes[1].set(func() { k.nodes[1].takes = takes })
+			began := time.Now()
+			_, err := k.stage(data, int64(len(data)))
+			wantCode(t, err, wire.CodeUnavailable, "participant b has done nothing for 6s", "nothing changed", "big")
+			if d := time.Since(began); d < 6*time.Second || d > 7*time.Second {
+				t.Errorf("it stopped at call %d: the stage ended after %v", takes, d)
+			}
+			time.Sleep(time.Second)
+			for _, n := range k.nodes {
+				n.set(func() {
+					if len(n.staged) != 0 {
+						t.Errorf("it stopped at call %d: %s keeps %d staged objects", takes, n.name, len(n.staged))
+					}
+				})
+			}
+		}
+		k.nodes[1].set(func() { k.nodes[1].takes = 0 })
+		k.putStaged("big", data)
+		k.wantGet("big", data)
+		k.close()
+	})
+}
+
+// slowPieces gives each piece, and the end, after a pause.
+type slowPieces struct {
+	*piecesOf
+	pause time.Duration
+}
+
+func (s slowPieces) ReadPiece() (wire.Piece, error) {
+	time.Sleep(s.pause)
+	return s.piecesOf.ReadPiece()
+}
+
+// Only what a participant itself takes counts: neither a slow client, nor another
+// participant that is slow with each piece, ends a stage.
+func TestWhoIsSlowButGoesOnEndsNoStage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t)
+		k.o.StagePatience = 6 * time.Second
+		k.serve()
+		data := randomBytes(20 * wire.PieceSize)
+		req := wire.StageRequest{Size: int64(len(data)), Link: k.link}
+		if _, err := k.c.Stage(ctx, k.me, req, slowPieces{pieces(data), 8 * time.Second}); err != nil {
+			t.Error("a slow client:", err)
+		}
+		k.nodes[1].set(func() {
+			k.nodes[1].onStage = func(in wire.PieceReader) (wire.StageReply, bool, error) {
+				for {
+					_, err := in.ReadPiece()
+					time.Sleep(5 * time.Second)
+					if err != nil {
+						return wire.StageReply{Size: int64(len(data)), Sum: crc32.ChecksumIEEE(data)}, true, nil
+					}
+				}
+			}
+		})
+		if _, err := k.c.Stage(ctx, k.me, req, pieces(data)); err != nil {
+			t.Error("a slow participant:", err)
+		}
 		k.close()
 	})
 }
