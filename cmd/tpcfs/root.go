@@ -65,8 +65,8 @@ Start here:
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 no such file, 4 unreachable or
 unavailable, 5 aborted by a conflict, 6 outcome unknown, 8 degraded (status),
-9 found and repaired, 10 found and not repaired (scrub), 130 interrupted. Every flag can be set by a variable: --some-flag by
-TPCFS_SOME_FLAG.`,
+9 found and repaired, 10 found and not repaired (scrub), 130 interrupted. Every
+flag can be set by a variable: --some-flag by TPCFS_SOME_FLAG.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
