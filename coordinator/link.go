@@ -341,7 +341,7 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	l.outside.Store(greet.Outside)
 	greeting, stream, err := replica.Greet(greetCtx, greet)
 	if err != nil {
-		return false, c.greetFailed(i, err), err
+		return c.greetFailed(i, err)
 	}
 	l.stream = stream
 	l.heard.Store(int64(time.Since(c.began)))
@@ -368,14 +368,19 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	return true, stateUnreachable, err
 }
 
-// greetFailed returns the participant's state after a greeting that failed.
-func (c *Coordinator) greetFailed(i int, err error) string {
+// greetFailed returns the participant's state after a greeting that failed, and why.
+func (c *Coordinator) greetFailed(i int, err error) (came bool, state string, why error) {
 	e := asError(err)
 	if e.Lost || e.Code == wire.CodeUnavailable || e.Code == wire.CodeCanceled || e.Code == wire.CodeUnknownOutcome {
-		return stateUnreachable
+		return false, stateUnreachable, err
 	}
-	c.ask(c.ctx, func() { c.m.Refused(i, e) })
-	return stateRefused
+	strange := make(chan *wire.Error, 1)
+	if c.ask(c.ctx, func() { strange <- c.m.Refused(i, e) }) {
+		if s := <-strange; s != nil {
+			err = s
+		}
+	}
+	return false, stateRefused, err
 }
 
 // welcome gives the owner a greeting; the error is why the link does not count.

@@ -98,8 +98,8 @@ func (c *Coordinator) probe(ctx context.Context, p Peer, id wire.UUID) *wire.Err
 	switch name := <-who; {
 	case name != "":
 		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("at %s are the data of participant %s: start tpcfs participant there on an empty directory first; nothing has changed", p.Addr, name)}
-	case st.Epoch.Number > c.epoch.Number:
-		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("the participant at %s has served another cluster (epoch %d): start it on an empty directory first; nothing has changed", p.Addr, st.Epoch.Number)}
+	case st.Epoch != c.epoch && st.Epoch != wire.Epoch{}: // by its number alone another cluster's may look like one of ours
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("the participant at %s has served before, another cluster or this one (epoch %d): start it on an empty directory first; nothing has changed", p.Addr, st.Epoch.Number)}
 	}
 	return nil
 }

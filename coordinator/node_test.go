@@ -448,7 +448,7 @@ func (l *nodeLink) Status(ctx context.Context, _ wire.StatusRequest) (wire.Repli
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return wire.ReplicaStatus{Storage: n.storage, Total: 1000, Free: 500 - uint64(n.storage[0]), Files: uint64(len(n.files))}, nil
+	return wire.ReplicaStatus{Epoch: l.n.fence, Storage: n.storage, Total: 1000, Free: 500 - uint64(n.storage[0]), Files: uint64(len(n.files))}, nil
 }
 
 func (l *nodeLink) Close() error {

@@ -215,7 +215,7 @@ func (b *bench) greet(names ...string) {
 		}
 		g, err := f.greet(b.m.Greet(i))
 		if err != nil {
-			b.m.Refused(i, err)
+			_ = b.m.Refused(i, err)
 			b.run()
 			continue
 		}

@@ -368,23 +368,48 @@ func (m *Machine) applyEdit(e *Edit) {
 			m.members = append(m.members, &member{})
 			m.widen()
 		}
-		m.another(m.members[i], r.New.Name, r.New.Addr, "")
+		m.another(m.members[i], r.New.Name, r.New.Addr, m.lastFlag(r.New.Name))
 		m.members[i].coming = true
 	case wire.MembersRemove, wire.MembersReplace:
 		mem := m.members[m.find(r.Names[0])]
 		mem.going = true
 		if r.Kind == wire.MembersReplace {
-			mem.heir = &wire.Member{Name: r.New.Name, Addr: r.New.Addr}
+			mem.heir = &wire.Member{Name: r.New.Name, Addr: r.New.Addr, Flag: m.lastFlag(r.New.Name)}
 			if r.New.Name == mem.name { // the flag that gave the old address is none that gives another
 				mem.heir.Flag = mem.flag
 			}
 		}
-		if !mem.storage.IsZero() {
-			m.removed = append(m.removed, wire.Removed{Member: wire.Member{Name: mem.name, Addr: mem.addr, Storage: mem.storage}})
-			m.removed = m.removed[max(0, len(m.removed)-wire.MaxRemoved):]
-		}
+		m.remember(mem)
 	default: // MembersLost: who is left says it all
 	}
+}
+
+// lastFlag is the address that the command line gave last of a name that nobody has:
+// the next start with the same flags gives it again, and it goes before nothing (P8).
+func (m *Machine) lastFlag(name string) string {
+	for _, p := range m.o.Peers {
+		if p.Name == name {
+			return p.Addr
+		}
+	}
+	for _, r := range slices.Backward(m.removed) {
+		if r.Member.Name == name {
+			return r.Member.Flag
+		}
+	}
+	return ""
+}
+
+// remember notes who is removed. One that was never greeted has nothing that it could
+// be told of; its flag counts all the same. There is an end to it: who knows goes first.
+func (m *Machine) remember(mem *member) {
+	if len(m.removed) >= wire.MaxRemoved {
+		i := max(0, slices.IndexFunc(m.removed, func(r wire.Removed) bool { return r.Told }))
+		m.removed = slices.Delete(m.removed, i, i+1)
+	}
+	m.removed = append(m.removed, wire.Removed{
+		Member: wire.Member{Name: mem.name, Addr: mem.addr, Storage: mem.storage, Flag: mem.flag}, Told: mem.storage.IsZero(),
+	})
 }
 
 // another makes the member's number that of another participant, which has

@@ -446,3 +446,104 @@ func TestLostIsThere(t *testing.T) {
 	b.wantHeard(e, "invalid argument", "is there and has its data")
 	b.wantEqual()
 }
+
+// One that is added, and turns out to be another cluster's, says nothing of this one: it
+// is refused, and nothing ends, now or at the next start (P14).
+func TestAddedIsAnothers(t *testing.T) {
+	b := newEvicting(t)
+	e := b.edit(wire.MembersAdd, true, "d=d:1")
+	b.sync()
+	b.all("a", "b", "c")
+	b.wantHeard(e, "done", "")
+	d := b.fake("d")
+	d.add(frec{kind: fEpoch, epoch: wire.Epoch{Number: 99, Run: wire.UUID{99}}})
+	d.synced = 1
+	for range 2 {
+		b.settle()
+		if b.stop != nil || b.m.Phase() != Serving {
+			t.Fatalf("phase %d, stopped: %v", b.m.Phase(), b.stop)
+		}
+		if why := b.m.Members()[b.index("d")].Unfit; why == nil || !strings.Contains(why.Text, "members remove d") {
+			t.Errorf("refused: %v", why)
+		}
+		b.sync()
+		b.start()
+	}
+	b.settle()
+	d.add(frec{kind: fConfig, config: &wire.Config{ID: wire.ConfigID{Epoch: 99, Counter: 1}, Cluster: wire.UUID{9}}})
+	g := wire.Greeting{Storage: d.storage, Config: d.s.config, Held: d.s.fence, Resync: "out of sync"}
+	if link, err := b.m.Greeted(b.index("d"), g); link != 0 || err == nil || b.m.Stopped() != nil {
+		t.Errorf("link %d, %v; stopped: %v", link, err, b.m.Stopped())
+	}
+	e = b.edit(wire.MembersRemove, false, "", "d")
+	b.settle()
+	b.wantHeard(e, "done", "")
+	if len(b.m.Untold()) != 0 {
+		t.Errorf("to be told: %+v", b.m.Untold())
+	}
+	b.sync()
+	b.opts.Peers = append(b.opts.Peers, Peer{"d", "d:1"})
+	b.start() // it is known to be removed
+	if text := strings.Join(b.m.Notices(), "; "); !strings.Contains(text, "participant d: it was removed") {
+		t.Errorf("notices: %s", text)
+	}
+}
+
+// P8: a name that was taken away and given to another one, elsewhere: the flag that
+// told the old address tells nothing new.
+func TestFlagsOutliveRemoval(t *testing.T) {
+	steps := func(b *bench, to string, restart, bare bool) {
+		b.wantDone(b.edit(wire.MembersRemove, false, "", "c"))
+		if restart {
+			if bare {
+				b.opts.Peers = nil
+			}
+			b.sync()
+			b.start()
+			b.serve()
+		}
+		if to == "" {
+			b.wantDone(b.edit(wire.MembersAdd, true, "c=c:2"))
+			return
+		}
+		b.wantDone(b.edit(wire.MembersAdd, true, "d=d:1"))
+		b.wantDone(b.edit(wire.MembersReplace, true, "c=c:2", "d"))
+	}
+	for _, to := range []string{"", "d"} {
+		for _, restart := range []bool{false, true} {
+			for _, bare := range []bool{false, true} {
+				b := newEvicting(t)
+				peers := b.opts.Peers
+				steps(b, to, restart, bare)
+				b.opts.Peers = peers
+				b.sync()
+				b.start() // with the flags of the beginning
+				if mem := b.m.members[b.m.find("c")]; mem.addr != "c:2" || mem.flag != "c:1" || len(b.m.Notices()) != 1 {
+					t.Errorf("replaced %q, restarted %v without flags %v: c is at %s, flag %s; %q", to, restart, bare, mem.addr, mem.flag, b.m.Notices())
+				}
+				b.serve()
+				b.wantEqual()
+			}
+		}
+	}
+}
+
+func (b *bench) wantDone(e *Edit) {
+	b.t.Helper()
+	b.settle()
+	b.wantHeard(e, "done", "")
+}
+
+// Who knows that it was removed is forgotten before who does not.
+func TestRemovedAreManyMore(t *testing.T) {
+	m := &Machine{}
+	for i := range wire.MaxRemoved + 2 {
+		if i == wire.MaxRemoved {
+			m.removed[7].Told = true
+		}
+		m.remember(&member{name: "p", storage: wire.UUID{byte(i + 1)}})
+	}
+	if len(m.removed) != wire.MaxRemoved || m.removed[0].Member.Storage != (wire.UUID{2}) || m.removed[6].Member.Storage != (wire.UUID{9}) {
+		t.Errorf("%d, first %v, seventh %v", len(m.removed), m.removed[0].Member.Storage, m.removed[6].Member.Storage)
+	}
+}

@@ -95,6 +95,10 @@ func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64, err *wire.Error)
 		return 0, nil
 	}
 	if err := m.checkStale(mem, &g); err != nil {
+		if mem.stranger() && g.Config.Cluster != m.o.Cluster {
+			mem.unfit = m.isStrange(mem, err.Text)
+			return 0, mem.unfit
+		}
 		m.halt(err)
 		return 0, nil
 	}
@@ -257,10 +261,17 @@ func (m *Machine) blame(mem *member, why string) *wire.Error {
 
 // Refused tells that a participant has answered a greeting with an error. A
 // newer coordinator (CodeStaleEpoch) ends this reign, another cluster or
-// protocol (CodeProtocol) its start; after anything else it is greeted again.
-func (m *Machine) Refused(i int, why *wire.Error) {
+// protocol (CodeProtocol) its start; after anything else it is greeted again. A
+// stranger knows nothing of this cluster's coordinators: it is not let in, and strange
+// says so (P14).
+func (m *Machine) Refused(i int, why *wire.Error) (strange *wire.Error) {
 	mem := m.members[i]
 	switch {
+	case mem.stranger():
+		if why.Code == wire.CodeStaleEpoch || why.Code == wire.CodeProtocol {
+			mem.unfit = m.isStrange(mem, why.Text)
+			return mem.unfit
+		}
 	case why.Code == wire.CodeStaleEpoch:
 		m.halt(&wire.Error{Code: wire.CodeStaleEpoch, Who: mem.name, Text: fmt.Sprintf(
 			"participant %s (%s) serves a newer coordinator than this one (epoch %d): %s. Either another coordinator runs, "+
@@ -268,6 +279,15 @@ func (m *Machine) Refused(i int, why *wire.Error) {
 	case why.Code == wire.CodeProtocol && m.phase == Greeting:
 		m.halt(m.blame(mem, "it refuses this coordinator: "+why.Text))
 	}
+	return nil
+}
+
+// stranger: was it greeted as an outsider, and has never been seen as a participant?
+func (mem *member) stranger() bool { return mem.outside && mem.storage.IsZero() }
+
+func (m *Machine) isStrange(mem *member, why string) *wire.Error {
+	return m.blame(mem, why+". It was added, and is another cluster's: remove it (tpcfs members remove "+mem.name+"), "+
+		"and add a participant on an empty directory")
 }
 
 // LinkDown tells that a link is gone.

@@ -366,7 +366,7 @@ func (c *reign) greeted(k *conn, a *greetAnswer) {
 		if !errors.As(a.err, &e) {
 			e = wire.NewError(wire.CodeIO, a.err.Error())
 		}
-		c.m.Refused(i, e)
+		_ = c.m.Refused(i, e)
 		return
 	}
 	known := c.m.Status().Config.Epoch != 0
