@@ -76,7 +76,7 @@ func StartAs(user *syscall.Credential, name string, env []string, bin string, ar
 	p.cmd.Env = append(cleanEnv(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: user}
-	if err := p.cmd.Start(); err != nil {
+	if err := start(p.cmd); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -206,7 +206,10 @@ func RunAs(ctx context.Context, user *syscall.Credential, env []string, stdin []
 	cmd.Env = append(cleanEnv(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &out, &errOut
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: user}
-	err := cmd.Run()
+	err := start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	var exit *exec.ExitError
 	r := Result{Out: out.String(), Err: errOut.String(), Code: -1}
 	switch {
