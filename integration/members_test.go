@@ -102,7 +102,7 @@ func TestMembersTwoDisksLost(t *testing.T) {
 					t.Errorf("without force: exit %d, %q", r.Code, r.Err)
 				}
 			}
-			l.changes("b, c was declared lost; in sync: a", "resolve", "--lost", "b,c", "--force", "--reason", "a flood")
+			l.changes("b, c were declared lost; in sync: a", "resolve", "--lost", "b,c", "--force", "--reason", "a flood")
 			l.away = nil
 			l.state("b", "in sync")
 			l.state("c", "in sync")
@@ -191,7 +191,7 @@ func dyings(c *harness.Cluster) []dying {
 	replace := dying{"replace", "", []string{"members", "replace", "c", d}, nil, "c was replaced by d", "c", []string{"a", "b", "d"}}
 	add := dying{"add", "", []string{"members", "add", d}, nil, "d (" + c.Addr("d") + ") was added", "", []string{"a", "b", "c", "d"}}
 	remove := dying{"remove", "", []string{"members", "remove", "c"}, nil, "c was removed", "c", []string{"a", "b"}}
-	lost := dying{"lost", "", []string{"resolve", "--lost", "b,c", "--force"}, []string{"b", "c"}, "b, c was declared lost", "", []string{"a", "b", "c"}}
+	lost := dying{"lost", "", []string{"resolve", "--lost", "b,c", "--force"}, []string{"b", "c"}, "b, c were declared lost", "", []string{"a", "b", "c"}}
 	var list []dying
 	for _, k := range []dying{replace, add, remove, lost} {
 		points := []string{"coordinator.edit-put", "coordinator.edit-durable"}

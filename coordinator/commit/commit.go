@@ -128,6 +128,7 @@ type Machine struct {
 	base       wire.ConfigID // what the journal held when it started (P13)
 	members    []*member     // the configured participants, in the config's order
 	change     *change       // a config that is not in force yet; nil: none
+	settled    wire.ConfigID // the last that came into force in this reign
 	edits      []*Edit       // that are not in force (P14)
 	fresh      []wire.Edit   // what the next config brings of them
 	removed    []wire.Removed

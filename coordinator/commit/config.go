@@ -90,8 +90,9 @@ func (m *Machine) MayGo(i int) bool {
 func (m *Machine) Staging() int { return len(m.stages) }
 
 // lost lists the members to evict: those that are gone, if enough others are
-// there. With too few nobody goes: whoever is back first is as good as the rest.
-func (m *Machine) lost() []int {
+// there. With too few nobody goes: whoever is back first is as good as the rest. Who is
+// declared lost is neither.
+func (m *Machine) lost(declared []int) []int {
 	if m.state.Config == nil {
 		return nil
 	}
@@ -99,7 +100,7 @@ func (m *Machine) lost() []int {
 	stay := 0
 	for i, mem := range m.members {
 		switch {
-		case !mem.in || m.leaving(i):
+		case !mem.in || m.leaving(i) || slices.Contains(declared, i):
 		case mem.unfit != nil, !mem.linked && (mem.refusing || m.now-mem.gone >= m.o.EvictAfter):
 			lost = append(lost, i)
 		case mem.linked:
@@ -119,9 +120,9 @@ func (m *Machine) steer() {
 	case m.phase == Greeting:
 		m.tryStart()
 	case !m.full && (m.change == nil || m.change.admits < 0):
-		if lost := m.lost(); len(lost) > 0 {
+		if lost := m.lost(nil); len(lost) > 0 {
 			m.evict(lost)
-		} else if m.phase == Serving && !m.tryEdit() && m.toldOne && m.change == nil && m.joiner < 0 {
+		} else if !m.tryEdit() && m.phase == Serving && m.toldOne && m.change == nil && m.joiner < 0 {
 			m.evict(nil)
 		}
 	}
@@ -135,7 +136,9 @@ func (m *Machine) tryStart() {
 	if m.phase != Greeting || m.stop != nil {
 		return
 	}
-	lost, declared := m.lost(), m.declared()
+	m.checkDeclared()
+	declared := m.declared()
+	lost := m.lost(declared)
 	answered := 0
 	for i, mem := range m.members {
 		switch {
@@ -146,12 +149,13 @@ func (m *Machine) tryStart() {
 			answered++
 		}
 	}
-	lost = slices.DeleteFunc(lost, func(i int) bool { return slices.Contains(declared, i) })
 	if len(lost) > 0 && answered < m.size()-m.minInSync()+1 || answered == 0 {
 		return
 	}
 	m.becomes(Configuring)
-	m.evict(append(lost, m.startEdits()...))
+	lost = append(lost, declared...)
+	m.startEdits(lost)
+	m.evict(lost)
 }
 
 // evict issues the config without those members: this epoch's first one also
@@ -231,7 +235,7 @@ func (m *Machine) tryEffect() {
 		}
 	}
 	m.settleMembers()
-	m.change = nil
+	m.change, m.settled = nil, c.config.ID
 	if m.phase == Configuring {
 		m.recover()
 	}
@@ -342,7 +346,9 @@ func (m *Machine) Admit(i int, link uint64) bool {
 // vote is needed. What was staged without it is dropped.
 func (m *Machine) admitted() {
 	m.members[m.change.admits].in = true
+	m.settled = m.change.config.ID
 	m.change, m.joiner = nil, -1
+	m.settleEdits()
 	for id, st := range m.stages {
 		if st.ready {
 			m.dropStage(id, st)
@@ -401,6 +407,6 @@ func (m *Machine) stuck() string {
 	if len(unfit) == 0 || len(rest) == 0 || len(rest) >= m.minInSync() && m.phase == Serving {
 		return ""
 	}
-	return fmt.Sprintf("%s lost its data, and only %s can know everything: nothing goes on until it is back, or an operator declares it lost (tpcfs resolve --lost %s)",
+	return fmt.Sprintf("%s lost its data, and only %s can know everything: nothing goes on until it is back, or an operator declares it lost (tpcfs resolve --lost %s --force)",
 		strings.Join(unfit, ", "), strings.Join(rest, ", "), strings.Join(unfit, ","))
 }

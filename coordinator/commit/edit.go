@@ -34,9 +34,10 @@ func (m *Machine) Edit(e *Edit) {
 		m.edited(e, err)
 		return
 	}
+	m.takeOver(e)
 	if done := m.editDone(e.Request.ID); done != nil {
 		e.what = done.What
-		if m.change == nil {
+		if m.inForce(done) {
 			m.edited(e, nil)
 			return
 		}
@@ -74,12 +75,43 @@ func (m *Machine) editDone(id wire.UUID) *wire.Edit {
 	return nil
 }
 
+// inForce: is the config that brought it, or one after it?
+func (m *Machine) inForce(d *wire.Edit) bool {
+	return m.phase == Serving && (m.change == nil || d.Config.Compare(m.settled) <= 0)
+}
+
+// takeOver answers an edit that waits and whose request has come again: its sender has
+// asked anew, by another connection.
+func (m *Machine) takeOver(e *Edit) {
+	i := slices.IndexFunc(m.edits, func(o *Edit) bool { return o.Request.ID == e.Request.ID })
+	if i < 0 {
+		return
+	}
+	o := m.edits[i]
+	m.edits = slices.Delete(m.edits, i, i+1)
+	m.edited(o, wire.NewError(wire.CodeReplaced, "the same request has come again, and hears the outcome"))
+}
+
 // CancelEdit gives an edit up whose caller is gone. One that is recorded goes on.
 func (m *Machine) CancelEdit(e *Edit) {
 	if i := slices.Index(m.edits, e); i >= 0 {
 		m.edits = slices.Delete(m.edits, i, i+1)
+		m.look(e)
 		m.edited(e, m.late(e, wire.CodeCanceled, "given up"))
 	}
+}
+
+// look notes what an edit waits for now.
+func (m *Machine) look(e *Edit) {
+	if !e.issued {
+		e.waits, _ = m.weigh(e)
+	}
+}
+
+// drop answers an edit that waits no more.
+func (m *Machine) drop(e *Edit, err *wire.Error) {
+	m.edits = slices.DeleteFunc(m.edits, func(o *Edit) bool { return o == e })
+	m.edited(e, err)
 }
 
 // late is what an edit is told that is not in force.
@@ -113,8 +145,8 @@ func (m *Machine) effectWaits() (names []string, text string) {
 func (m *Machine) expireEdits() {
 	for _, e := range slices.Clone(m.edits) {
 		if e.deadline != 0 && m.now >= e.deadline {
-			m.edits = slices.DeleteFunc(m.edits, func(o *Edit) bool { return o == e })
-			m.edited(e, m.late(e, wire.CodeUnavailable, "not done in time"))
+			m.look(e)
+			m.drop(e, m.late(e, wire.CodeUnavailable, "not done in time"))
 		}
 	}
 }
@@ -163,8 +195,14 @@ func (m *Machine) weigh(e *Edit) (waits string, err *wire.Error) {
 	}
 	out := m.takes(e)
 	switch {
-	case m.phase == Configuring, m.phase == Greeting && (!r.Force || len(out) == 0):
-		return "the service to begin", nil
+	case m.phase != Serving && (!r.Force || len(out) == 0):
+		if _, err := m.weighRest(out); err != nil {
+			return "", err
+		} else if len(out) > 0 { // nothing but force makes a start go on that is stuck
+			err = m.needsForce(r, out)
+			return "the service to begin" + m.awaited(), err
+		}
+		return "the service to begin" + m.awaited(), nil
 	case m.phase == Serving && m.change != nil && (!r.Force || m.change.admits >= 0):
 		_, text := m.effectWaits()
 		return "another change of the participants" + text, nil
@@ -178,6 +216,21 @@ func (m *Machine) weigh(e *Edit) (waits string, err *wire.Error) {
 		return "", nil
 	}
 	return "", m.needsForce(r, out)
+}
+
+// awaited names those that the service waits for.
+func (m *Machine) awaited() string {
+	var names []string
+	for _, mem := range m.members {
+		if mem.in && (!mem.answered || mem.unfit != nil) {
+			names = append(names, mem.name)
+		}
+	}
+	if m.phase == Greeting && len(names) > 0 {
+		return "; that waits for " + strings.Join(names, ", ")
+	}
+	_, text := m.effectWaits()
+	return text
 }
 
 // checkNames: is there who is meant, and nobody of the new name?
@@ -206,8 +259,8 @@ func (m *Machine) checkNames(r *wire.MembersRequest) *wire.Error {
 	if r.Kind == wire.MembersAdd || r.Kind == wire.MembersReplace {
 		for i, mem := range m.members {
 			same := mem.name == r.New.Name
-			if mem.heir != nil && mem.heir.Name == r.New.Name {
-				return bad(wire.CodeExist, "%s is just being added", r.New.Name)
+			if mem.heir != nil && (mem.heir.Name == r.New.Name || mem.heir.Addr == r.New.Addr) {
+				return bad(wire.CodeExist, "%s (%s) is just being added", mem.heir.Name, mem.heir.Addr)
 			}
 			if mem.vacant || same && slices.Contains(r.Names, mem.name) {
 				continue
@@ -273,7 +326,7 @@ func (m *Machine) weighRest(out []int) (waits string, err *wire.Error) {
 			"tpcfs export writes out what a participant holds")
 	}
 	if len(away) > 0 {
-		return "participant " + strings.Join(away, ", ") + ", without which nobody knows everything; what is lost for good, too, is to be declared lost at once: tpcfs resolve --lost NAME,...", nil
+		return "participant " + strings.Join(away, ", ") + ", without which nobody knows everything; what is lost for good, too, is to be declared lost at once: tpcfs resolve --lost NAME,... --force", nil
 	}
 	return "", nil
 }
@@ -302,16 +355,56 @@ func (m *Machine) needsForce(r *wire.MembersRequest, out []int) *wire.Error {
 	return nil
 }
 
-// declared lists the members that forced edits take out, at a start: operators
-// have said of them that they know nothing that the others do not (P14).
+// declares: does an operator say by that edit that who it takes out knows nothing that
+// the others do not? At a start that is not waited for (P14).
+func (m *Machine) declares(e *Edit) bool {
+	return e.Request.Force && !e.issued && len(m.takes(e)) > 0
+}
+
+// declared lists the members that forced edits take out, at a start.
 func (m *Machine) declared() []int {
 	var out []int
 	for _, e := range m.edits {
-		if e.Request.Force && !e.issued {
+		if m.declares(e) {
 			out = append(out, m.takes(e)...)
 		}
 	}
 	return out
+}
+
+// checkDeclared answers forced edits that the start cannot bring: who is there after all
+// is not lost, and what an earlier one takes is not there any more. Nothing is counted by them.
+func (m *Machine) checkDeclared() {
+	var before []*wire.MembersRequest
+	for _, e := range slices.Clone(m.edits) {
+		if !m.declares(e) {
+			continue
+		}
+		err := m.checkNames(&e.Request)
+		for _, r := range before {
+			if err == nil {
+				err = clash(r, &e.Request)
+			}
+		}
+		if err != nil {
+			m.drop(e, err)
+			continue
+		}
+		before = append(before, &e.Request)
+	}
+}
+
+// clash says why an edit cannot be brought after another one, by the same config.
+func clash(first, r *wire.MembersRequest) *wire.Error {
+	if first.Kind == wire.MembersRemove || first.Kind == wire.MembersReplace {
+		if slices.Contains(r.Names, first.Names[0]) {
+			return &wire.Error{Code: wire.CodeBusy, Text: fmt.Sprintf("participant %s is just being added or removed: see tpcfs members", first.Names[0])}
+		}
+	}
+	if r.New.Name != "" && (first.New.Name == r.New.Name || first.New.Addr == r.New.Addr) {
+		return &wire.Error{Code: wire.CodeExist, Text: fmt.Sprintf("%s (%s) is just being added", first.New.Name, first.New.Addr)}
+	}
+	return nil
 }
 
 // tryEdit issues the config of the first edit that may be; false: none may.
@@ -322,43 +415,35 @@ func (m *Machine) tryEdit() bool {
 		}
 		waits, err := m.weigh(e)
 		if err != nil {
-			m.edits = slices.DeleteFunc(m.edits, func(o *Edit) bool { return o == e })
-			m.edited(e, err)
+			m.drop(e, err)
 			continue
 		}
 		if e.waits = waits; waits == "" {
-			m.applyEdit(e)
-			m.evict(m.takes(e))
+			out := m.takes(e)
+			m.applyEdit(e, out)
+			m.evict(out)
 			return true
 		}
 	}
 	return false
 }
 
-// startEdits brings what was declared before the start, and returns who is out by
-// that: the config that begins the epoch says so. Who is there after all is not lost.
-func (m *Machine) startEdits() (out []int) {
-	for _, e := range slices.Clone(m.edits) {
-		if !e.Request.Force || e.issued || len(m.takes(e)) == 0 {
-			continue
+// startEdits brings what was declared before the start: the config that begins the
+// epoch says so. out is all that are not in it.
+func (m *Machine) startEdits(out []int) {
+	for _, e := range m.edits {
+		if m.declares(e) {
+			m.applyEdit(e, out)
 		}
-		if err := m.checkNames(&e.Request); err != nil { // another one was first
-			m.edits = slices.DeleteFunc(m.edits, func(o *Edit) bool { return o == e })
-			m.edited(e, err)
-			continue
-		}
-		out = append(out, m.takes(e)...)
-		m.applyEdit(e)
 	}
-	return out
 }
 
 // applyEdit enters an edit in what the next config will say. Who comes, goes or is
-// replaced is so when a config is in force.
-func (m *Machine) applyEdit(e *Edit) {
+// replaced is so when a config is in force. out is who is not in sync by that config.
+func (m *Machine) applyEdit(e *Edit, out []int) {
 	r := &e.Request
 	e.issued = true
-	e.what = m.words(r)
+	e.what = m.words(r, out)
 	m.fresh = append(m.fresh, wire.Edit{What: e.what, By: r.By, Reason: r.Reason, Time: m.wall / 1e6, Forced: r.Force, ID: r.ID})
 	switch r.Kind {
 	case wire.MembersAdd:
@@ -427,7 +512,7 @@ func (m *Machine) widen() {
 }
 
 // words says what an edit does, for the record.
-func (m *Machine) words(r *wire.MembersRequest) string {
+func (m *Machine) words(r *wire.MembersRequest, out []int) string {
 	var text string
 	switch r.Kind {
 	case wire.MembersAdd:
@@ -437,11 +522,10 @@ func (m *Machine) words(r *wire.MembersRequest) string {
 	case wire.MembersReplace:
 		text = fmt.Sprintf("%s was replaced by %s (%s)", r.Names[0], r.New.Name, r.New.Addr)
 	default:
-		text = strings.Join(r.Names, ", ") + " was declared lost"
-	}
-	out := m.takes(&Edit{Request: *r})
-	if m.phase != Serving {
-		out = append(out, m.declared()...)
+		text = r.Names[0] + " was declared lost"
+		if len(r.Names) > 1 {
+			text = strings.Join(r.Names, ", ") + " were declared lost"
+		}
 	}
 	var rest []string
 	for i, mem := range m.members {

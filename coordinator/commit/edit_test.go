@@ -79,7 +79,7 @@ func TestTwoLost(t *testing.T) {
 		b.wantHeard(e, "", "")
 		b.sync()
 		b.all("a")
-		b.wantHeard(e, "done", "b, c was declared lost; in sync: a")
+		b.wantHeard(e, "done", "b, c were declared lost; in sync: a")
 		b.settle()
 		if got := b.inSync(); got != "a,b,c" {
 			t.Errorf("in sync: %s", got)
@@ -546,4 +546,233 @@ func TestRemovedAreManyMore(t *testing.T) {
 	if len(m.removed) != wire.MaxRemoved || m.removed[0].Member.Storage != (wire.UUID{2}) || m.removed[6].Member.Storage != (wire.UUID{9}) {
 		t.Errorf("%d, first %v, seventh %v", len(m.removed), m.removed[0].Member.Storage, m.removed[6].Member.Storage)
 	}
+}
+
+// A start counts with what it brings, not with words that it refuses: who was not to be
+// lost after all takes nobody along, and the rule of starts holds (P8, P14).
+func TestStartCountsWhatItBrings(t *testing.T) {
+	b := newEvicting(t, "a", "b", "c", "d", "e")
+	b.sync()
+	b.start()
+	for _, n := range []string{"b", "c", "d", "e"} {
+		b.fake(n).up = false
+	}
+	e := b.edit(wire.MembersLost, true, "", "b", "c", "d", "e")
+	b.greet("b")
+	b.wantHeard(e, "invalid argument", "b is there and has its data")
+	b.greet("a")
+	if b.m.Phase() != Greeting {
+		t.Fatalf("it begins with %s, of whom three were never heard of", b.inSync())
+	}
+	b.wantDone(b.edit(wire.MembersLost, true, "", "c", "d", "e"))
+
+	b = newEvicting(t)
+	b.opts.MinInSync, b.opts.Majority = 1, false // all three have to answer before one goes
+	b.sync()
+	b.start()
+	b.fake("c").up = false
+	e = b.edit(wire.MembersLost, true, "", "b", "c")
+	b.greet("b", "a")
+	b.wantHeard(e, "invalid argument", "b is there and has its data")
+	b.settle()
+	if b.m.Phase() != Greeting {
+		t.Fatalf("it begins with %s: nobody has said that c knows no newer config", b.inSync())
+	}
+}
+
+// Edits of one start that cannot both be.
+func TestStartOfTwoEdits(t *testing.T) {
+	for _, tc := range []struct {
+		kind        wire.MembersKind
+		to1, to2    string
+		name2, want string
+	}{
+		{wire.MembersReplace, "x=x:1", "x=x:2", "c", "x (x:1) is just being added"},
+		{wire.MembersReplace, "x=x:1", "y=x:1", "c", "x (x:1) is just being added"},
+		{wire.MembersReplace, "x=x:1", "y=y:1", "b", "b is just being added or removed"},
+		{wire.MembersLost, "x=x:1", "", "b", "b is just being added or removed"},
+		{wire.MembersReplace, "x=x:1", "y=y:1", "c", ""},
+	} {
+		b := newEvicting(t, "a", "b", "c", "d", "e")
+		b.sync()
+		b.start()
+		b.fake("b").up, b.fake("c").up = false, false
+		e1 := b.edit(wire.MembersReplace, true, tc.to1, "b")
+		e2 := b.edit(tc.kind, true, tc.to2, tc.name2)
+		if got, text := b.heard(e2); tc.want != "" && (got == "" || !strings.Contains(text, tc.want)) {
+			t.Errorf("%v %s %s: heard %q %q, want %q", tc.kind, tc.to2, tc.name2, got, text, tc.want)
+		}
+		if tc.want != "" && tc.name2 == "c" {
+			b.fake("c").up = true // its word was refused: it is waited for
+			b.greet("c")
+		}
+		b.greet("a", "d", "e")
+		b.waitOut() // where nobody named c, it is evicted
+		out := "a,d,e"
+		if tc.want != "" && tc.name2 == "c" {
+			out = "a,c,d,e"
+		}
+		if got := strings.Join(b.m.state.Config.InSync, ","); b.m.Phase() != Configuring || got != out {
+			t.Errorf("phase %d, in sync: %s", b.m.Phase(), got)
+		}
+		for _, d := range b.m.state.Config.Edits {
+			if want := "in sync: " + strings.ReplaceAll(out, ",", ", "); !strings.HasSuffix(d.What, want) {
+				t.Errorf("recorded %q, want %q", d.What, want)
+			}
+		}
+		b.settle()
+		b.wantHeard(e1, "done", "b was replaced by x")
+	}
+}
+
+// One who is on its way out by an operator's word is none of those that stay: nobody
+// else is evicted because it is there (P14).
+func TestDeclaredDoesNotStay(t *testing.T) {
+	b := newEvicting(t, "a", "b", "c", "d")
+	b.sync()
+	b.start()
+	b.fake("c").up = false
+	e := b.edit(wire.MembersRemove, true, "", "d")
+	b.greet("d", "a", "b")
+	b.waitOut()
+	if b.m.Phase() != Greeting {
+		t.Fatalf("phase %d: c is evicted, though nobody named it, and %s stay", b.m.Phase(), b.m.state.Config.InSync)
+	}
+	b.greet("c")
+	b.settle()
+	b.wantHeard(e, "done", "d was removed; in sync: a, b, c")
+
+	b = newEvicting(t, "a", "b", "c", "d", "e") // three of five stay: c goes as well
+	b.sync()
+	b.start()
+	b.fake("c").up, b.fake("d").up = false, false
+	e = b.edit(wire.MembersRemove, true, "", "d")
+	b.greet("a", "b", "e")
+	b.waitOut()
+	b.settle()
+	b.wantHeard(e, "done", "d was removed; in sync: a, b, e")
+}
+
+// A disk that is lost while the service begins, with another one on its way out.
+func TestLostWhileConfiguring(t *testing.T) {
+	b := newEvicting(t)
+	r := b.submit(1, "x")
+	b.all("a", "b", "c")
+	b.wantAnswer(r, "committed")
+	b.sync()
+	b.start()
+	b.fake("c").up = false
+	b.greet("a", "b")
+	b.waitOut()
+	b.sync()
+	b.all("a")
+	b.wipe("b")
+	b.greet("b")
+	if b.m.Phase() != Configuring {
+		t.Fatalf("phase %d", b.m.Phase())
+	}
+	other := b.edit(wire.MembersAdd, true, "d=d:1")
+	b.wantHeard(other, "", "")
+	e := b.edit(wire.MembersLost, true, "", "b")
+	b.wantHeard(e, "", "")
+	b.sync()
+	b.all("a")
+	b.wantHeard(e, "done", "b was declared lost; in sync: a")
+	b.fake("c").up = true
+	b.settle()
+	b.wantHeard(other, "done", "d (d:1) was added")
+	if got := b.inSync(); got != "a,b,c,d" {
+		t.Errorf("in sync: %s", got)
+	}
+	b.wantEqual()
+}
+
+// A request that comes again while the first one waits: the second hears the outcome.
+func TestEditTwice(t *testing.T) {
+	b := newEvicting(t)
+	b.breakLink("b")
+	e := b.edit(wire.MembersRemove, true, "", "c")
+	b.wantHeard(e, "", "")
+	again := &Edit{Request: e.Request}
+	b.m.Edit(again)
+	b.run()
+	b.wantHeard(e, "replaced by a newer link of the session", "has come again")
+	b.m.CancelEdit(e) // its caller goes
+	b.run()
+	b.greet("b")
+	third := &Edit{Request: e.Request}
+	b.m.Edit(third) // on its way
+	b.run()
+	b.wantHeard(again, "replaced by a newer link of the session", "has come again")
+	b.sync()
+	b.all("a", "b")
+	b.wantHeard(third, "done", "c was removed")
+	if n := len(b.edited); n != 3 || len(b.m.edits) != 0 || len(b.m.state.Config.Edits) != 1 {
+		t.Errorf("%d answers, %d wait, %d recorded", n, len(b.m.edits), len(b.m.state.Config.Edits))
+	}
+}
+
+// A request that comes again is answered when what it asked for is in force: not before,
+// and not because something else is under way.
+func TestEditAgain(t *testing.T) {
+	b := newEvicting(t)
+	e := b.edit(wire.MembersReplace, false, "d=d:1", "b")
+	b.sync() // durable here alone
+	b.start()
+	again := &Edit{Request: e.Request}
+	b.m.Edit(again)
+	b.run()
+	b.wantHeard(again, "", "")
+	b.greet("a", "c")
+	b.waitOut()
+	b.wantHeard(again, "", "")
+	b.sync()
+	b.all("a", "c")
+	b.wantHeard(again, "done", "b was replaced by d")
+
+	b.breakLink("c") // an eviction is under way
+	third := &Edit{Request: e.Request}
+	b.greet("d")
+	for range 100 {
+		if b.m.change != nil && b.m.change.admits >= 0 {
+			break
+		}
+		b.greet("c")
+		b.all("a", "c")
+		b.rejoin(b.index("d"))
+		b.m.Tick(50)
+		b.run()
+	}
+	if b.m.change == nil {
+		t.Fatal("nobody is let in")
+	}
+	b.m.Edit(third)
+	b.run()
+	b.wantHeard(third, "done", "b was replaced by d")
+	b.settle()
+	b.wantEqual()
+}
+
+// At a start that is stuck an operator hears at once what it takes, and whom it waits for.
+func TestEditsAtAStuckStart(t *testing.T) {
+	b := newEvicting(t)
+	b.wipe("b", "c")
+	b.sync()
+	b.start()
+	b.settle()
+	if d := b.m.Degraded(); !strings.Contains(d, "--lost b,c --force") {
+		t.Errorf("degraded: %s", d)
+	}
+	b.wantHeard(b.edit(wire.MembersLost, false, "", "b", "c"), "invalid argument", "--force does it all the same")
+	b.wantHeard(b.edit(wire.MembersLost, false, "", "b", "c", "a"), "invalid argument", "a is there")
+	e := b.edit(wire.MembersLost, false, "", "b")
+	e.deadline = b.m.now + 100
+	b.m.Tick(200)
+	b.run()
+	b.wantHeard(e, "unavailable", "the service to begin; that waits for b, c")
+	e = b.edit(wire.MembersLost, true, "", "b")
+	e.deadline = b.m.now + 100
+	b.m.Tick(200)
+	b.run()
+	b.wantHeard(e, "unavailable", "participant c, without which nobody knows everything")
 }

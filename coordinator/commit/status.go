@@ -91,10 +91,10 @@ func (m *Machine) resolves(missing []string) string {
 	case stay >= m.minInSync() && m.phase == Serving:
 		return "it is decided without " + strings.Join(append(lost, away...), ", ") + " as soon as that is evicted"
 	case len(lost) > 0:
-		return fmt.Sprintf("what %s held is gone, and without it fewer than %d are in sync: if that is for good, tpcfs resolve --lost %s",
+		return fmt.Sprintf("what %s held is gone, and without it fewer than %d are in sync: if that is for good, tpcfs resolve --lost %s --force",
 			strings.Join(lost, ", "), m.minInSync(), strings.Join(append(lost, away...), ","))
 	}
-	return fmt.Sprintf("it is decided when %s is back; if its data are lost for good, tpcfs resolve --lost %s", strings.Join(away, ", "), strings.Join(away, ","))
+	return fmt.Sprintf("it is decided when %s is back; if its data are lost for good, tpcfs resolve --lost %s --force", strings.Join(away, ", "), strings.Join(away, ","))
 }
 
 // doubts lists what those that have answered hold in doubt, before recovery decides it.

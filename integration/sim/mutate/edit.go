@@ -105,4 +105,29 @@ var editMutants = []mutant{
 		edits: []edit{{"participant/vote/join.go", "	case m.removed:\n", "	case false:\n"}},
 		test:  "./participant/vote TestRemoved",
 	},
+	{
+		rule: "P14", leaves: "a start counts with words that it refuses",
+		edits: []edit{{"coordinator/commit/config.go", "	m.checkDeclared()\n", ""}},
+		test:  "./coordinator/commit TestStartCountsWhatItBrings|TestStartOfTwoEdits",
+	},
+	{
+		rule: "P14", leaves: "who is declared lost and is there counts among those that stay",
+		edits: []edit{{"coordinator/commit/config.go", "m.leaving(i) || slices.Contains(declared, i):", "m.leaving(i):"}},
+		test:  "./coordinator/commit TestDeclaredDoesNotStay",
+	},
+	{
+		rule: "P14", leaves: "a disk that is lost while the service begins is waited for",
+		edits: []edit{{"coordinator/commit/config.go", "!m.tryEdit() && m.phase == Serving", "m.phase == Serving && !m.tryEdit()"}},
+		test:  "./coordinator/commit TestLostWhileConfiguring",
+	},
+	{
+		rule: "P14", leaves: "a stranger that was added stops the coordinator",
+		edits: []edit{{"coordinator/commit/member.go", "return mem.outside && mem.storage.IsZero() }", "return false }"}},
+		test:  "./coordinator/commit TestAddedIsAnothers",
+	},
+	{
+		rule: "P14", leaves: "a flag is forgotten with who was removed",
+		edits: []edit{{"coordinator/commit/edit.go", "r.New.Addr, m.lastFlag(r.New.Name))", "r.New.Addr, \"\")"}},
+		test:  "./coordinator/commit TestFlagsOutliveRemoval",
+	},
 }
