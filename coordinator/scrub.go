@@ -187,6 +187,7 @@ type scrubRun struct {
 	// may differ. A member's are its goroutine's, until all have ended.
 	rotten []map[wire.ID]bool
 	ahead  uint64 // entries from now to where all are to be compared
+	sums   bool   // there are rows of checksums that differ
 }
 
 func (r *scrubRun) run(ctx context.Context) {
@@ -295,45 +296,70 @@ func (r *scrubRun) mend(ctx context.Context, i int, lack *wire.Lack) {
 	}
 }
 
-// compare compares the rows of all participants in sync, range by range.
+// compare compares the rows of all participants in sync, and has one renewed that
+// does not agree with the majority. That takes all from any of the others: they have
+// to be known as right in all, and to lack nothing that it has. So it is not done
+// with two that are wrong, with checksums that differ, where one may have the last
+// block that is right and others know it as bad, or when not all was compared.
 func (r *scrubRun) compare(ctx context.Context) {
 	bad := map[int]bool{} // members that do not agree with the majority
+	all := r.compareRanges(ctx, bad)
+	why := ""
+	switch {
+	case !all:
+		why = "not everything could be compared"
+	case r.sums:
+		why = "checksums differ too, and another scrub of all participants has to repair contents first"
+	case len(bad) > 1:
+		why = "another one is wrong as well, and it might get everything from that: look which of them is right, and start the others on empty directories, one after the other"
+	}
+	for _, i := range slices.Sorted(maps.Keys(bad)) {
+		if why == "" {
+			r.renew(ctx, i)
+			continue
+		}
+		r.c.scrub.change(i, func(m *wire.ScrubMember) { note(m, "it does not get everything anew: "+why) })
+	}
+}
+
+// compareRanges compares range by range; false: it did not come to the end.
+func (r *scrubRun) compareRanges(ctx context.Context, bad map[int]bool) bool {
 	fails := 0
 	for from, more := []byte(nil), true; more && ctx.Err() == nil; {
 		links := r.c.others(-1)
 		if len(links) < 2 {
 			r.problem("there is nobody to compare its metadata with")
-			return
+			return false
 		}
 		first, _, err := r.ask(ctx, links[0], wire.Compare{From: from, Choose: true})
 		if err != nil {
 			r.problemAt(links[0].member, err)
 			if fails++; fails > compareTries {
 				r.problem("its metadata could not be compared")
-				break
+				return false
 			}
 			pause(ctx, repairBusy)
 			continue
 		}
 		req := wire.Compare{From: from, Next: first.Next}
 		if len(from) == 0 && len(first.Next) == 0 {
-			return // a store without rows
+			return true // a store without rows
 		}
 		all, err := r.atOnePosition(ctx, req)
 		if err != nil {
-			return // those that have failed are noted
+			return false // those that have failed are noted
 		}
 		if slices.ContainsFunc(all, func(a compared) bool { return string(a.Digest) != string(all[0].Digest) || a.More }) {
-			r.differ(ctx, req, bad)
+			if !r.differ(ctx, req, bad) {
+				return false
+			}
 		}
 		r.c.scrub.mu.Lock()
 		r.c.scrub.report.Rows += first.Rows
 		r.c.scrub.mu.Unlock()
 		from, more = first.Next, len(first.Next) > 0
 	}
-	for _, i := range slices.Sorted(maps.Keys(bad)) {
-		r.renew(ctx, i)
-	}
+	return ctx.Err() == nil
 }
 
 func (r *scrubRun) problem(text string) {
@@ -414,19 +440,20 @@ func (r *scrubRun) atOnePosition(ctx context.Context, req wire.Compare) ([]compa
 	return nil, err
 }
 
-// differ looks for the rows that differ, and for whose.
-func (r *scrubRun) differ(ctx context.Context, req wire.Compare, bad map[int]bool) {
+// differ looks for the rows that differ, and for whose; false: they could not be
+// had.
+func (r *scrubRun) differ(ctx context.Context, req wire.Compare, bad map[int]bool) bool {
 	req.Rows = true
 	all, err := r.atOnePosition(ctx, req)
 	if err != nil {
-		return
+		return false
 	}
 	rows := map[string]map[int]string{} // digest and name, by key and member
 	for _, a := range all {
 		list, err := wire.DecodeRows(a.body)
 		if err != nil {
 			r.problemAt(a.member, err)
-			return
+			return false
 		}
 		for _, row := range list {
 			if rows[row.Key] == nil {
@@ -438,9 +465,12 @@ func (r *scrubRun) differ(ctx context.Context, req wire.Compare, bad map[int]boo
 	for _, key := range slices.Sorted(maps.Keys(rows)) {
 		r.judge(key, rows[key], all, bad)
 	}
+	return true
 }
 
-// judge tells who is right about a row: the majority, if there is one.
+// judge tells who is right about a row: the majority, if there is one. Of checksums
+// it does not: each participant marks blocks as bad by itself (S5), and many that
+// have lost one are not more right than one that has it.
 func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map[int]bool) {
 	says := map[string][]int{} // "": it has none
 	for _, a := range all {
@@ -467,7 +497,9 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 		if 2*len(members) > len(all) {
 			continue
 		}
-		majority := slices.ContainsFunc(slices.Collect(maps.Values(says)), func(o []int) bool { return 2*len(o) > len(all) })
+		sums := key[0] == sumRow
+		r.sums = r.sums || sums
+		majority := !sums && slices.ContainsFunc(slices.Collect(maps.Values(says)), func(o []int) bool { return 2*len(o) > len(all) })
 		for _, i := range members {
 			if majority {
 				bad[i] = true
@@ -480,12 +512,15 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 	}
 }
 
+// sumRow begins the keys of rows of checksums.
+const sumRow = 's'
+
 // isRotten: is the row about checksums of an object that has rotten blocks? What a
 // participant does not know of them it keeps in that row.
 func (r *scrubRun) isRotten(key string, all []compared) bool {
 	for _, a := range all {
 		for object := range r.rotten[a.member] {
-			if strings.HasPrefix(key, "s"+objectKey(object)) {
+			if strings.HasPrefix(key, string(sumRow)+objectKey(object)) {
 				return true
 			}
 		}
@@ -546,6 +581,5 @@ func (c *Coordinator) expel(ctx context.Context, i int) bool {
 			return true
 		}
 	}
-	p.compares(false)
-	return false
+	return false // it may be evicted yet, and then compares everything
 }

@@ -67,7 +67,7 @@ func (k *cluster) rowsOf(rows ...map[string]string) {
 					return c, nil, nil
 				}
 				h := sha256.New()
-				for _, key := range []string{"e1", "e2", "e3", "s\x00\x00\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00"} {
+				for _, key := range []string{"e1", "e2", "e3", "s1", "s\x00\x00\x00\x00\x00\x00\x00\x06\x00\x00\x00\x00"} {
 					val, ok := rows[i][key]
 					if !ok {
 						continue
@@ -203,6 +203,11 @@ func TestScrubOfRowsThatDiffer(t *testing.T) {
 		"two rows, one too many": {true, [3]map[string]string{same, same, {"e1": "x", "e3": "z"}}, [3]int64{0, 0, 2}, [3]int64{0, 0, 2}, "row e3 differs: a+b | c"},
 		"all are needed":         {false, [3]map[string]string{same, {"e1": "x"}, same}, [3]int64{0, 1, 0}, [3]int64{}, "too few participants"},
 		"no majority":            {true, [3]map[string]string{{"e1": "1"}, {"e1": "2"}, {"e1": "3"}}, [3]int64{1, 1, 1}, [3]int64{}, "row e1 differs: a | b | c"},
+		// Whoever gets everything anew may get it from any of the others.
+		"two are wrong": {true, [3]map[string]string{{"e1": "z", "e2": "y"}, {"e1": "x", "e2": "z"}, same}, [3]int64{1, 1, 0}, [3]int64{}, "another one is wrong as well"},
+		// Blocks that two know as bad, and the third has.
+		"checksums of most":         {true, [3]map[string]string{{"s1": "sum"}, {"s1": "bad"}, {"s1": "bad"}}, [3]int64{1, 0, 0}, [3]int64{}, "row s1 differs: a | b+c"},
+		"checksums and another row": {true, [3]map[string]string{{"e1": "x", "s1": "sum"}, {"e1": "x", "s1": "bad"}, {"e1": "z", "s1": "bad"}}, [3]int64{1, 0, 1}, [3]int64{}, "checksums differ too"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -22,7 +22,7 @@ func (p *Participant) Verify(ctx context.Context, req wire.Verify) (wire.Verifie
 	if err := p.ownedBy(ctx, req.Epoch)(func() error { return p.inSync("verify") }); err != nil {
 		return wire.Verified{}, err
 	}
-	v, err := p.store.Verify(req)
+	v, err := p.store.Verify(ctx, req)
 	if err != nil {
 		return wire.Verified{}, p.foundDamage(err)
 	}

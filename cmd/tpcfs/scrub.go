@@ -27,8 +27,8 @@ func (a *app) scrubCommand() *cobra.Command {
 disk and verifies their checksums; then compares the metadata of all that are in
 sync at one moment. Service goes on meanwhile. A rotten block is rewritten from a
 participant that has it. One whose metadata are not those of the majority is evicted
-and gets everything anew from the others; where there is no majority, it is said which
-copies differ. A participant whose metadata are damaged ends: start it on an empty directory.
+and gets everything anew from the others; where there is no majority, or two are wrong,
+it is said which copies differ. A participant whose metadata are damaged ends: start it on an empty directory.
 
 Exit code 0: all is clean; 9: something was found, and all of it repaired; 10: something
 was not repaired; 8: a participant was not looked at, or not to the end. Ctrl-C stops

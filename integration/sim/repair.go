@@ -288,7 +288,7 @@ func (w *world) rottenFiles(p *member) []*wire.Error {
 func (w *world) verified(p *member) map[wire.Ino]bool {
 	found := map[wire.Ino]bool{}
 	for req := (wire.Verify{Bytes: wire.BlockSize}); ; {
-		v, err := p.store.Verify(req)
+		v, err := p.store.Verify(background, req)
 		if err != nil {
 			if p.store.Damaged() == "" {
 				w.violate("S5", "P%d cannot verify what it holds: %v", p.i, err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"crypto/sha256"
 	"slices"
 
@@ -10,14 +11,15 @@ import (
 // Bounds of one Verify.
 const (
 	verifiedFiles = 256  // inodes that are looked at
+	verifiedPages = 1024 // pages of checksums that are looked at: a file may be nearly all holes
 	rottenBlocks  = 1024 // blocks that are told
 )
 
 // Verify reads contents from the disk and verifies them: of the inodes from the
 // cursor on, which is an inode's number and a block's, about so many bytes. Applies
 // and checkpoints go on. Any goroutine may call it.
-func (s *Store) Verify(req wire.Verify) (wire.Verified, error) {
-	v := scrubbing{s: s, left: min(max(req.Bytes, wire.BlockSize), wire.MaxVerify)}
+func (s *Store) Verify(ctx context.Context, req wire.Verify) (wire.Verified, error) {
+	v := scrubbing{s: s, ctx: ctx, left: min(max(req.Bytes, wire.BlockSize), wire.MaxVerify)}
 	ino, block := wire.Ino(0), int64(0)
 	if len(req.Cursor) > 0 {
 		if len(req.Cursor) != 16 {
@@ -84,7 +86,9 @@ func (s *Store) inodesFrom(from wire.Ino) (list []inode, next wire.Ino, err erro
 type scrubbing struct {
 	wire.Verified
 	s      *Store
+	ctx    context.Context
 	left   int64 // bytes that may be read still
+	pages  int   // that were looked at
 	rotten int
 }
 
@@ -92,12 +96,14 @@ type scrubbing struct {
 // -1: that was the end. What has changed meanwhile is verified when it is read.
 func (v *scrubbing) object(n *inode, block int64) (int64, error) {
 	for end := blocksOf(n.valid); block < end; {
-		if v.left <= 0 || v.rotten >= rottenBlocks {
+		if v.left <= 0 || v.pages >= verifiedPages || v.rotten >= rottenBlocks {
 			return block, nil
 		}
-		page := block / sumsPerPage
-		upTo := min(end, (page+1)*sumsPerPage, block+blocksOf(v.left))
-		r, err := v.s.readerOf(n.attr.Ino, n.object, block, upTo)
+		if err := ctxError(v.ctx, "verify"); err != nil {
+			return 0, err
+		}
+		v.pages++
+		r, err := v.s.readerOf(n.attr.Ino, n.object, block, min(end, (block/sumsPerPage+1)*sumsPerPage))
 		if err != nil {
 			return 0, err
 		}
@@ -105,7 +111,7 @@ func (v *scrubbing) object(n *inode, block int64) (int64, error) {
 			return -1, nil
 		}
 		lack := wire.Lack{Ino: n.attr.Ino, Object: n.object}
-		err = v.blocks(r, block, upTo, &lack)
+		block, err = v.page(r, &lack, min(end, (block/sumsPerPage+1)*sumsPerPage))
 		r.close()
 		if err != nil {
 			return 0, err
@@ -113,22 +119,30 @@ func (v *scrubbing) object(n *inode, block int64) (int64, error) {
 		if len(lack.Blocks) > 0 {
 			v.Rotten, v.rotten = append(v.Rotten, lack), v.rotten+len(lack.Blocks)
 		}
-		block = upTo
 	}
 	return -1, nil
 }
 
-func (v *scrubbing) blocks(r *reader, from, to int64, lack *wire.Lack) error {
+// page verifies a reader's blocks up to one, and returns the first that it did not
+// come to.
+func (v *scrubbing) page(r *reader, lack *wire.Lack, to int64) (int64, error) {
+	if !slices.ContainsFunc(r.checks, func(c blockCheck) bool { return c.state.isBytes() }) {
+		return to, nil
+	}
 	missing := r.open() != nil
 	if !missing {
 		if err := r.file.DropCache(); err != nil { // of the disk is to be read (J3)
-			return &wire.Error{Code: wire.CodeIO, Op: "verify", Name: v.s.objectPath(r.id), Text: err.Error()}
+			return 0, &wire.Error{Code: wire.CodeIO, Op: "verify", Name: v.s.objectPath(r.id), Text: err.Error()}
 		}
 	}
 	buf := make([]byte, wire.BlockSize)
-	for b := from; b < to && b-r.first < int64(len(r.checks)); b++ {
-		if !r.checks[b-r.first].state.isBytes() {
+	for i, check := range r.checks {
+		b := r.first + int64(i)
+		if !check.state.isBytes() {
 			continue
+		}
+		if v.left <= 0 {
+			return b, nil
 		}
 		code := wire.CodeCorrupt
 		if !missing {
@@ -143,7 +157,7 @@ func (v *scrubbing) blocks(r *reader, from, to int64, lack *wire.Lack) error {
 			lack.Blocks = append(lack.Blocks, b)
 		}
 	}
-	return nil
+	return to, nil
 }
 
 // Moment is the rows of one moment; any one goroutine may use it. It keeps the kv's

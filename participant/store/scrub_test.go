@@ -2,11 +2,13 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"slices"
 	"testing"
 
+	"tpcfs/participant/vote"
 	"tpcfs/wire"
 )
 
@@ -14,7 +16,7 @@ import (
 func (f *fixture) verified(step int64) (rotten []string, files, size int64) {
 	f.t.Helper()
 	for req := (wire.Verify{Bytes: step}); ; {
-		v, err := f.Verify(req)
+		v, err := f.Verify(f.t.Context(), req)
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -62,7 +64,7 @@ func TestVerify(t *testing.T) {
 	}
 	found := 0
 	for req := (wire.Verify{Bytes: wire.MaxVerify}); ; {
-		v, err := f.Verify(req)
+		v, err := f.Verify(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +84,36 @@ func TestVerify(t *testing.T) {
 	for i := range 5 {
 		f.wantFile(fmt.Sprint("file", i), data[:len(data)-i])
 	}
-	if _, err := f.Verify(wire.Verify{Cursor: []byte("x")}); wire.CodeOf(err) != wire.CodeInvalid {
+	if _, err := f.Verify(t.Context(), wire.Verify{Cursor: []byte("x")}); wire.CodeOf(err) != wire.CodeInvalid {
+		t.Error(err)
+	}
+}
+
+// A file that is nearly all holes takes as many short steps as it needs: each looks
+// at a bounded part of it, and ends when nobody wants it any more.
+func TestVerifyHoles(t *testing.T) {
+	f := real(t)
+	ino := f.create("a", fill(2*wire.BlockSize, 1))
+	const size = 4 * verifiedPages * sumsPerPage * wire.BlockSize
+	f.apply(nil, vote.Bound{Kind: wire.MutSetattr, Ino: ino, Set: wire.SetSize, Size: size})
+	f.apply(nil, vote.Bound{Kind: wire.MutAllocate, Ino: ino, Size: size, Offset: size - wire.BlockSize, Length: wire.BlockSize})
+	steps := 0
+	for req := (wire.Verify{Bytes: 1 << 20}); ; {
+		v, err := f.Verify(t.Context(), req)
+		if err != nil || len(v.Rotten) > 0 {
+			t.Fatal(v, err)
+		}
+		steps++
+		if req.Cursor = v.Cursor; len(req.Cursor) == 0 {
+			break
+		}
+	}
+	if steps < 4 || steps > 6 {
+		t.Errorf("%d steps", steps)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.Verify(ctx, wire.Verify{}); wire.CodeOf(err) != wire.CodeCanceled {
 		t.Error(err)
 	}
 }
