@@ -85,8 +85,8 @@ func TestScrubUnderLoad(t *testing.T) {
 // A scrub that meets a rotten row ends its participant, says so, and is clean again
 // when that has got everything anew; status tells what was found.
 func TestScrubOfARottenRow(t *testing.T) {
-	l := &leaving{T: t, ctx: testContext(t), c: newCluster(t)}
 	t.Parallel()
+	l := &leaving{T: t, ctx: testContext(t), c: newCluster(t)}
 	l.c.Evicts = evictFast
 	startAll(t, l.ctx, l.c)
 	cl := dial(t, l.ctx, l.c, 0)

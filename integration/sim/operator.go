@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 
 	"tpcfs/coordinator/commit"
 	"tpcfs/journal/disk/forget"
@@ -102,11 +104,18 @@ func (c *reign) needs(names []string) bool {
 	return false
 }
 
+// wish is the number of the operator's wish that a participant's address comes from.
+func wish(addr string) (n int) {
+	_, number, _ := strings.Cut(addr, ":")
+	n, _ = strconv.Atoi(number) // the first one has none
+	return n
+}
+
 // newcomers gives who was put in the place of another a computer of its own. One that
-// runs on an old backup does not know of it.
+// runs on an old backup may not know of it, or may be the first that does.
 func (w *world) newcomers(c *reign) {
 	for i, p := range w.members {
-		if addr := c.m.Peer(i).Addr; !c.suspect && addr != p.at {
+		if addr := c.m.Peer(i).Addr; addr != p.at && (!c.suspect || wish(addr) > wish(p.at)) {
 			w.tracef("%s is another participant from now on, at %s", p.name, addr)
 			w.reach(reachReplaced)
 			w.lostPower(p.host)
