@@ -70,21 +70,12 @@ func readFormat(fsys disk.FS, dir string) (cluster wire.UUID, err error) {
 	damaged := func(why string) (wire.UUID, error) {
 		return cluster, &wire.Error{Code: wire.CodeCorrupt, Op: "open", Name: name, Text: why}
 	}
-	f, err := fsys.Open(name)
+	b, err := disk.ReadWhole(fsys, name, maxFormat)
 	if errors.Is(err, fs.ErrNotExist) {
 		return cluster, err
 	}
 	if err != nil {
-		return damaged(err.Error())
-	}
-	defer f.Close() //nolint:errcheck // only read
-	size, err := f.Size()
-	if err != nil || size > maxFormat {
-		return damaged(fmt.Sprintf("cannot be read (%d bytes, %v): put it back from a backup", size, err))
-	}
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return damaged(err.Error())
+		return damaged("cannot be read (" + err.Error() + "): put it back from a backup")
 	}
 	var have format
 	if err := json.Unmarshal(b, &have); err != nil || have.Kind != formatKind {
@@ -108,11 +99,7 @@ func makeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 	}
 	for _, e := range entries {
 		switch e.Name {
-		case lockName:
-		case formatTemp: // a crash left it
-			if err := fsys.Remove(path.Join(dir, formatTemp)); err != nil {
-				return dirError(dir, err.Error())
-			}
+		case lockName, formatTemp: // a crash left it
 		default:
 			return &wire.Error{Code: wire.CodeInvalid, Op: "open", Name: dir, Text: fmt.Sprintf(
 				"it is not a coordinator's data directory (no FORMAT file) and not empty (%s is in it): give an empty or a new directory", e.Name)}
@@ -122,27 +109,8 @@ func makeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 	if err != nil {
 		panic("coordinator: " + err.Error())
 	}
-	temp := path.Join(dir, formatTemp)
-	if err := writeSynced(fsys, temp, append(b, '\n')); err != nil {
-		return dirError(dir, "cannot write FORMAT: "+err.Error())
-	}
-	if err := fsys.Rename(temp, path.Join(dir, formatName)); err != nil {
-		return dirError(dir, "cannot write FORMAT: "+err.Error())
-	}
-	if err := fsys.SyncDir(dir); err != nil {
+	if err := disk.WriteWhole(fsys, path.Join(dir, formatName), path.Join(dir, formatTemp), append(b, '\n')); err != nil {
 		return dirError(dir, "cannot write FORMAT: "+err.Error())
 	}
 	return nil
-}
-
-func writeSynced(fsys disk.FS, name string, b []byte) error {
-	f, err := fsys.Create(name)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }

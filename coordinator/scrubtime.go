@@ -2,13 +2,11 @@ package coordinator
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"time"
 
+	"tpcfs/journal/disk"
 	"tpcfs/wire"
 )
 
@@ -22,52 +20,19 @@ const (
 // keepScrub writes a report down. Without it the next start does not know of it.
 func (c *Coordinator) keepScrub(r *wire.ScrubReport) {
 	name := path.Join(c.o.Dir, scrubName)
-	err := c.o.FS.Remove(name + ".tmp")
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
+	b, err := json.Marshal(r)
 	if err == nil {
-		err = c.writeScrub(name, r)
+		err = disk.WriteWhole(c.o.FS, name, name+".tmp", b)
 	}
 	if err != nil {
 		c.log.Warn("what a scrub has found cannot be remembered", "file", name, "err", err)
 	}
 }
 
-func (c *Coordinator) writeScrub(name string, r *wire.ScrubReport) error {
-	b, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	f, err := c.o.FS.Create(name + ".tmp")
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteAt(b, 0); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = c.o.FS.Rename(name+".tmp", name)
-	}
-	if err == nil {
-		err = c.o.FS.SyncDir(c.o.Dir)
-	}
-	return err
-}
-
 // readScrub reads what the last scrub has found; one that cannot be read is none.
 func (c *Coordinator) readScrub() (r wire.ScrubReport, ok bool) {
-	f, err := c.o.FS.Open(path.Join(c.o.Dir, scrubName))
+	b, err := disk.ReadWhole(c.o.FS, path.Join(c.o.Dir, scrubName), maxScrub)
 	if err != nil {
-		return r, false
-	}
-	defer func() { _ = f.Close() }() // it was read only
-	size, err := f.Size()
-	if err != nil || size > maxScrub {
-		return r, false
-	}
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
 		return r, false
 	}
 	err = json.Unmarshal(b, &r)

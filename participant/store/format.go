@@ -76,7 +76,7 @@ func (s *Store) path(parts ...string) string {
 // readFormat reads FORMAT; found is false if the directory has none.
 func (s *Store) readFormat() (found bool, err error) {
 	name := s.path(formatName)
-	b, err := readAll(s.fs, name, maxFormatBytes)
+	b, err := disk.ReadWhole(s.fs, name, maxFormatBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -90,24 +90,6 @@ func (s *Store) readFormat() (found bool, err error) {
 		return false, openError(wire.CodeCorrupt, name, err.Error()+": give a participant's directory, or put the file back from a backup")
 	}
 	return true, nil
-}
-
-func readAll(fsys disk.FS, name string, limit int64) ([]byte, error) {
-	f, err := fsys.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer closeRead(f)
-	size, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	if size > limit {
-		return nil, fmt.Errorf("it has %d bytes, at most %d are expected", size, limit)
-	}
-	b := make([]byte, size)
-	_, err = readUpTo(f, b, 0)
-	return b, err
 }
 
 // readUpTo reads into b and returns how much there was of it.
@@ -185,25 +167,7 @@ func (s *Store) checkObjectDirs() error {
 // writeFormat makes the directory a store.
 func (s *Store) writeFormat() error {
 	name := s.path(formatName)
-	err := s.fs.Remove(name + newSuffix)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return openError(wire.CodeIO, name, err.Error())
-	}
-	f, err := s.fs.Create(name + newSuffix)
-	if err != nil {
-		return openError(wire.CodeIO, name, err.Error())
-	}
-	_, err = f.WriteAt(s.format.encode(), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = s.fs.Rename(name+newSuffix, name)
-	}
-	if err == nil {
-		err = s.fs.SyncDir(s.o.Dir)
-	}
-	if err != nil {
+	if err := disk.WriteWhole(s.fs, name, name+newSuffix, s.format.encode()); err != nil {
 		return openError(wire.CodeIO, name, err.Error())
 	}
 	return nil
