@@ -257,6 +257,13 @@ const (
 	stateEvicted     = "evicted"
 )
 
+// during returns a context that ends with the link, too.
+func (l *link) during(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(l.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
 // keep keeps a link to whoever has that number until the coordinator ends.
 func (c *Coordinator) keep(i int) {
 	backoff := time.Duration(0)

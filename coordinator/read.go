@@ -215,10 +215,8 @@ func (r *reading) attempt(ctx context.Context, l *link, point uint64) (wire.Read
 			req.Length -= r.next - r.req.Offset
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := l.during(ctx)
 	defer cancel()
-	stop := context.AfterFunc(l.ctx, cancel) // a lost link ends the call
-	defer stop()
 	l.need(point)
 	return l.replica.Read(ctx, wire.PositionedRead{Epoch: r.c.epoch, Index: point, Read: req}, r)
 }

@@ -264,9 +264,8 @@ func (c *Coordinator) blocksOf(ctx context.Context, l *link, req wire.Donate) (g
 
 // donate asks a participant; a link that is lost ends the call.
 func (c *Coordinator) donate(ctx context.Context, l *link, req wire.Donate) (wire.Donated, []byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := l.during(ctx)
 	defer cancel()
-	defer context.AfterFunc(l.ctx, cancel)()
 	req.Epoch = c.epoch
 	l.need(req.Index)
 	return l.replica.Donate(ctx, req)
@@ -277,9 +276,8 @@ func (c *Coordinator) bring(ctx context.Context, to *link, index uint64, lack *w
 	if len(d.Blocks) == 0 {
 		return wire.Repaired{}, nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := to.during(ctx)
 	defer cancel()
-	defer context.AfterFunc(to.ctx, cancel)()
 	to.need(index)
 	req := wire.Repair{Epoch: c.epoch, Index: index, Ino: lack.Ino, Object: lack.Object, Version: d.Version, Blocks: d.Blocks}
 	for n := 1; ; n++ {
@@ -287,9 +285,6 @@ func (c *Coordinator) bring(ctx context.Context, to *link, index uint64, lack *w
 		if wire.CodeOf(err) != wire.CodeBusy || n == repairTries {
 			return got, err
 		}
-		select {
-		case <-time.After(repairBusy):
-		case <-ctx.Done():
-		}
+		pause(ctx, repairBusy)
 	}
 }

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -261,9 +262,8 @@ func (r *scrubRun) verifyStep(ctx context.Context, l *link, cursor []byte) (wire
 	if index == 0 {
 		return wire.Verified{}, wire.NewError(wire.CodeUnavailable, "the coordinator does not serve")
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := l.during(ctx)
 	defer cancel()
-	defer context.AfterFunc(l.ctx, cancel)()
 	l.need(index)
 	step := int64(scrubStep)
 	if r.rate > 0 {
@@ -391,9 +391,8 @@ type compared struct {
 }
 
 func (r *scrubRun) ask(ctx context.Context, l *link, req wire.Compare) (wire.Compared, []byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := l.during(ctx)
 	defer cancel()
-	defer context.AfterFunc(l.ctx, cancel)()
 	req.Epoch = r.c.epoch
 	l.need(req.Index)
 	return l.replica.Compare(ctx, req)
@@ -479,6 +478,8 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 	if len(says) == 1 || r.isRotten(key, all) {
 		return
 	}
+	sums := key[0] == sumRow
+	r.sums = r.sums || sums
 	name := ""
 	for val := range says {
 		if len(val) >= wire.RowDigest {
@@ -497,8 +498,6 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 		if 2*len(members) > len(all) {
 			continue
 		}
-		sums := key[0] == sumRow
-		r.sums = r.sums || sums
 		majority := !sums && slices.ContainsFunc(slices.Collect(maps.Values(says)), func(o []int) bool { return 2*len(o) > len(all) })
 		for _, i := range members {
 			if majority {
@@ -512,7 +511,7 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 	}
 }
 
-// sumRow begins the keys of rows of checksums.
+// sumRow begins the keys of rows of checksums; the object's number follows.
 const sumRow = 's'
 
 // isRotten: is the row about checksums of an object that has rotten blocks? What a
@@ -520,20 +519,12 @@ const sumRow = 's'
 func (r *scrubRun) isRotten(key string, all []compared) bool {
 	for _, a := range all {
 		for object := range r.rotten[a.member] {
-			if strings.HasPrefix(key, string(sumRow)+objectKey(object)) {
+			if strings.HasPrefix(key, string(binary.BigEndian.AppendUint64([]byte{sumRow}, uint64(object)))) {
 				return true
 			}
 		}
 	}
 	return false
-}
-
-func objectKey(object wire.ID) string {
-	var b [8]byte
-	for i := range b {
-		b[i] = byte(uint64(object) >> (56 - 8*i))
-	}
-	return string(b[:])
 }
 
 // renew has a participant whose rows are wrong evicted, and get everything anew.

@@ -20,11 +20,8 @@ import (
 
 // crashTime is how long each random test makes trouble: TPCFS_TEST_CRASHTIME.
 func crashTime(t *testing.T) time.Duration {
-	s := os.Getenv("TPCFS_TEST_CRASHTIME")
-	if s == "" {
-		return 30 * time.Second
-	}
-	d, err := time.ParseDuration(s)
+	t.Helper()
+	d, err := harness.Duration("TPCFS_TEST_CRASHTIME", 30*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -222,7 +222,6 @@ func askMembers(ctx context.Context, addr string, o rpc.DialOptions, req wire.Me
 	}
 	if !end.IsZero() {
 		req.Wait = max(time.Until(end)-answersIn, time.Millisecond).Milliseconds()
-		req.Wait = max(req.Wait, 1)
 	}
 	reply, err := conn.Members(ctx, req)
 	return reply, errors.Join(err, conn.Close())

@@ -28,6 +28,15 @@ func (b *bench) waitOut() {
 	b.run()
 }
 
+// evicts takes a member's link and has it evicted; rest are the others.
+func (b *bench) evicts(member string, rest ...string) {
+	b.breakLink(member)
+	b.waitOut()
+	b.sync()
+	b.all(rest...)
+	b.all(rest...)
+}
+
 // G8: a member that is gone is evicted, what waits goes on; back again, it
 // catches up and is in sync.
 func TestEviction(t *testing.T) {
@@ -242,11 +251,7 @@ func TestStartWithoutOne(t *testing.T) {
 // the newest: one on an old backup would make a member discard what it has.
 func TestOutsiderIsGreetedLate(t *testing.T) {
 	b := newEvicting(t)
-	b.breakLink("c")
-	b.waitOut()
-	b.sync()
-	b.all("a", "b")
-	b.all("a", "b")
+	b.evicts("c", "a", "b")
 	b.start()
 	if b.m.MayGreet(2) {
 		t.Error("c is greeted as an outsider by a coordinator that has heard nobody")
@@ -263,11 +268,7 @@ func TestOutsiderIsGreetedLate(t *testing.T) {
 // at every member; traces "pause only" and "decided, not durable everywhere".
 func TestDrain(t *testing.T) {
 	b := newEvicting(t)
-	b.breakLink("b")
-	b.waitOut()
-	b.sync()
-	b.all("a", "c")
-	b.all("a", "c")
+	b.evicts("b", "a", "c")
 	r := b.submit(1, "x")
 	b.greet("b")
 	link := b.fake("b").link
@@ -311,11 +312,7 @@ func TestDrain(t *testing.T) {
 // the journal, nothing is put before that is durable, be the newcomer there or not.
 func TestPauseHolds(t *testing.T) {
 	b := newEvicting(t)
-	b.breakLink("b")
-	b.waitOut()
-	b.sync()
-	b.all("a", "c")
-	b.all("a", "c")
+	b.evicts("b", "a", "c")
 	b.greet("b")
 	link := b.fake("b").link
 	b.m.Pause(1, link)
@@ -431,11 +428,7 @@ func TestTwoEvictions(t *testing.T) {
 // What was staged without the newcomer is staged anew.
 func TestStagesOfBefore(t *testing.T) {
 	b := newEvicting(t)
-	b.breakLink("b")
-	b.waitOut()
-	b.sync()
-	b.all("a", "c")
-	b.all("a", "c")
+	b.evicts("b", "a", "c")
 	id, err := b.m.BeginStage(alice, b.link)
 	if err != nil {
 		t.Fatal(err)

@@ -314,11 +314,7 @@ func TestEditsThatAreRefused(t *testing.T) {
 			t.Errorf("%v %s %v: %s %s", tc.kind, tc.to, tc.names, got, text)
 		}
 	}
-	b.breakLink("b")
-	b.waitOut()
-	b.sync()
-	b.all("a", "c")
-	b.all("a", "c")
+	b.evicts("b", "a", "c")
 	b.wantHeard(b.edit(wire.MembersLost, true, "", "b"), "invalid argument", "out of sync already")
 	b.wantHeard(b.edit(wire.MembersRemove, false, "", "c"), "invalid argument", "1 of 3 participants would be left")
 	b.m.o.Majority = true
@@ -407,11 +403,7 @@ func TestFlagsAndEdits(t *testing.T) {
 // successor's, nor a reason to find fault with it.
 func TestGreetingOfOneWhoGoes(t *testing.T) {
 	b := newEvicting(t)
-	b.breakLink("b")
-	b.waitOut()
-	b.sync()
-	b.all("a", "c")
-	b.all("a", "c")
+	b.evicts("b", "a", "c")
 	g, err := b.fake("b").greet(b.m.Greet(1))
 	if err != nil {
 		t.Fatal(err)

@@ -41,25 +41,16 @@ tar -cf t.tar s; mkdir x; tar -xf t.tar -C x; diff -r s x/s; [ x/s/l -ef x/s/d/e
 dd if=f bs=4096 skip=$((ROUND * 7 % 1900)) count=1 status=none | head -c $((6 + ${#ROUND})) | grep -qx "round $ROUND"; cp f g; cmp f g; truncate -s 100 g; rm g; [ $(stat -c %s f) = 8000000 ]`},
 }
 
-// longTime is how long the long run goes on: TPCFS_TEST_LONGTIME.
-func longTime(t *testing.T) time.Duration {
-	s := os.Getenv("TPCFS_TEST_LONGTIME")
-	if s == "" {
-		return 30 * time.Second
-	}
-	d, err := time.ParseDuration(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
 // TestLongRun has programs work on one mount while servers are killed and
-// stopped at random, in the first half of each of four quarters. All that a process
+// stopped at random, in the first half of each of four quarters of 30 s, or of
+// TPCFS_TEST_LONGTIME. All that a process
 // holds and all that is on the disks is as much in the end as it was early.
 func TestLongRun(t *testing.T) {
 	t.Parallel()
-	limit := longTime(t)
+	limit, err := harness.Duration("TPCFS_TEST_LONGTIME", 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit+2*patience)
 	defer cancel()
 	start := func() *world {

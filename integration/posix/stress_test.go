@@ -516,16 +516,14 @@ func (s *stress) compareTrees(mount int) error {
 	return nil
 }
 
-// stressTime is how long each of the random tests goes on.
-func stressTime() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv("TPCFS_TEST_STRESSTIME")); err == nil {
-		return d
-	}
-	return 8 * time.Second
-}
-
+// testStress goes on for TPCFS_TEST_STRESSTIME.
 func testStress(t *testing.T, mounts int, env ...string) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience+stressTime())
+	t.Helper()
+	limit, err := harness.Duration("TPCFS_TEST_STRESSTIME", 8*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience+limit)
 	defer cancel()
 	w := newWorld(t, ctx, raced, mounts, env...)
 	seed := rand.Uint64()
@@ -536,7 +534,7 @@ func testStress(t *testing.T, mounts int, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"helper", "stress", fmt.Sprint(seed), stressTime().String()}, append(w.mounts, t.TempDir())...)
+	args := append([]string{"helper", "stress", fmt.Sprint(seed), limit.String()}, append(w.mounts, t.TempDir())...)
 	r := harness.Run(ctx, nil, nil, self, args...)
 	t.Logf("seed %d: %s steps", seed, strings.TrimSpace(r.Out))
 	if r.Code != 0 {

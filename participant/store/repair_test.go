@@ -54,16 +54,22 @@ func (f *fixture) repairWith(req *wire.Repair, body []byte) (taken []int64) {
 // two are a participant and another one, which have done the same.
 func two(t testing.TB) [2]*fixture { return [2]*fixture{real(t), real(t)} }
 
-// A rotten block, a cut and a lost object are as they were after a repair, over a
-// restart too; the error of the read has said which block it is (S5).
-func TestRepairedBlock(t *testing.T) {
-	data := fill(5*wire.BlockSize+100, 1)
-	both := two(t)
-	var ino wire.Ino
+// twoWith are two stores that both have a file "a", and have checkpointed it.
+func twoWith(t *testing.T, data []byte) (both [2]*fixture, ino wire.Ino) {
+	t.Helper()
+	both = two(t)
 	for _, f := range both {
 		ino = f.create("a", data)
 		f.checkpoint()
 	}
+	return both, ino
+}
+
+// A rotten block, a cut and a lost object are as they were after a repair, over a
+// restart too; the error of the read has said which block it is (S5).
+func TestRepairedBlock(t *testing.T) {
+	data := fill(5*wire.BlockSize+100, 1)
+	both, ino := twoWith(t, data)
 	f, name := both[0], both[0].objectFile(ino)
 	for what, damage := range map[string]func(){
 		"rotten": func() { flip(t, name, 2*wire.BlockSize+17); flip(t, name, 5*wire.BlockSize+1) },
@@ -107,12 +113,7 @@ func TestRepairedBlock(t *testing.T) {
 // of it, nor for a file that is written whole or gone.
 func TestRepairOfWhatHasChanged(t *testing.T) {
 	data := fill(3*wire.BlockSize, 1)
-	both := two(t)
-	var ino wire.Ino
-	for _, f := range both {
-		ino = f.create("a", data)
-		f.checkpoint()
-	}
+	both, ino := twoWith(t, data)
 	f := both[0]
 	old, body := donated(t, both[1], ino, 0, 1, 2)
 	now := patched(data, wire.BlockSize+5, fill(1000, 2))
@@ -143,12 +144,7 @@ func TestRepairOfWhatHasChanged(t *testing.T) {
 // of no other; then the replicas are equal.
 func TestRepairOfUnknownChecksum(t *testing.T) {
 	data := fill(3*wire.BlockSize, 1)
-	both := two(t)
-	var ino wire.Ino
-	for _, f := range both {
-		ino = f.create("a", data)
-		f.checkpoint()
-	}
+	both, ino := twoWith(t, data)
 	f := both[0]
 	flip(t, f.objectFile(ino), 2*wire.BlockSize+17)
 	cut := int64(2*wire.BlockSize + 50)
@@ -260,12 +256,7 @@ func TestRepairOfStagedPart(t *testing.T) {
 // A long read that has met a rotten block's predecessor goes on over its repair.
 func TestReadDuringRepair(t *testing.T) {
 	data := fill(40*wire.BlockSize, 1)
-	both := two(t)
-	var ino wire.Ino
-	for _, f := range both {
-		ino = f.create("a", data)
-		f.checkpoint()
-	}
+	both, ino := twoWith(t, data)
 	f := both[0]
 	flip(t, f.objectFile(ino), 30*wire.BlockSize)
 	n := 0
