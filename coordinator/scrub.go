@@ -475,11 +475,13 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 	for _, a := range all {
 		says[row[a.member]] = append(says[row[a.member]], a.member)
 	}
-	if len(says) == 1 || r.isRotten(key, all) {
+	if len(says) == 1 {
 		return
 	}
 	sums := key[0] == sumRow
-	r.sums = r.sums || sums
+	if r.sums = r.sums || sums; sums && r.isRotten(key, all) {
+		return
+	}
 	name := ""
 	for val := range says {
 		if len(val) >= wire.RowDigest {

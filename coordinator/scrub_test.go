@@ -254,6 +254,11 @@ func TestScrubOfRowsThatDiffer(t *testing.T) {
 				t.Errorf("%+v", m)
 			}
 		}
+		// Who is wrong in another row does not get that from those who have lost blocks.
+		k.rowsOf(map[string]string{"e1": "x", sums: "known"}, map[string]string{"e1": "x", sums: "unknown"}, map[string]string{"e1": "z", sums: "known"})
+		if m := k.scrubbed(wire.ScrubRequest{}).Members[2]; m.Found != 2 || m.Repaired != 0 || !strings.Contains(strings.Join(m.Notes, "; "), "checksums differ too") {
+			t.Errorf("%+v", m)
+		}
 		k.close()
 	})
 }
