@@ -34,8 +34,10 @@ type scrubber struct {
 	mu     sync.Mutex // guards the following
 	report wire.ScrubReport
 	places []int              // in report.Members, by member; -1: it is not there
+	chosen []bool             // by member: whose contents the one under way verifies
 	cancel context.CancelFunc // of the one under way
-	since  time.Time          // when the last one ended; else, since when there was none
+	since  time.Time          // when the last one of all ended; else, since when there was none
+	last   []wire.ScrubMember // what the last one that looked at it has found, of each participant
 	ids    uint64
 }
 
@@ -111,6 +113,7 @@ func (c *Coordinator) startScrub(req *wire.ScrubRequest, scheduled bool) error {
 	ctx, cancel := context.WithCancel(c.ctx)
 	s.ids++
 	s.cancel = cancel
+	s.chosen = chosen
 	s.report = wire.ScrubReport{ID: s.ids, Running: true, Scheduled: scheduled, Began: time.Now().UnixMilli()}
 	s.places = make([]int, len(names))
 	for i, name := range names {
@@ -156,27 +159,45 @@ func (c *Coordinator) endScrub(r *scrubRun) {
 			m.Problem = "it was stopped before its end"
 		}
 	}
-	if !s.report.Stopped {
-		s.since = now
-	}
 	var members []wire.ScrubMember
+	all := true
 	for i, at := range s.places {
-		if at >= 0 && (r.chosen[i] || s.report.Members[at].Found > 0) {
+		if at < 0 {
+			continue
+		}
+		if all = all && r.chosen[i]; r.chosen[i] || s.report.Members[at].Found > 0 {
 			members = append(members, s.report.Members[at])
 		}
 		s.places[i] = -1
 	}
 	s.report.Members = members
 	report := s.copyLocked()
-	s.mu.Unlock()
-	if !report.Stopped {
-		c.keepScrub(&report)
+	if all && !report.Stopped {
+		s.since = now
 	}
+	s.rememberLocked(&report, c.called())
+	kept := wire.ScrubReport{Ended: s.since.UnixMilli(), Members: s.last}
+	s.mu.Unlock()
+	c.keepScrub(&kept)
 	for _, m := range report.Members {
 		if m.Found > 0 || m.Problem != "" {
 			c.log.Warn("a scrub has found something", "name", m.Name, "found", m.Found, "repaired", m.Repaired, "notes", strings.Join(m.Notes, "; "), "problem", m.Problem)
 		}
 	}
+}
+
+// rememberLocked takes what a scrub has found of those that it has looked at to the
+// end, or in which it has found something; names are the participants there are.
+func (s *scrubber) rememberLocked(r *wire.ScrubReport, names []string) {
+	last := slices.DeleteFunc(slices.Clone(s.last), func(m wire.ScrubMember) bool { return !slices.Contains(names, m.Name) })
+	for _, m := range r.Members {
+		if r.Stopped && m.Found == 0 {
+			continue
+		}
+		last = slices.DeleteFunc(last, func(o wire.ScrubMember) bool { return o.Name == m.Name })
+		last = append(last, m)
+	}
+	s.last = last
 }
 
 // scrubRun is one scrub.

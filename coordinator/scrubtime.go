@@ -10,14 +10,15 @@ import (
 	"tpcfs/wire"
 )
 
-// The last scrub is remembered in a file of the data directory, so that a coordinator
+// What scrubs have found last is remembered in a file of the data directory, so that a coordinator
 // that starts often scrubs as often as another one.
 const (
 	scrubName = "SCRUB"
 	maxScrub  = 1 << 20 // bytes
 )
 
-// keepScrub writes a report down. Without it the next start does not know of it.
+// keepScrub writes down what the last scrubs have found, and when the last one of all
+// ended. Without it the next start does not know of it.
 func (c *Coordinator) keepScrub(r *wire.ScrubReport) {
 	name := path.Join(c.o.Dir, scrubName)
 	b, err := json.Marshal(r)
@@ -48,9 +49,7 @@ func (c *Coordinator) scrubScheduled() {
 	if s.since = time.Now(); known {
 		s.since = time.UnixMilli(min(last.Ended, s.since.UnixMilli()))
 	}
-	if s.report.ID == 0 {
-		s.report = last
-	}
+	s.last = last.Members
 	s.mu.Unlock()
 	if c.o.ScrubEvery == 0 {
 		return
@@ -83,11 +82,17 @@ func (c *Coordinator) scrubOf(name string) *wire.ScrubMember {
 	s := &c.scrub
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.report.Members, func(m wire.ScrubMember) bool { return m.Name == name })
+	list := s.last
+	for i, at := range s.places {
+		if at >= 0 && s.chosen[i] && s.report.Members[at].Name == name { // it is under way there
+			list = s.report.Members
+		}
+	}
+	i := slices.IndexFunc(list, func(m wire.ScrubMember) bool { return m.Name == name })
 	if i < 0 {
 		return nil
 	}
-	m := s.report.Members[i]
+	m := list[i]
 	m.Notes = slices.Clone(m.Notes)
 	return &m
 }
