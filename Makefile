@@ -2,6 +2,9 @@
 
 GO        ?= go
 FUZZTIME  ?= 30s
+FUZZJOBS  ?= 1
+# Each target's share of the cores.
+FUZZWORKERS = $$(n=$$(($$(nproc) / $(FUZZJOBS))); echo $$((n > 0 ? n : 1)))
 # Each random crash test of integration/ makes trouble for this long in `make test`.
 CRASHTIME ?= 30s
 # The power fails this often in `make test` and `make powerloss`.
@@ -54,12 +57,12 @@ lint: ## golangci-lint, the import arrows of DESIGN.md among its rules
 	echo "installing golangci-lint $(LINT_VERSION) into ./bin"; \
 	GOBIN="$$PWD/bin" $(GO) install $(LINT_MODULE) && exec ./bin/golangci-lint run ./...
 
-fuzz: ## every fuzz target for FUZZTIME (30s) each
+fuzz: ## every fuzz target for FUZZTIME (30s) each, FUZZJOBS (1) of them side by side
 	@grep -rHoE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed -E 's|/[^/]*:func | |' | sort -u | \
-	while read -r dir target; do \
-	  echo "== $$dir $$target"; \
-	  $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x "$$dir" || exit 1; \
-	done
+	xargs -P $(FUZZJOBS) -n 2 sh -c 'echo "fuzzing $$1, $$0: $(FUZZTIME)"; \
+	  out=$$($(GO) test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 100x \
+	    -parallel $(FUZZWORKERS) "$$0" 2>&1) || failed=255; \
+	  printf "== %s %s\n%s\n" "$$0" "$$1" "$$out"; exit $${failed:-0}'
 
 sim: ## SEEDS (20000) schedules of the simulator beyond the fixed set, without the race detector
 	$(GO) test ./integration/sim -run '^TestSim$$' -count=1 -timeout 0 -v -seeds $(SEEDS)

@@ -44,7 +44,7 @@ func TestTotals(t *testing.T) {
 
 func TestCommand(t *testing.T) {
 	for name, want := range map[string]string{
-		"simulator": "make sim SEEDS=1000", "sequences": "make sequences LENGTH=2", "mutants": "make mutate", "fuzz": "make fuzz FUZZTIME=6s",
+		"simulator": "make sim SEEDS=1000", "sequences": "make sequences LENGTH=2", "mutants": "make mutate", "fuzz": "make fuzz FUZZTIME=6s FUZZJOBS=2",
 	} {
 		i := slices.IndexFunc(rows, func(r row) bool { return r.name == name })
 		if got := strings.Join(rows[i].command(0.01), " "); got != want {

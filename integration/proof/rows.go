@@ -92,7 +92,7 @@ var rows = []row{
 		units: []unit{counts("rounds", `: (\d+) rounds`), counts("kills and stops", `(\d+) kills and stops`)},
 	},
 	{
-		name: "fuzz", size: 10, unit: "m", shell: "make fuzz FUZZTIME=%s",
+		name: "fuzz", size: 10, unit: "m", shell: "make fuzz FUZZTIME=%s FUZZJOBS=2",
 		what:  "Every decoder and whole sessions with hostile peers.",
 		units: []unit{counts("targets", `(?m)^()== `), counts("inputs", `execs: (\d+) \(\S+\), new interesting: \d+ \(total: \d+\)\nPASS`)},
 	},

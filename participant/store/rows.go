@@ -219,14 +219,15 @@ func decodeInode(ino wire.Ino, b []byte) (inode, error) {
 		},
 		content: contentKind(b[1]), valid: int64(u64(30)), object: wire.ID(u64(78)), target: string(b[fixed:]),
 	}
-	switch {
-	case n.content != contentObject:
-	case fixed == inodeFixed1:
-		n.blocks = blocksOf(n.valid)
-	default:
+	most := int64(0) // blocks
+	if n.content == contentObject {
+		most = blocksOf(n.valid)
+	}
+	n.blocks = most
+	if fixed == inodeFixed {
 		n.blocks = int64(u64(86))
 	}
-	if n.content > contentObject || n.valid < 0 || n.attr.Size < 0 || n.isRegular() && n.valid > n.attr.Size || n.blocks < 0 || n.blocks > blocksOf(n.valid) {
+	if n.content > contentObject || n.valid < 0 || n.attr.Size < 0 || n.isRegular() && n.valid > n.attr.Size || n.blocks < 0 || n.blocks > most {
 		return inode{}, fmt.Errorf("row of inode %d is malformed: content %d, size %d, valid %d", ino, n.content, n.attr.Size, n.valid)
 	}
 	n.attr.Blocks = (n.valid + 511) / 512
