@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tpcfs/wire"
+	"tpcfs/wire/client"
 )
 
 const (
@@ -290,7 +291,7 @@ func (t *treeCopy) finish(at string, attr wire.Attr) error {
 }
 
 // permissions are those of a copy, which belongs to who makes it: no set-id bits.
-func permissions(mode uint32) fs.FileMode { return fileMode(mode & 0o1777) }
+func permissions(mode uint32) fs.FileMode { return client.FileMode(mode & 0o1777) }
 
 // times sets a file's times; a symbolic link's own.
 func (t *treeCopy) times(at string, attr wire.Attr) error {

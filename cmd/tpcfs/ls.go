@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tpcfs/wire"
+	"tpcfs/wire/client"
 )
 
 func (a *app) lsCommand() *cobra.Command {
@@ -66,7 +67,7 @@ func (a *app) ls(ctx context.Context, f clientFlags, long bool, name string) err
 	}
 	for _, e := range entries {
 		at := e.Attr
-		if _, err := fmt.Fprintf(a.out, "%s %3d %5d %5d %12d %s %s\n", fileMode(at.Mode), at.Nlink, at.UID, at.GID, at.Size,
+		if _, err := fmt.Fprintf(a.out, "%s %3d %5d %5d %12d %s %s\n", client.FileMode(at.Mode), at.Nlink, at.UID, at.GID, at.Size,
 			time.Unix(0, at.Mtime).Format("2006-01-02 15:04:05"), a.show(e.Name)); err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"os"
 	"time"
 	"unicode/utf8"
@@ -83,31 +82,6 @@ func typeName(mode uint32) string {
 	default:
 		return "other"
 	}
-}
-
-// fileMode is a mode of stat(2) in the words of io/fs, for printing as ls(1) does.
-func fileMode(mode uint32) fs.FileMode {
-	m := fs.FileMode(mode & 0o777)
-	switch mode & wire.ModeType {
-	case wire.ModeDir:
-		m |= fs.ModeDir
-	case wire.ModeSymlink:
-		m |= fs.ModeSymlink
-	case wire.ModeFifo:
-		m |= fs.ModeNamedPipe
-	case wire.ModeSocket:
-		m |= fs.ModeSocket
-	case wire.ModeChar:
-		m |= fs.ModeDevice | fs.ModeCharDevice
-	case wire.ModeBlock:
-		m |= fs.ModeDevice
-	}
-	for bit, is := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if mode&bit != 0 {
-			m |= is
-		}
-	}
-	return m
 }
 
 // show is a name for the output: on a terminal without what would upset it.

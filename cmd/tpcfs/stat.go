@@ -96,7 +96,7 @@ func (a *app) statText(i fileInfo, mode uint32) string {
    Inode: %d
  Version: %s
 Modified: %s
- Changed: %s`, name, kind, i.Size, i.Blocks, i.Mode, fileMode(mode), i.UID, i.GID, i.Links, i.Inode, i.Version,
+ Changed: %s`, name, kind, i.Size, i.Blocks, i.Mode, client.FileMode(mode), i.UID, i.GID, i.Links, i.Inode, i.Version,
 		at(i.Modified), at(i.Changed))
 	for _, n := range slices.Sorted(maps.Keys(i.Xattrs)) {
 		text += fmt.Sprintf("\n   Xattr: %s = %q", a.show(n), i.Xattrs[n])
