@@ -49,7 +49,7 @@ func TestEncryptedCluster(t *testing.T) {
 		}
 	}
 	main := issued(t, ctx, ca, "coordinator", "main")
-	if err := c.Launch(harness.Coordinator, "TPCFS_TLS="+main); err != nil {
+	if err := c.Launch(harness.Coordinator, "TPCFS_TLS="+main, "TPCFS_OPERATOR=alice"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.WaitReady(ctx, c.All()...); err != nil {
@@ -81,6 +81,25 @@ func TestEncryptedCluster(t *testing.T) {
 	}
 	if r := run(t, ctx, nil, "", "umount", mnt); r.Code != 0 {
 		t.Error(r.Err)
+	}
+
+	bob := issued(t, ctx, ca, "client", "bob")
+	for _, args := range [][]string{{"members", "remove", "c"}, {"resolve", "--lost", "c", "--force"}, {"scrub"}} {
+		if r := as(bob, args...); r.Code != 1 || !strings.Contains(r.Err, "operators alone (alice), not for the client bob") {
+			t.Errorf("%v by who is no operator: exit %d, %s", args, r.Code, r.Err)
+		}
+	}
+	if r := as(bob, "put", "-", "bob"); r.Code != 0 {
+		t.Error(r.Err)
+	}
+	if r := as(alice, "scrub"); r.Code != 0 {
+		t.Errorf("scrub by the operator: exit %d, %s", r.Code, r.Err)
+	}
+	if r := as(alice, "members", "remove", "c", "--force"); r.Code != 0 {
+		t.Error(r.Err)
+	}
+	if r := as(bob, "members"); r.Code != 0 || !strings.Contains(r.Out, "(alice (root@") {
+		t.Errorf("what the operator did stands as %s%s", r.Out, r.Err)
 	}
 
 	for _, tc := range []struct{ file, want string }{

@@ -46,6 +46,7 @@ come back with an empty --dir. Until it has everything it answers nobody.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.coordinator(cmd.Context(), f) },
 	}
 	f.serveFlags.add(cmd, "", defaultAddr, "clients")
+	f.addOperators(cmd)
 	f.evictFlags.add(cmd)
 	f.scrubFlags.add(cmd)
 	cmd.Flags().StringSliceVar(&f.participants, "participant", nil, "a participant and its address, `NAME=ADDR`; once for each")

@@ -24,6 +24,7 @@ type serveFlags struct {
 	tls         string
 	insecure    bool
 	segmentSize int64
+	operators   []string // of what serves clients
 }
 
 func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
@@ -32,6 +33,11 @@ func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
 	cmd.Flags().StringVar(&f.tls, "tls", "", "encrypt: this server's identity `file`, made by tpcfs cert issue; who connects needs one of the same authority")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "listen on a public address too, without encryption or authentication")
 	cmd.Flags().Int64Var(&f.segmentSize, "segment-size", 0, "`bytes` of a new journal's segments, a multiple of 4096, 1 MiB or more (default: participants 16 MiB, coordinator 4 MiB)")
+}
+
+// addOperators is for what serves clients.
+func (f *serveFlags) addOperators(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&f.operators, "operator", nil, "with --tls: only the client whose certificate has this `name` may change the participants (members, resolve --lost) and begin or stop scrubs; once for each (default: every client may)")
 }
 
 // minSegment is the least --segment-size, in bytes: a PREPARE that a journal
@@ -44,6 +50,9 @@ func (f *serveFlags) check(command string) error {
 	}
 	if f.segmentSize != 0 && f.segmentSize < minSegment {
 		return usage(command, "--segment-size %d: a segment has at least %d bytes, to hold the largest record", f.segmentSize, minSegment)
+	}
+	if len(f.operators) > 0 && f.tls == "" {
+		return usage(command, "--operator %s: only certificates tell who is who: it needs --tls", f.operators[0])
 	}
 	if err := checkAddr(f.listen); err != nil {
 		return usage(command, "--listen %q: %v", f.listen, err)
@@ -88,6 +97,7 @@ func serve(f serveFlags, o rpc.ServerOptions) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Operators = f.operators
 	s := &server{rpc: rpc.NewServer(o), addr: addrOf(l, f.listen), done: make(chan struct{})}
 	s.wg.Go(func() {
 		defer close(s.done)

@@ -58,6 +58,7 @@ others at the next start.`,
 		},
 	}
 	f.serveFlags.add(cmd, "./tpcfs-data", defaultAddr, "clients")
+	f.addOperators(cmd)
 	f.evictFlags.add(cmd)
 	f.scrubFlags.add(cmd)
 	f.mountFlags.add(cmd)

@@ -75,9 +75,20 @@ func (c *call) service(m message) bool {
 	case wire.FrameStatus:
 		return unary(c, m, s.Status)
 	case wire.FrameMembers:
-		return unary(c, m, s.Members)
+		return unary(c, m, func(ctx context.Context, req wire.MembersRequest) (wire.MembersReply, error) {
+			if err := c.p.who.operates(c.p.s.o.Operators); err != nil {
+				return wire.MembersReply{}, err
+			}
+			req.By = c.p.who.signs(req.By)
+			return s.Members(ctx, req)
+		})
 	case wire.FrameScrub:
-		return unary(c, m, s.Scrub)
+		return unary(c, m, func(ctx context.Context, req wire.ScrubRequest) (wire.ScrubReport, error) {
+			if err := c.p.who.operates(c.p.s.o.Operators); err != nil && (req.Start || req.Stop != 0) {
+				return wire.ScrubReport{}, err
+			}
+			return s.Scrub(ctx, req)
+		})
 	case wire.FrameAdopt:
 		return c.adopt(m)
 	default:

@@ -56,6 +56,9 @@ type ServerOptions struct {
 	// Identity, if set, is this side's: every link is encrypted, and of a peer
 	// whose certificate says that it has the role that it claims (W4).
 	Identity *identity.Identity
+	// Operators, if there are any, are the clients by whose certificates alone
+	// participants are changed and scrubs begun and stopped (W4).
+	Operators []string
 
 	MaxLinks       int           // peers at a time. Default 1024
 	LinkIdle       time.Duration // after which a link without calls makes room for a new one beyond MaxLinks. Default 10 s

@@ -146,7 +146,7 @@ func (f fakeService) Stage(ctx context.Context, _ wire.SessionID, req wire.Stage
 }
 
 func (f fakeService) Members(_ context.Context, req wire.MembersRequest) (wire.MembersReply, error) {
-	return wire.MembersReply{What: req.Kind.String()}, nil
+	return wire.MembersReply{What: req.Kind.String(), Note: req.By}, nil
 }
 
 func (f fakeService) Status(context.Context, wire.StatusRequest) (wire.Status, error) {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +37,31 @@ func (c caller) claims(role wire.Role) error {
 		return wire.NewError(wire.CodeAccess, fmt.Sprintf("the certificate is that of the %v, it does not admit a %v", c.who, role))
 	}
 	return nil
+}
+
+// operates refuses who is not one of the operators, where there are such.
+func (c caller) operates(operators []string) error {
+	if len(operators) == 0 || c.certified && slices.Contains(operators, c.who.Name) {
+		return nil
+	}
+	who := "who shows no certificate"
+	if c.certified {
+		who = fmt.Sprintf("the %v", c.who)
+	}
+	return wire.NewError(wire.CodeAccess, fmt.Sprintf("that is for operators alone (%s), not for %s", strings.Join(operators, ", "), who))
+}
+
+// signs puts the certificate's name before who says of itself that it does a
+// thing: the record has to tell what is known from what is said.
+func (c caller) signs(by string) string {
+	if !c.certified {
+		return by
+	}
+	name := c.who.Name[:min(len(c.who.Name), wire.MaxEditText)]
+	if rest := wire.MaxEditText - len(name) - len(" ()"); by != "" && rest > 0 {
+		name += " (" + strings.ToValidUTF8(by[:min(len(by), rest)], "") + ")"
+	}
+	return name
 }
 
 // secure makes a new connection as safe as the server's options want it, and

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"path/filepath"
@@ -32,6 +33,45 @@ func cluster(t *testing.T) func(role wire.Role, name string, valid time.Duration
 			t.Fatal(err)
 		}
 		return i
+	}
+}
+
+// Where operators are named, nobody else changes participants or begins a
+// scrub; what they do is signed with the certificate's name.
+func TestOperators(t *testing.T) {
+	issue := cluster(t)
+	var by string
+	addr, _ := serve(t, ServerOptions{Service: fakeService{&fake{}}, Identity: issue(wire.RoleCoordinator, "main", time.Hour), Operators: []string{"alice", "carol"}})
+	for _, name := range []string{"alice", "bob"} {
+		c := dialService(t, addr, DialOptions{Identity: issue(wire.RoleClient, name, time.Hour)})
+		edited, members := c.Members(t.Context(), wire.MembersRequest{By: "root@host"})
+		by += edited.Note
+		_, begin := c.Scrub(t.Context(), wire.ScrubRequest{Start: true})
+		_, stop := c.Scrub(t.Context(), wire.ScrubRequest{Stop: 3})
+		_, ask := c.Scrub(t.Context(), wire.ScrubRequest{})
+		if ask != nil {
+			t.Errorf("%s asks about a scrub: %v", name, ask)
+		}
+		for what, err := range map[string]error{"members": members, "begin": begin, "stop": stop} {
+			var e *wire.Error
+			if refused := errors.As(err, &e) && e.Code == wire.CodeAccess; refused != (name == "bob") || !refused && err != nil {
+				t.Errorf("%s by %s: %v", what, name, err)
+			}
+		}
+	}
+	if by != "alice (root@host)" {
+		t.Errorf("it is by %q", by)
+	}
+	for _, tt := range []struct{ who, says, want string }{
+		{"alice", "", "alice"}, {strings.Repeat("a", 300), "x", strings.Repeat("a", wire.MaxEditText)},
+		{"alice", strings.Repeat("\u00e4", 200), "alice (" + strings.Repeat("\u00e4", 124) + ")"},
+	} {
+		if got := (caller{true, identity.Who{Name: tt.who}}).signs(tt.says); got != tt.want {
+			t.Errorf("%s says %s: %s", tt.who, tt.says, got)
+		}
+	}
+	if got := (caller{}).signs("root@host"); got != "root@host" {
+		t.Error(got)
 	}
 }
 
