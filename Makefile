@@ -11,8 +11,10 @@ CRASHTIME ?= 30s
 POWERCUTS ?= 8
 # Each test of random operations on mounts (integration/posix) runs this long.
 STRESSTIME ?= 8s
+# TestNetworkRandom cuts a network for this long.
+NETTIME ?= 8s
 # What the tests of one package may take; without a bound where one of these is given.
-TIMEOUT   ?= $(if $(filter-out file,$(origin CRASHTIME) $(origin POWERCUTS) $(origin STRESSTIME)),0,20m)
+TIMEOUT   ?= $(if $(filter-out file,$(origin CRASHTIME) $(origin POWERCUTS) $(origin STRESSTIME) $(origin NETTIME)),0,20m)
 LENGTH    ?= 2
 SEEDS     ?= 20000
 
@@ -37,7 +39,7 @@ ONE_GOROUTINE := ./journal ./participant/store ./integration/sim ./integration/s
 
 test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 10 minutes on two cores)
 	$(GO) test -count=1 -timeout $(TIMEOUT) $(ONE_GOROUTINE)
-	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) \
+	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) TPCFS_TEST_NETTIME=$(NETTIME) \
 	  $(GO) test -race -count=1 -timeout $(TIMEOUT) ./...
 
 check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests with the race detector

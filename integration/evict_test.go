@@ -43,14 +43,21 @@ func newLeaving(t *testing.T, flags ...string) *leaving {
 	l := &leaving{T: t, ctx: testContext(t), c: newCluster(t)}
 	l.c.Evicts = append(append([]string{}, evictFast...), flags...)
 	startAll(t, l.ctx, l.c)
-	load, err := harness.Start("load", nil, plain, "load", "--coordinator", l.c.Addr(harness.Coordinator), "-o", "json", "--check",
-		"--clients", strconv.Itoa(loadClients), "--names", "12", "--size", "40-100k", "--mix", "4/5/2", "--wait", "60s", "--duration", "60s", "--keep")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = load.Kill() })
-	l.load = load
+	l.begin([]string{plain}, l.c.Addr(harness.Coordinator), time.Minute)
 	return l
+}
+
+// begin starts the load, with a command that is tpcfs.
+func (l *leaving) begin(command []string, addr string, limit time.Duration) {
+	l.Helper()
+	command = append(command, "load", "--coordinator", addr, "-o", "json", "--check", "--clients", strconv.Itoa(loadClients),
+		"--names", "12", "--size", "40-100k", "--mix", "4/5/2", "--wait", "60s", "--duration", limit.String(), "--keep")
+	load, err := harness.Start("load", nil, command[0], command[1:]...)
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.Cleanup(func() { _ = load.Kill() })
+	l.load = load
 }
 
 // kill kills some while the others, but those killed before, are in sync.

@@ -35,6 +35,9 @@ type Cluster struct {
 	// for users. nil: it needs all, for tests that kill one and look at what waits
 	// for it, or at what it holds.
 	Evicts []string
+	// Net has a host of each process's name, on which it runs; nil: this one, on
+	// unix sockets.
+	Net *Net
 
 	procs map[string]*Proc
 }
@@ -62,7 +65,7 @@ func (c *Cluster) All() []string {
 	return append(append([]string{}, c.Names...), Coordinator)
 }
 
-// Addr is where a process listens.
+// Addr is where a process is to be found, by this one.
 func (c *Cluster) Addr(name string) string { return "unix:" + filepath.Join(c.Dir, name+".sock") }
 
 // DataDir is a process's data directory.
@@ -70,6 +73,14 @@ func (c *Cluster) DataDir(name string) string { return filepath.Join(c.Dir, name
 
 // Proc is the process of that name that was started last.
 func (c *Cluster) Proc(name string) *Proc { return c.procs[name] }
+
+// listens is where a process listens.
+func (c *Cluster) listens(name string) string {
+	if c.Net != nil {
+		return c.Net.Addr(name)
+	}
+	return c.Addr(name)
+}
 
 // Launch starts a process and does not wait until it is ready.
 func (c *Cluster) Launch(name string, env ...string) error {
@@ -81,15 +92,19 @@ func (c *Cluster) Launch(name string, env ...string) error {
 			flags = c.Names
 		}
 		for _, p := range flags {
-			args = append(args, "--participant", p+"="+c.Addr(p))
+			args = append(args, "--participant", p+"="+c.listens(p))
 		}
 		if c.Evicts == nil {
 			args = append(args, "--min-in-sync", strconv.Itoa(len(c.Names)))
 		}
 		args = append(args, c.Evicts...)
 	}
-	args = append(args, "--dir", c.DataDir(name), "--listen", c.Addr(name))
-	p, err := Start(name, env, c.Bin, append(args, c.Args...)...)
+	args = append(args, "--dir", c.DataDir(name), "--listen", c.listens(name))
+	command := append(append([]string{c.Bin}, args...), c.Args...)
+	if c.Net != nil {
+		command = c.Net.Command(name, append(command, "--insecure")...)
+	}
+	p, err := Start(name, env, command[0], command[1:]...)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ func TestTotals(t *testing.T) {
 			map[string]int64{"cuts": 8, "changes acknowledged": 110, "operations judged": 900}},
 		"crashes": {"worker 1: 20 operations, not done: map[]\nfaults: map[all killed:1 failpoint:2 killed:3 stopped:4 two killed:1]\nhistory: {Operations:500 Pieces:3}, errors\n",
 			map[string]int64{"operations": 20, "kills": 7, "stops": 4, "operations judged": 500}},
+		"network": {"    network_test.go:1: network: map[bad:2 cut from the coordinator:7 cut off:3]\n    network_test.go:1: 15 rounds, fine\n    network_test.go:1: 900 writes, history {Operations:2580 Unknown:3}, errors map[]\n",
+			map[string]int64{"faults": 12, "rounds of the job": 15, "operations judged": 2580}},
 		"programs": {"killed 7 times\nkilled 8 times\n", map[string]int64{"kills": 15}},
 		"stress":   {"seed 4: 1234 steps\n", map[string]int64{"steps": 1234}},
 		"long":     {"git: 40 rounds\n    long_test.go:1: log: 30 rounds\n    long_test.go:1: 16 kills and stops in 30s\n", map[string]int64{"rounds": 70, "kills and stops": 16}},

@@ -74,6 +74,12 @@ var rows = []row{
 		units: []unit{counts("operations", `worker \d+: (\d+) operations`), counts("kills", `(?:killed|failpoint):(\d+)`), mayCount("stops", `stopped:(\d+)`), mayCount("operations judged", `history: \{Operations:(\d+)`)},
 	},
 	{
+		name: "network", size: 30, unit: "m",
+		shell: "env TPCFS_TEST_NETTIME=%s go test -race ./integration -run ^TestNetwork -count=1 -timeout 0 -v",
+		what:  "Real processes on hosts of their own (network namespaces): what some send to others is swallowed, in one direction or both, or comes slowly and with losses, at random, under clients whose histories are judged and a job on a mount; scrubs are clean, exports the same.",
+		units: []unit{counts("faults", `(?:cut off|bad|cut from the coordinator):(\d+)`), counts("rounds of the job", `(\d+) rounds, fine`), counts("operations judged", `history \{Operations:(\d+)`)},
+	},
+	{
 		name: "programs", size: 50,
 		shell: "go test -race ./integration/posix -run ^TestPrograms$ -count=%s -timeout 0 -v",
 		what:  "git, sqlite3, tar, rsync, make, go, editors and shell commands on a mount while servers are killed, against the same in a local directory.",
