@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 // manyFiles makes many files of 1 KiB and tells a participant's memory and how
 // long a restart takes after it was killed.
-func manyFiles(ctx context.Context, bin, _ string, o options) (rows []row, err error) {
+func manyFiles(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
 	c, err := harness.NewCluster(bin, 3)
 	if err != nil {
 		return nil, err
@@ -64,7 +65,35 @@ func manyFiles(ctx context.Context, bin, _ string, o options) (rows []row, err e
 		}
 		rows = append(rows, row{fmt.Sprintf("%d files: restart after kill -9, to serving", s.files), time.Since(began).Seconds(), "s", s.restartMost, s.restartAim, true, "each in its own process"})
 	}
-	return rows, nil
+	looked, err := lookedUp(ctx, bin, dir, c, made)
+	return append(rows, looked), err
+}
+
+// lookedUp is the most memory that a mount takes while all files are looked up
+// through it, and found again when the kernel has forgotten them.
+func lookedUp(ctx context.Context, bin, dir string, c *harness.Cluster, files int) (r row, err error) {
+	s := &sideBySide{cluster: c, bin: bin, mnt: filepath.Join(dir, "million"), served: map[string]*harness.Proc{}}
+	if err := os.Mkdir(s.mnt, 0o755); err != nil {
+		return r, err
+	}
+	if err := s.serve(ctx, s.mnt, s.mountCommand()...); err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, s.unmount()) }()
+	stop := s.watch()
+	defer stop()
+	began := time.Now()
+	for range 2 {
+		if _, err := run(ctx, "find", s.mnt, "-type", "f", "-size", "+100k"); err != nil {
+			return r, err
+		}
+		if err := dropCaches(); err != nil {
+			return r, err
+		}
+	}
+	r = s.memory(fmt.Sprintf("%d files looked up", files), 512, 256)
+	r.detail += fmt.Sprintf("; found twice in %v", time.Since(began).Round(time.Second))
+	return r, nil
 }
 
 const filesATurn = 5000

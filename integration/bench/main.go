@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,16 +66,32 @@ func main() {
 	bin := flag.String("tpcfs", "./bin/tpcfs", "the binary")
 	dir := flag.String("dir", "", "where the data lie while measuring (default: the directory for temporary files)")
 	var o options
-	flag.StringVar(&o.only, "only", "", "measure only this: one, processes, contents, mount, files or restart")
+	flag.StringVar(&o.only, "only", "", "measure only these, with commas between: "+strings.Join(names(), ", "))
 	large := flag.Int64("large", 10, "GiB of the file whose way is watched for memory")
 	flag.IntVar(&o.files, "files", 1_000_000, "how many files are made")
 	hop := flag.String("hop", "", "be a hop of the bare relay on this socket (for bench itself)")
 	next := flag.String("next", "", "... that passes on to this one")
+	loopback := flag.String("loopback", "", "mount this directory at the argument (likewise)")
+	maker := flag.Int("make", 0, "make so many small files in the argument, a directory (likewise)")
+	fsync := flag.Bool("fsync", false, "... with an fsync of each")
 	flag.Parse()
 	o.large = *large * gib
-	if *hop != "" {
-		fmt.Fprintln(os.Stderr, "bench:", serveHop(*hop, *next))
-		os.Exit(1)
+	for _, helper := range []struct {
+		is  bool
+		run func() error
+	}{
+		{*hop != "", func() error { return serveHop(*hop, *next) }},
+		{*loopback != "", func() error { return serveLoopback(*loopback, flag.Arg(0)) }},
+		{*maker > 0, func() error { return serveMaker(flag.Arg(0), *maker, *fsync) }},
+	} {
+		if !helper.is {
+			continue
+		}
+		if err := helper.run(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
@@ -84,6 +102,23 @@ func main() {
 	if err != nil || !ok {
 		os.Exit(1)
 	}
+}
+
+// parts are what can be measured by itself.
+var parts = []struct {
+	name string
+	run  func(ctx context.Context, bin, dir string, o options) ([]row, error)
+}{
+	{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents},
+	{"mount", mountWrites}, {"streams", mountStreams}, {"small", mountSmall}, {"unchanged", mountUnchanged}, {"tree", mountTree},
+	{"files", manyFiles}, {"restart", restart},
+}
+
+func names() (list []string) {
+	for _, p := range parts {
+		list = append(list, p.name)
+	}
+	return list
 }
 
 func measure(ctx context.Context, bin, dir string, o options) (ok bool, err error) {
@@ -102,11 +137,14 @@ func measure(ctx context.Context, bin, dir string, o options) (ok bool, err erro
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	ok = true
-	for _, part := range []struct {
-		name string
-		run  func(ctx context.Context, bin, dir string, o options) ([]row, error)
-	}{{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents}, {"mount", mountWrites}, {"files", manyFiles}, {"restart", restart}} {
-		if o.only != "" && o.only != part.name {
+	only := strings.Split(o.only, ",")
+	for _, name := range only {
+		if name != "" && !slices.Contains(names(), name) {
+			return false, fmt.Errorf("-only %s: there is %s", name, strings.Join(names(), ", "))
+		}
+	}
+	for _, part := range parts {
+		if o.only != "" && !slices.Contains(only, part.name) {
 			continue
 		}
 		rows, err := part.run(ctx, bin, work, o)

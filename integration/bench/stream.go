@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const streamBytes = gib / 2
+
+// mountStreams measures one large file that is written, and read, through a mount.
+func mountStreams(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
+	s, err := openSides(ctx, bin, dir, "streams")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	write, err := streamWrite(s)
+	if err != nil {
+		return nil, err
+	}
+	reads, err := streamReads(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return append([]row{write}, append(reads, s.memory("large files", 256, 128))...), nil
+}
+
+// streamWrite compares a file written through the mount, with an fsync at its
+// end, with three local copies and a sync.
+func streamWrite(s *sideBySide) (row, error) {
+	defer s.watch()()
+	var local, remote []time.Duration
+	for range transfers {
+		began := time.Now()
+		if err := localCopies(s.bare, streamBytes); err != nil {
+			return row{}, err
+		}
+		local = append(local, time.Since(began))
+		began = time.Now()
+		f, err := filled(filepath.Join(s.mnt, "large"), streamBytes)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return row{}, err
+		}
+		remote = append(remote, time.Since(began))
+	}
+	l, r := median(local), median(remote)
+	return row{"mount: 512 MiB written, fsync, to three local copies and a sync", 100 * l.Seconds() / r.Seconds(), "%", 30, 60, false,
+		fmt.Sprintf("%v to %v", r.Round(time.Millisecond), l.Round(time.Millisecond))}, nil
+}
+
+// streamReads compares a file read through the mount with the loopback.
+func streamReads(ctx context.Context, s *sideBySide) ([]row, error) {
+	f, err := filled(filepath.Join(s.loop, "large"), streamBytes)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		return nil, err
+	}
+	cold, warm := map[string][]time.Duration{}, map[string][]time.Duration{}
+	for range transfers {
+		if err := s.cool(ctx); err != nil {
+			return nil, err
+		}
+		stop := s.watch()
+		for _, times := range []map[string][]time.Duration{cold, warm} {
+			for _, point := range []string{s.loop, s.mnt} {
+				took, err := readAll(filepath.Join(point, "large"))
+				if err != nil {
+					return nil, err
+				}
+				times[point] = append(times[point], took)
+			}
+		}
+		stop()
+	}
+	ratio := func(what string, times map[string][]time.Duration, floor, aim float64) row {
+		loop, mnt := median(times[s.loop]), median(times[s.mnt])
+		return row{"mount: 512 MiB read, " + what + ", to the loopback", 100 * loop.Seconds() / mnt.Seconds(), "%", floor, aim, false,
+			fmt.Sprintf("%v to %v", mnt.Round(time.Millisecond), loop.Round(time.Millisecond))}
+	}
+	return []row{ratio("cold", cold, 30, 70), ratio("warm", warm, 80, 100)}, nil
+}
+
+// readAll reads a file from its beginning to its end.
+func readAll(name string) (took time.Duration, err error) {
+	began := time.Now()
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	n, buf := int64(0), make([]byte, 1<<20)
+	for err == nil {
+		var k int
+		k, err = f.Read(buf)
+		n += int64(k)
+	}
+	if !errors.Is(err, io.EOF) || n != streamBytes {
+		return 0, fmt.Errorf("%s: %d bytes, %w", name, n, err)
+	}
+	return time.Since(began), nil
+}
