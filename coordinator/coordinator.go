@@ -65,6 +65,9 @@ type Options struct {
 	// connection is given up, and how long it may be away before it is evicted:
 	// default 3 s. Heartbeats come six times as often, or every 500 ms.
 	EvictAfter time.Duration
+	// EvictSlow is for how long a participant whose disk is slow may keep the others
+	// waiting before they go on without it (P15): default 10 s; less than 0: for ever.
+	EvictSlow time.Duration
 	// ResyncRate bounds what is brought in a second to a participant that
 	// catches up, in bytes; 0: no bound.
 	ResyncRate int64
@@ -134,6 +137,10 @@ func (o *Options) validate() error {
 			return wire.NewError(wire.CodeInvalid, "a wait of less than a millisecond")
 		}
 	}
+	if o.EvictSlow == 0 {
+		o.EvictSlow = 10 * time.Second
+	}
+	o.EvictSlow = max(o.EvictSlow, -time.Millisecond)
 	if o.MinInSync < 0 || o.ResyncRate < 0 {
 		return wire.NewError(wire.CodeInvalid, "a negative number of participants or bytes")
 	}
@@ -259,7 +266,7 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		State: state, Peers: c.o.Participants, Cluster: c.cluster, Root: *c.o.Root,
 		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
 		MinInSync: c.o.MinInSync, Majority: c.o.MinInSync == 0, Exact: c.o.Local,
-		EvictAfter: c.o.EvictAfter.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
+		EvictAfter: c.o.EvictAfter.Milliseconds(), EvictSlow: c.o.EvictSlow.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
 	}
 	n := configured(&state, c.o.Participants)
 	if opts.MinInSync > n {

@@ -23,6 +23,7 @@ const (
 	catchUpPause   = 200 * time.Millisecond
 	catchUpRest    = 10 * time.Second // at most, before what was interrupted begins again
 	drainPause     = 2 * time.Millisecond
+	slowPause      = time.Second // before a newcomer whose disk is slow is tried again
 )
 
 // catchUp brings a participant that was greeted as an outsider back in sync,
@@ -57,6 +58,7 @@ type rejoin struct {
 	// that was given up, has an older one.
 	attempt uint64
 	full    bool
+	quick   bool  // its disk is: the last round may begin
 	limit   bool  // ResyncRate counts: not in the last round
 	moved   int64 // bytes, in this round
 	total   int64 // ... and in all
@@ -83,7 +85,7 @@ func (r *rejoin) run() error {
 		if err := r.middleRound(); err != nil {
 			return err
 		}
-		if r.moved >= lastRoundBytes {
+		if r.moved >= lastRoundBytes || !r.quick {
 			continue
 		}
 		again, err := r.lastRound()
@@ -103,10 +105,24 @@ func (r *rejoin) middleRound() error {
 		return err
 	}
 	start := wire.Position{Epoch: r.c.epoch.Number, Index: at}
+	began := time.Now()
 	if _, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncRound, Position: start}, nil); err != nil {
 		return err
 	}
 	r.since, r.full = start, false
+	return r.paces(time.Since(began))
+}
+
+// paces tells how long the newcomer took to make a round durable, and waits a moment
+// where that is too long for the last one (P15): quick says so.
+func (r *rejoin) paces(took time.Duration) error {
+	quick := make(chan bool, 1)
+	if !r.c.ask(r.l.ctx, func() { quick <- r.c.m.RoundTook(r.l.member, r.l.number, r.moved, took.Milliseconds()) }) {
+		return errStopped
+	}
+	if r.quick = <-quick; !r.quick {
+		r.sleep(slowPause)
+	}
 	return nil
 }
 

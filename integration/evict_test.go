@@ -41,10 +41,16 @@ func newLeaving(t *testing.T, flags ...string) *leaving {
 	t.Helper()
 	t.Parallel()
 	l := &leaving{T: t, ctx: testContext(t), c: newCluster(t)}
-	l.c.Evicts = append(append([]string{}, evictFast...), flags...)
-	startAll(t, l.ctx, l.c)
-	l.begin([]string{plain}, l.c.Addr(harness.Coordinator), time.Minute)
+	l.startAll(flags...)
 	return l
+}
+
+// startAll starts cluster and load.
+func (l *leaving) startAll(flags ...string) {
+	l.Helper()
+	l.c.Evicts = append(append([]string{}, evictFast...), flags...)
+	startAll(l.T, l.ctx, l.c)
+	l.begin([]string{plain}, l.c.Addr(harness.Coordinator), time.Minute)
 }
 
 // begin starts the load, with a command that is tpcfs.

@@ -194,6 +194,17 @@ type MemberStatus struct {
 	Since   int64          `cbor:"10,keyasint,omitempty" json:"since,omitempty"` // when it was last there and in sync, ms since 1970; 0: it is, or has not been
 	CatchUp *CatchUp       `cbor:"11,keyasint,omitempty" json:"catch_up,omitempty"`
 	Scrub   *ScrubMember   `cbor:"12,keyasint,omitempty" json:"scrub,omitempty"` // the one under way, or the last; nil: none was
+	Slow    *SlowStatus    `cbor:"13,keyasint,omitempty" json:"slow,omitempty"`  // nil: it is not, and was not lately
+}
+
+// SlowStatus is how slow a participant's disk, or the way to it, is or lately was
+// (P15). All are milliseconds.
+type SlowStatus struct {
+	WaitMS   int64 `cbor:"1,keyasint" json:"wait_ms"`                       // the longest that it took to make something durable in the last minute; 0: not long
+	HeldMS   int64 `cbor:"2,keyasint" json:"held_ms"`                       // for which it has kept the others waiting: time without that is taken off
+	LimitMS  int64 `cbor:"3,keyasint" json:"limit_ms"`                      // at which it is evicted; 0: it is not
+	Evicted  bool  `cbor:"4,keyasint,omitempty" json:"evicted,omitempty"`   // it was
+	ReturnMS int64 `cbor:"5,keyasint,omitempty" json:"return_ms,omitempty"` // for which it has to be fast before it comes back
 }
 
 // CatchUp is how far a participant has caught up.

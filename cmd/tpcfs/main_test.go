@@ -417,6 +417,7 @@ func TestEvictFlags(t *testing.T) {
 	for name, spoil := range map[string]func(f *evictFlags){
 		"--min-in-sync": func(f *evictFlags) { f.minInSync = -1 },
 		"--evict-after": func(f *evictFlags) { f.evictAfter = time.Millisecond },
+		"--evict-slow":  func(f *evictFlags) { f.evictSlow = time.Millisecond },
 		"--resync-rate": func(f *evictFlags) { f.resyncRate = "fast" },
 	} {
 		f := good

@@ -25,7 +25,9 @@ func (a *app) statusCommand() *cobra.Command {
 		Long: `Shows the coordinator's epoch, the participants with what each has handled and
 made durable, and the transactions whose outcome is open, with what each waits
 for. A participant is in sync, unreachable (and needed still), evicted (the others
-go on without it), or catching up. Exit code 0: all participants are in sync; 8: one
+go on without it), or catching up. SLOW is one to whose disk it has lately taken a
+second or more to make something durable; --evict-slow of the coordinator says when the
+others go on without it. Exit code 0: all participants are in sync; 8: one
 is not, or something needs mending; 4: the coordinator cannot be reached or does not
 serve.
 
@@ -227,7 +229,24 @@ func stateText(m wire.MemberStatus) string {
 	if m.Since > 0 && m.State != inSync {
 		text += " since " + time.UnixMilli(m.Since).Format(time.DateTime)
 	}
-	return text
+	return text + slowText(m)
+}
+
+// slowText says that a participant is slow, or was evicted for that.
+func slowText(m wire.MemberStatus) string {
+	s := m.Slow
+	ms := func(n int64) time.Duration {
+		return (time.Duration(n) * time.Millisecond).Round(100 * time.Millisecond)
+	}
+	switch {
+	case s == nil:
+		return ""
+	case s.ReturnMS > 0:
+		return fmt.Sprintf(", too slow: back when fast for %v", ms(s.ReturnMS))
+	case s.Evicted:
+		return ", was too slow"
+	}
+	return fmt.Sprintf(", SLOW: up to %v", ms(s.WaitMS))
 }
 
 func opText(what string, s wire.OpStats) string {

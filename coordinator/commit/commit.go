@@ -71,6 +71,10 @@ type Options struct {
 	// EvictAfter is how long, in milliseconds, a member may be without a link
 	// before it is evicted, default 3000.
 	EvictAfter int64
+	// EvictSlow is for how long, in milliseconds, a member whose journal is late may
+	// keep the others waiting before it is evicted (P15), default 10,000; less than
+	// 0: for ever.
+	EvictSlow int64
 
 	// In milliseconds: how long a session is remembered without a call,
 	// default 10 minutes; how long what it staged is, default 60 s; the time
@@ -85,6 +89,7 @@ func (o *Options) validate() error {
 	setDefault(&o.MaxQueuedBytes, 64<<20)
 	setDefault(&o.MaxSessions, 16384)
 	setDefault(&o.EvictAfter, 3000)
+	setDefault(&o.EvictSlow, 10_000)
 	setDefault(&o.SessionIdle, 10*60*1000)
 	setDefault(&o.StageIdle, 60*1000)
 	setDefault(&o.Heartbeat, 500)
@@ -440,6 +445,7 @@ func (m *Machine) Tick(ms int64) {
 	if m.writable() {
 		m.state.ServiceTime += ms
 	}
+	m.keepPace(ms)
 	m.expireLeases()
 	m.expireRequests()
 	m.expireEdits()

@@ -89,7 +89,7 @@ func (m *Machine) MayGo(i int) bool {
 // has named yet: a newcomer that is let in now costs their senders a repeat.
 func (m *Machine) Staging() int { return len(m.stages) }
 
-// lost lists the members to evict: those that are gone, if enough others are
+// lost lists the members to evict: those that are gone, or too slow, if enough others are
 // there. With too few nobody goes: whoever is back first is as good as the rest. Who is
 // declared lost is neither.
 func (m *Machine) lost(declared []int) []int {
@@ -101,7 +101,7 @@ func (m *Machine) lost(declared []int) []int {
 	for i, mem := range m.members {
 		switch {
 		case !mem.in || m.leaving(i) || slices.Contains(declared, i):
-		case mem.unfit != nil, !mem.linked && (mem.refusing || m.now-mem.gone >= m.o.EvictAfter):
+		case mem.unfit != nil, m.tooSlow(mem), !mem.linked && (mem.refusing || m.now-mem.gone >= m.o.EvictAfter):
 			lost = append(lost, i)
 		case mem.linked:
 			stay++
@@ -285,9 +285,9 @@ func (m *Machine) newcomer(i int, link uint64) bool {
 // Pause begins a newcomer's last round: nothing more is put until it is
 // admitted, Unpause is called, or its link is lost (P11). false: not now, since
 // another one's is under way, or the config is being changed, or somebody whom
-// the last round has to wait for is missing.
+// the last round has to wait for is missing, or it has not been fast for long enough (P15).
 func (m *Machine) Pause(i int, link uint64) bool {
-	if m.stop != nil || m.closing || !m.newcomer(i, link) || m.change != nil || m.joiner >= 0 || m.missing() != nil {
+	if m.stop != nil || m.closing || !m.newcomer(i, link) || m.change != nil || m.joiner >= 0 || m.missing() != nil || m.now < m.members[i].pace.until {
 		return false
 	}
 	m.joiner = i
@@ -346,6 +346,7 @@ func (m *Machine) Admit(i int, link uint64) bool {
 // vote is needed. What was staged without it is dropped.
 func (m *Machine) admitted() {
 	m.members[m.change.admits].in = true
+	m.pacesIn(&m.members[m.change.admits].pace)
 	m.settled = m.change.config.ID
 	m.change, m.joiner = nil, -1
 	m.settleEdits()
@@ -388,6 +389,7 @@ func (m *Machine) Degraded() string {
 	if w := m.stuck(); w != "" {
 		words = append(words, w)
 	}
+	words = append(words, m.slowWords()...)
 	return strings.Join(words, "; ")
 }
 

@@ -557,6 +557,7 @@ func (m *Machine) settleMembers() {
 		default:
 			mem.in, mem.answered, mem.known, mem.owed, mem.asked = false, false, nil, nil, 0
 			mem.handled, mem.durable = 0, 0
+			m.pacesOut(&mem.pace)
 		}
 	}
 }

@@ -32,6 +32,8 @@ type member struct {
 	durable uint64 // last entry up to which its journal is durable
 	free    uint64 // bytes of space left to files
 
+	pace pace // how its journal keeps up (P15)
+
 	owed  []wire.ID // staged objects that it has not said to have dropped
 	asked int       // ... of which its link has asked for the first so many
 }

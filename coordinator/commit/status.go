@@ -41,7 +41,7 @@ func (m *Machine) Status() wire.Status {
 			s.WaitsFor = append(s.WaitsFor, mem.name)
 		}
 		s.Members = append(s.Members, wire.MemberStatus{
-			Name: mem.name, Addr: mem.addr, InSync: mem.in, Lag: m.last - mem.durable,
+			Name: mem.name, Addr: mem.addr, InSync: mem.in, Lag: m.last - mem.durable, Slow: m.slow(mem),
 			Handled: wire.Position{Epoch: m.epoch.Number, Index: mem.handled},
 			Durable: wire.Position{Epoch: m.epoch.Number, Index: mem.durable},
 		})

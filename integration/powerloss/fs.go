@@ -24,8 +24,9 @@ import (
 type fileSystem struct {
 	fuse.RawFileSystem // ENOSYS for what is not here
 
-	gate *sync.RWMutex // held for reading by each operation
-	fs   *forget.FS
+	gate  *sync.RWMutex // held for reading by each operation
+	syncs *slowness
+	fs    *forget.FS
 
 	mu    sync.Mutex // guards what follows, and all nodes' names and places
 	nodes map[uint64]*node
@@ -49,8 +50,8 @@ func (n *node) path() string {
 	return path.Join(n.up.path(), n.name)
 }
 
-func newFileSystem(gate *sync.RWMutex, f *forget.FS) (*fileSystem, error) {
-	s := &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), gate: gate, fs: f,
+func newFileSystem(gate *sync.RWMutex, syncs *slowness, f *forget.FS) (*fileSystem, error) {
+	s := &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), gate: gate, syncs: syncs, fs: f,
 		nodes: map[uint64]*node{}, dirs: map[uint64][]fuse.DirEntry{}}
 	root := s.addLocked(nil, "", nil)
 	return s, s.load(root)
@@ -248,11 +249,13 @@ func (s *fileSystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 }
 
 func (s *fileSystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	s.syncs.wait()
 	defer s.enter()()
 	return status(s.node(in.NodeId).file.Sync())
 }
 
 func (s *fileSystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	s.syncs.wait()
 	defer s.enter()()
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -40,7 +41,43 @@ type machine struct {
 	gate   sync.RWMutex // held for writing while frozen
 	frozen bool
 	fs     *forget.FS
+	syncs  slowness
 	server *fuse.Server // nil: not mounted
+}
+
+// slowness makes each sync of a disk take longer.
+type slowness struct {
+	mu      sync.Mutex // guards what follows
+	by      time.Duration
+	changed chan struct{} // closed when by is set anew; nil: nobody waits
+}
+
+// set lets those go that wait.
+func (s *slowness) set(by time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.by = by; s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// wait returns when a sync may begin.
+func (s *slowness) wait() {
+	s.mu.Lock()
+	by := s.by
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	changed := s.changed
+	s.mu.Unlock()
+	if by == 0 {
+		return
+	}
+	select {
+	case <-time.After(by):
+	case <-changed:
+	}
 }
 
 // Serve, if the environment asks for it, serves the machines until standard
@@ -71,7 +108,8 @@ func Serve() bool {
 	return true
 }
 
-// obey carries a command out: freeze NAME..., drop SEED NAME..., mount NAME...
+// obey carries a command out: freeze NAME..., drop SEED NAME..., mount NAME...,
+// slow MILLISECONDS NAME...
 func obey(all map[string]*machine, words []string) error {
 	if len(words) == 0 {
 		return errors.New("an empty command")
@@ -84,6 +122,14 @@ func obey(all map[string]*machine, words []string) error {
 			return err
 		}
 		rng, names = rand.New(rand.NewPCG(seed, 0)), names[1:]
+	}
+	var by time.Duration
+	if words[0] == "slow" && len(names) > 0 {
+		ms, err := strconv.ParseInt(names[0], 10, 64)
+		if err != nil {
+			return err
+		}
+		by, names = time.Duration(ms)*time.Millisecond, names[1:]
 	}
 	for _, name := range names {
 		m := all[name]
@@ -98,6 +144,8 @@ func obey(all map[string]*machine, words []string) error {
 			err = m.drop(rng)
 		case "mount":
 			err = errors.Join(m.unmount(), m.mount())
+		case "slow":
+			m.syncs.set(by)
 		default:
 			err = fmt.Errorf("no command %q", words[0])
 		}
@@ -129,7 +177,7 @@ func (m *machine) drop(rng *rand.Rand) error {
 }
 
 func (m *machine) mount() error {
-	s, err := newFileSystem(&m.gate, m.fs)
+	s, err := newFileSystem(&m.gate, &m.syncs, m.fs)
 	if err != nil {
 		return err
 	}
@@ -144,6 +192,7 @@ func (m *machine) mount() error {
 }
 
 func (m *machine) unmount() error {
+	m.syncs.set(0)
 	if m.frozen { // nobody waits for what it would say
 		m.fs.Crash(rand.New(rand.NewPCG(0, 0)))
 		m.frozen = false
@@ -218,6 +267,12 @@ func (m *Machines) Drop(seed uint64, names ...string) error {
 // Mount shows what is on the machines' disks, and nothing that the page cache
 // had of them.
 func (m *Machines) Mount(names ...string) error { return m.ask("mount", names) }
+
+// Slow makes each sync of the machines' disks take so much longer from now on; those
+// under way end.
+func (m *Machines) Slow(by time.Duration, names ...string) error {
+	return m.ask("slow", slices.Insert(slices.Clone(names), 0, strconv.FormatInt(by.Milliseconds(), 10)))
+}
 
 func (m *Machines) ask(command string, words []string) error {
 	if _, err := fmt.Fprintln(m.to, command, strings.Join(words, " ")); err != nil {

@@ -137,6 +137,35 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
+// A disk that is slow ends no sync before its time, of other machines it does; made
+// fast again, it lets those go that wait.
+func TestSlow(t *testing.T) {
+	m, dir := start(t, "a", "b")
+	put(t, filepath.Join(dir, "a", "f"), []byte("old"), nil)
+	must(t, m.Slow(time.Hour, "a"))
+	f, err := disk.New().Open(filepath.Join(dir, "a", "f"))
+	must(t, err)
+	ended := make(chan error, 2)
+	go func() { ended <- f.Sync() }()
+	go func() { ended <- disk.New().SyncDir(filepath.Join(dir, "a")) }()
+	put(t, filepath.Join(dir, "b", "f"), []byte("now"), nil)
+	select {
+	case err := <-ended:
+		t.Fatal("a sync ended:", err)
+	case <-time.After(20 * time.Millisecond): // long enough that one which does not wait ends here at least sometimes
+	}
+	must(t, m.Slow(0, "a"))
+	must(t, <-ended)
+	must(t, <-ended)
+	must(t, m.Slow(30*time.Millisecond, "a"))
+	began := time.Now()
+	must(t, f.Sync())
+	if took := time.Since(began); took < 30*time.Millisecond {
+		t.Error("a sync took", took)
+	}
+	must(t, f.Close())
+}
+
 // The calls that tpcfs's servers make, and a shared map such as bbolt's.
 func TestCalls(t *testing.T) {
 	d := disk.New()

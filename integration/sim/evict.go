@@ -27,6 +27,7 @@ func evicting(rng *rand.Rand, p *profile) {
 	if rng.IntN(2) == 0 {
 		p.may[faultWipe] = faultWeight[faultWipe]
 	}
+	p.evictSlow = []int64{10_000, 1000, 100}[rng.IntN(3)]
 }
 
 // evicts: may a member be evicted?

@@ -84,6 +84,7 @@ const (
 	reachReclaim                                  // a file without a name was reclaimed
 	reachNamedAgain                               // ... has got a name before its reclaim
 	reachEvicted                                  // a participant was evicted
+	reachSlow                                     // ... although it was there: it kept the others waiting
 	reachBack                                     // ... is in sync again
 	reachMarked                                   // ... was told so, and has marked itself
 	reachAdmitted                                 // a config that lets one in was issued
@@ -140,7 +141,7 @@ var ReachNames = [reaches]string{
 	"corrupt answers", "settled around flipped bits", "rotten blocks cut",
 	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
 	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
-	"evictions", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
+	"evictions", "evictions as too slow", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
 	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "declared lost", "replaced", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",

@@ -197,6 +197,9 @@ func (c *reign) lookAround() {
 		c.w.tracef("C%d: P%d is %s", c.epoch.Number, i, map[bool]string{true: "in sync again", false: "EVICTED"}[in])
 		if !in {
 			c.w.reach(reachEvicted)
+			if c.m.WasSlow(i) {
+				c.w.reach(reachSlow)
+			}
 			continue
 		}
 		c.w.reach(reachBack)

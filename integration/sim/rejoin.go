@@ -15,6 +15,7 @@ type rejoin struct {
 	donor *conn
 	since wire.Position
 	full  bool
+	quick bool
 }
 
 // caller is a goroutine of a coordinator that makes calls, one at a time.
@@ -129,7 +130,7 @@ func (r *rejoin) run() error {
 		if err := r.middleRound(); err != nil {
 			return err
 		}
-		if r.w.chance(3) { // much is left
+		if !r.quick || r.w.chance(3) { // much is left
 			continue
 		}
 		again, err := r.lastRound()
@@ -152,6 +153,22 @@ func (r *rejoin) middleRound() error {
 		return err
 	}
 	r.since, r.full = start, false
+	return r.paces()
+}
+
+// paces mirrors the function; how long the disk has taken is anybody's guess.
+func (r *rejoin) paces() error {
+	took := int64(0)
+	if !r.w.settling && r.w.chance(6) {
+		took = 60_000
+	}
+	if !r.waits() {
+		return errGivenUp
+	}
+	r.c.turn(func() { r.quick = r.c.m.RoundTook(r.k.member.i, r.k.number, 0, took) })
+	if !r.quick && !r.waits() { // slowPause
+		return errGivenUp
+	}
 	return nil
 }
 

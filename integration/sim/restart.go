@@ -236,7 +236,7 @@ func (w *world) reign(h *host) (*reign, error) {
 	c.beyond = base.Compare(w.served) < 0
 	o := commit.Options{State: state, Cluster: uuidOf('c', 1), Root: wire.Root{Mode: 0o755, Time: 1}, MaxAhead: w.maxAhead, MinInSync: w.minInSync}
 	if w.evicts() {
-		o.EvictAfter, o.Heartbeat = w.evictAfter, max(w.evictAfter/6, 1)
+		o.EvictAfter, o.Heartbeat, o.EvictSlow = w.evictAfter, max(w.evictAfter/6, 1), w.evictSlow
 	}
 	if o.MaxAhead == 0 {
 		o.MaxAhead = 8192

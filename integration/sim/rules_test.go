@@ -157,7 +157,7 @@ func retrying(p *profile) {
 
 // leaving makes schedules in which participants are evicted and come back.
 func leaving(p *profile) {
-	p.minInSync, p.evictAfter, p.faultShare, p.maxOps = 1+p.segments%2, 100, 25, 60
+	p.minInSync, p.evictAfter, p.evictSlow, p.faultShare, p.maxOps = 1+p.segments%2, 100, 1000, 25, 60
 	p.may = [faults]int{faultPower: 6, faultKill: 4, faultBreak: 3, faultSuspect: 8, faultWipe: 20, faultCheckpoint: 6, faultSilent: 3, faultRefuse: 20}
 }
 

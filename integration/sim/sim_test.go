@@ -163,7 +163,7 @@ func TestLeaving(t *testing.T) {
 	if forget.OneIn > 1 {
 		return // too few
 	}
-	for _, r := range []int{reachEvicted, reachBack, reachMarked, reachAdmitted, reachInterrupted, reachFullCopy, reachUnfit} {
+	for _, r := range []int{reachEvicted, reachSlow, reachBack, reachMarked, reachAdmitted, reachInterrupted, reachFullCopy, reachUnfit} {
 		if sum.reached[r] == 0 {
 			t.Errorf("%s: none in %d schedules", ReachNames[r], n)
 		}

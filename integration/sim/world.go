@@ -151,6 +151,7 @@ type profile struct {
 	startWeight int   // of the coordinator's start
 	minInSync   int   // 0: all; then nobody is evicted
 	evictAfter  int64 // ms
+	evictSlow   int64 // ms
 	objectsRot  bool  // bits flip nowhere else
 }
 

@@ -3,6 +3,13 @@ package main
 // evictMutants leave out what P8 and P11 say of evictions and returns, and P9
 // and P7 where they meet them.
 var evictMutants = []mutant{
+	pacing("a member that never votes is waited for", "return mem.linked && m.o.EvictSlow > 0 && mem.pace.others.sum >= m.o.EvictSlow", "return false", "TestHungDiskIsEvicted"),
+	pacing("who is slow goes though nobody else has what it lacks", "		if m.ahead(i) {\n", "		if true {\n", "TestSlowTogether"),
+	pacing("each wait counts for itself", "	if w.stretch < after {\n", "	w.sum = 0\n	if w.stretch < after {\n", "TestSlowDiskIsEvicted"),
+	pacing("time without a wait is not taken off", "p.own.sum, p.others.sum = max(0, p.own.sum-ms), max(0, p.others.sum-ms)", "_ = ms", "TestSlowDiskIsEvicted"),
+	pacing("time away counts", "	case !mem.linked:\n", "", "TestTimeAwayIsNotSlow"),
+	pacing("who was slow comes back at once", "		p.until = m.now + p.out\n	}\n", "	}\n", "TestSlowComesBack"),
+	pacing("it flaps", "max(2*p.out, m.o.EvictSlow)", "max(p.out, m.o.EvictSlow)", "TestSlowComesBack"),
 	{
 		rule: "P8", leaves: "too few stay",
 		edits: []edit{{
@@ -39,8 +46,8 @@ var evictMutants = []mutant{
 	},
 	{
 		rule: "P8", leaves: "changes are put under a config that is not in force",
-		edits:      []edit{{"coordinator/commit/commit.go", "m.stop == nil && m.change == nil && m.joiner", "m.stop == nil && m.joiner"}},
-		equivalent: "who is on the way out has no link, and who comes in pauses all: nothing is put then either; who is greeted while it leaves will need it",
+		edits: []edit{{"coordinator/commit/commit.go", "m.stop == nil && m.change == nil && m.joiner", "m.stop == nil && m.joiner"}},
+		test:  "./coordinator/commit TestHungOnItsWayOut",
 	},
 	{
 		rule: "P8", leaves: "an undecided change does not go on without who was evicted",
@@ -179,4 +186,8 @@ var evictMutants = []mutant{
 		}},
 		test: "./participant/vote TestScripts",
 	},
+}
+
+func pacing(leaves, before, after, test string) mutant {
+	return mutant{rule: "P15", leaves: leaves, edits: []edit{{"coordinator/commit/pace.go", before, after}}, test: "./coordinator/commit " + test}
 }
