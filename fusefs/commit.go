@@ -154,6 +154,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	n.since = time.Time{}
 	n.mu.Unlock()
 
+	p.finishAhead(fl.ctx)
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	p.release()
 	if err == nil {

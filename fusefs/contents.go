@@ -43,6 +43,7 @@ type contents struct {
 	pages map[int64]*page
 	inMem int64  // bytes of pages in memory
 	spill *spill // nil: all in memory
+	ahead *ahead // what is sent of it while it is written; nil: nothing
 }
 
 // page is up to pageSize bytes; those past its length are zeros.
@@ -84,6 +85,7 @@ func (c *contents) Spilled() bool {
 func (c *contents) WriteAt(p []byte, off int64) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.spoilLocked(off, off+int64(len(p)))
 	done := 0
 	for done < len(p) {
 		at := off + int64(done)
@@ -300,6 +302,7 @@ func (c *contents) readPage(pages map[int64]*page, index int64, in int, b []byte
 func (c *contents) Truncate(size int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.spoilLocked(size, c.size)
 	if size < c.size {
 		for index, pg := range c.pages {
 			if index*pageSize >= size {
@@ -368,6 +371,7 @@ func (c *contents) retain(ranges []extent) {
 func (c *contents) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.abandonLocked()
 	c.dropLocked(c.pages, c.spill)
 	c.pages, c.size = map[int64]*page{}, 0
 }

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"maps"
@@ -23,6 +24,8 @@ type fake struct {
 	sunk     atomic.Int64
 	sent     atomic.Int64 // bytes of contents
 	readSent atomic.Int64 // bytes read
+	ahead    atomic.Int64 // bytes written ahead
+	aheads   atomic.Int64 // head starts that are not at their end
 
 	mu        sync.Mutex // guards all below
 	inodes    map[wire.Ino]*fakeInode
@@ -32,6 +35,7 @@ type fake struct {
 	after     func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
 	afterRead func()                                                  // runs between a read and its answer
 	piece     int                                                     // bytes of a piece; 0: wire.PieceSize
+	aheadErr  func(sent int64) error                                  // may refuse what is sent ahead
 	space     int64                                                   // of all contents; 0: no bound
 	sink      bool                                                    // contents are counted, not kept
 	list      int                                                     // entries of a page; 0: as asked for
@@ -147,7 +151,13 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		if int64(len(data[i])) != c.Size() {
 			panic("contents of another size than they say")
 		}
-		f.sent.Add(c.Size())
+		if a, ok := c.(fakeBegun); ok {
+			if !bytes.Equal(data[i], a.sent) {
+				panic("what was sent ahead is not what the contents are")
+			}
+		} else {
+			f.sent.Add(c.Size())
+		}
 		_ = r.Close()
 	}
 	if err := f.wait(ctx); err != nil {
@@ -183,6 +193,61 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		}
 	}
 	return out, nil
+}
+
+// fakeAhead is a head start, fakeBegun a content that had one.
+type fakeAhead struct {
+	f    *fake
+	ctx  context.Context
+	sent []byte
+	over bool
+}
+
+type fakeBegun struct {
+	Content
+	sent []byte
+}
+
+func (f *fake) Ahead(ctx context.Context, _ string, _ int64) (Ahead, error) {
+	f.aheads.Add(1)
+	return &fakeAhead{f: f, ctx: ctx}, ctx.Err()
+}
+
+func (a *fakeAhead) Write(p []byte) (int, error) {
+	a.f.mu.Lock()
+	down, refuse := a.f.down, a.f.aheadErr
+	a.f.mu.Unlock()
+	if down != nil {
+		select {
+		case <-down:
+		case <-a.ctx.Done():
+		}
+	}
+	if refuse != nil {
+		if err := refuse(int64(len(a.sent))); err != nil {
+			return 0, err
+		}
+	}
+	a.sent = append(a.sent, p...)
+	a.f.ahead.Add(int64(len(p)))
+	return len(p), a.ctx.Err()
+}
+
+func (a *fakeAhead) Of(c Content) (Content, error) {
+	if a.over || a.ctx.Err() != nil || int64(len(a.sent)) != c.Size() {
+		panic("a head start ends that is none, or of other contents")
+	}
+	a.end()
+	return fakeBegun{c, a.sent}, nil
+}
+
+func (a *fakeAhead) Abort() { a.end() }
+
+func (a *fakeAhead) end() {
+	if !a.over {
+		a.over = true
+		a.f.aheads.Add(-1)
+	}
 }
 
 func (f *fake) used() (n int64) {

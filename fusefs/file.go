@@ -159,6 +159,7 @@ func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func(now
 			}
 			n.changedLocked(now, after)
 			n.touchLocked(now)
+			f.aheadLocked(n)
 		}
 		n.mu.Unlock()
 		return err
@@ -185,7 +186,11 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 			return 0, statusOf(err)
 		}
 	}
-	if err := f.makeRoom(ctx, n); err != nil {
+	err := f.makeRoom(ctx, n)
+	if err == nil {
+		err = n.awaitAhead(ctx, f.o.AheadMost)
+	}
+	if err != nil {
 		return 0, statusOf(err)
 	}
 	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
@@ -195,7 +200,7 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		}
 	}
 	written := 0
-	err := f.change(ctx, n, needBase, func(time.Time) (err error) {
+	err = f.change(ctx, n, needBase, func(time.Time) (err error) {
 		if h.lost.Load() { // set under mu, with what was gathered before given up
 			return syscall.EIO
 		}

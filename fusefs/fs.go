@@ -38,6 +38,7 @@ type fileSystem struct {
 	lost    atomic.Uint64 // files whose gathered writes were given up
 	saves   atomic.Uint64 // commits done
 	reading chan struct{} // a place for each READ at the service
+	aheads  chan struct{} // a place for each head start
 
 	mu      sync.Mutex // guards below; taken before a node's
 	nodes   map[wire.Ino]*node
@@ -81,6 +82,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 		watched: make(chan struct{}),
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
+		aheads:  make(chan struct{}, aheadsAtOnce),
 		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
 		removed: map[wire.Ino]wire.Attr{}, seenDirs: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -39,6 +40,8 @@ func helper(args []string) int {
 			_, err = unix.Write(fd, []byte(f[1]))
 		case "pwrite":
 			_, err = unix.Pwrite(fd, []byte(f[2]), num(1))
+		case "fill": // at, bytes, of what
+			_, err = unix.Pwrite(fd, bytes.Repeat([]byte(f[3]), int(num(2))/len(f[3])), num(1))
 		case "read":
 			b := make([]byte, 1<<20)
 			var n int

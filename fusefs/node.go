@@ -36,6 +36,8 @@ type node struct {
 
 	flight *flight // the commit at work; nil: none
 
+	noAhead bool // until the next commit: what was sent ahead had to be given up
+
 	gen     uint64    // counts changes
 	saved   uint64    // the changes up to here are committed
 	since   time.Time // of the first change that is in no commit; zero: none
@@ -187,6 +189,9 @@ func (n *node) becomeOrphanLocked(attr wire.Attr) {
 		return
 	}
 	attr.Ino, attr.Nlink = n.ino, 0
+	if n.c != nil {
+		n.c.abandon()
+	}
 	n.orphan, n.attr = true, attr
 	n.overlayLocked(&n.attr)
 }

@@ -18,6 +18,15 @@ type Content = interface {
 	Open() (io.ReadCloser, error)
 }
 
+// Ahead is what of a file's new contents is sent while they are still being
+// written. Of ends it, and makes of a content, whose bytes were all written to
+// it, one that Transact need not send. Abort gives it up.
+type Ahead = interface {
+	Write(p []byte) (int, error)
+	Of(content Content) (Content, error)
+	Abort()
+}
+
 // Client is what a mount needs of the service's client, C being what that
 // calls a Content. Errors are *wire.Error. How long a call waits for an absent
 // service is the client's matter; a call whose context ends returns soon.
@@ -28,6 +37,9 @@ type Client[C Content] interface {
 	// Read gives a ReadFile's pieces to w before it returns, none after.
 	Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error)
 	Statfs(ctx context.Context) (wire.Statfs, error)
+	// Ahead begins to send contents for a later Transact. They begin at an
+	// offset, in bytes, of the file that errors call name. It ends with ctx.
+	Ahead(ctx context.Context, name string, at int64) (Ahead, error)
 	Locker
 	// Watch asks for a lease on what was read (wire.Watched). Who sends it
 	// counts the lease from before the call.
@@ -73,6 +85,13 @@ type Options struct {
 	// SpillCommitAfter is the same for a file beyond FileMemory: most likely
 	// it is still being written. Default: 60 s.
 	SpillCommitAfter time.Duration
+	// AheadFrom is how many bytes, written one after another, are worth a head
+	// start: they go to the participants while the file is still being written
+	// (F3). Default: 4 MiB.
+	AheadFrom int64
+	// AheadMost is how far a file's writer may be before what was sent of it,
+	// in bytes, before it has to wait. Default: 1 GiB.
+	AheadMost int64
 	// ConflictWait is how long a change that others' changes abort is tried
 	// again before EAGAIN (F5). Default: 10 s.
 	ConflictWait time.Duration
@@ -93,6 +112,8 @@ func (o *Options) validate(mountpoint string) error {
 	setDefault(&o.Memory, 64<<20)
 	setDefault(&o.CommitAfter, 5*time.Second)
 	setDefault(&o.SpillCommitAfter, max(60*time.Second, o.CommitAfter))
+	setDefault(&o.AheadFrom, 4<<20)
+	setDefault(&o.AheadMost, 1<<30)
 	setDefault(&o.ConflictWait, 10*time.Second)
 	setDefault(&o.FlushWait, 10*time.Second)
 	setDefault(&o.MaxBackground, 64)

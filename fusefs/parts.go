@@ -24,9 +24,14 @@ type plan struct {
 	contents  []Content
 	snap      *snapshot // nil: no bytes
 	appended  int       // the first append's place in mutations; -1: none
+	ahead     *ahead    // sent of a content while it was written; nil: nothing
+	aheadOf   int       // ... of this one
 }
 
 func (p *plan) release() {
+	if p.ahead != nil {
+		p.ahead.giveUp()
+	}
 	if p.snap != nil {
 		p.snap.Release()
 	}
@@ -49,8 +54,10 @@ func (p *plan) add(m wire.Mutation, c Content) {
 func (n *node) planLocked(guarded bool) plan {
 	p := plan{appended: -1}
 	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime}
+	n.noAhead = false
 	if e := &n.cur; !e.empty() {
 		p.snap = n.c.Snapshot()
+		p.ahead, p.aheadOf = n.c.own(), -1
 		if e.keep != untouched && e.keep != 0 || !n.wholeLocked(&p) {
 			n.partsLocked(&p, &set)
 		}
@@ -77,6 +84,7 @@ func (n *node) wholeLocked(p *plan) bool {
 	if !gapless || n.cur.keep != 0 && (n.base == 0 || n.baseSize != 0 || n.cur.tail >= 0) {
 		return false
 	}
+	p.begun(extent{0, size})
 	p.add(wire.Mutation{Kind: wire.MutWriteFile, At: n.at(), Create: wire.MustExist}, p.snap)
 	return true
 }
@@ -121,6 +129,8 @@ func (n *node) extentsLocked(p *plan, list []extent) {
 		}
 		if k > 1 {
 			grouped += bytes
+		} else {
+			p.begun(list[0])
 		}
 		m := wire.Mutation{Kind: wire.MutWriteFile, At: n.at(), Create: wire.MustExist, Write: wire.WriteExtents}
 		for _, x := range list[:k] {

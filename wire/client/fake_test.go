@@ -245,7 +245,7 @@ func (c *fakeConn) Stage(ctx context.Context, session wire.SessionID, req wire.S
 		return wire.StageReply{}, err
 	}
 	var data []byte
-	var sum wire.ObjectSum
+	sum := wire.NewObjectSum(req.Skew)
 	for {
 		p, err := pieces.ReadPiece()
 		if errors.Is(err, io.EOF) {
@@ -459,13 +459,18 @@ func (f *Fake) writeLocked(m wire.Mutation, n *fakeNode, add func(uint32) wire.R
 		return wire.Result{}, &wire.Error{Code: code, Name: m.At.String()}
 	}
 	var data []byte
+	at := int64(-1) // where one extent goes; others the fake does not know
+	if len(m.Extents) == 1 {
+		e := m.Extents[0]
+		at, m.Content = e.Offset, wire.Content{Size: e.Size, Stage: e.Stage, Sum: e.Sum}
+	}
 	if m.Content.Stage != 0 {
 		var ok bool
 		if data, ok = f.stages[m.Content.Stage]; !ok {
 			return fail(wire.CodeStageLost)
 		}
 		delete(f.stages, m.Content.Stage)
-		var sum wire.ObjectSum
+		sum := wire.NewObjectSum(max(at, 0) % wire.BlockSize)
 		if _, _ = sum.Write(data); sum.Sum() != m.Content.Sum || int64(len(data)) != m.Content.Size {
 			f.wrong("%v: the contents staged are not those meant", m.At)
 		}
@@ -491,6 +496,11 @@ func (f *Fake) writeLocked(m wire.Mutation, n *fakeNode, add func(uint32) wire.R
 		n = f.nodes[r.Ino]
 	} else {
 		r = wire.Result{Ino: n.attr.Ino}
+	}
+	if at >= 0 {
+		whole := append(slices.Clone(n.data), make([]byte, max(0, int(at)+len(data)-len(n.data)))...)
+		copy(whole[at:], data)
+		data = whole
 	}
 	n.data, n.attr.Size, n.attr.Version = slices.Clone(data), int64(len(data)), tx
 	return r, nil

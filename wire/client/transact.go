@@ -100,7 +100,9 @@ func (o *operation) prepare(muts []wire.Mutation, contents []Content) (*transact
 	if len(muts) > wire.MaxMutations {
 		return nil, wire.NewError(wire.CodeTooMany, fmt.Sprintf("%d changes in one transaction, at most %d are allowed: split it", len(muts), wire.MaxMutations))
 	}
-	t := &transaction{o: o, muts: slices.Clone(muts), contents: contents}
+	t := &transaction{o: o, muts: slices.Clone(muts)}
+	var ahead map[int]staged
+	t.contents, ahead = taken(contents)
 	for i := range t.muts {
 		if err := check(&t.muts[i]); err != nil {
 			err.Mutation = i
@@ -114,9 +116,14 @@ func (o *operation) prepare(muts []wire.Mutation, contents []Content) (*transact
 	if err != nil {
 		return nil, err
 	}
+	for _, i := range t.staged {
+		if s, ok := ahead[i]; ok {
+			s.describe(&t.muts[i])
+		}
+	}
 	for _, i := range inline {
 		at := len(t.payload)
-		if t.payload, err = readInline(t.payload, contents[i]); err != nil {
+		if t.payload, err = readInline(t.payload, t.contents[i]); err != nil {
 			return nil, named(err, "writeFile", t.muts[i].At.String())
 		}
 		describeInline(&t.muts[i], t.payload[at:])
@@ -451,11 +458,7 @@ func (t *transaction) stage(l *link) error {
 			if err != nil {
 				return ofMutation(err, i)
 			}
-			if len(m.Extents) > 0 {
-				m.Extents[0].Stage, m.Extents[0].Sum = r.ID, r.Sum
-				return nil
-			}
-			m.Content = wire.Content{Size: r.Size, Stage: r.ID, Sum: r.Sum}
+			staged(r).describe(m)
 			return nil
 		})
 	}

@@ -38,7 +38,8 @@ type Writer struct {
 
 // upload is contents on their way, and what became of them.
 type upload struct {
-	path   string // of the file, symbolic links followed
+	path   string // of a Writer's file, symbolic links followed
+	skew   int64  // where in a block of their file they begin
 	cancel context.CancelFunc
 	in     chan []byte // pieces; closed after the last
 	free   chan []byte // their memory, to be used again
@@ -90,7 +91,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 			}
 		}
 		if w.cur == nil {
-			w.cur = w.buffer()
+			w.cur = w.up.buffer()
 		}
 		k := min(len(p)-n, wire.PieceSize-len(w.cur))
 		w.cur = append(w.cur, p[n:n+k]...)
@@ -150,11 +151,11 @@ func (w *Writer) drop() {
 	}
 }
 
-// buffer is an empty piece.
-func (w *Writer) buffer() []byte {
-	if w.up != nil {
+// buffer is an empty piece; u may be nil.
+func (u *upload) buffer() []byte {
+	if u != nil {
 		select {
-		case b := <-w.up.free:
+		case b := <-u.free:
 			return b[:0]
 		default:
 		}
@@ -187,20 +188,30 @@ func (w *Writer) flush() error {
 }
 
 func (w *Writer) send(piece []byte) error {
-	select {
-	case w.up.in <- piece:
+	if w.up.send(w.ctx, piece) {
 		return nil
-	case <-w.up.ended:
-		return w.fail(w.lost())
-	case <-w.ctx.Done():
-		return w.usable()
 	}
+	if err := w.usable(); err != nil {
+		return err
+	}
+	return w.fail(anew(w.up.lost()))
 }
 
-// lost is why an upload has ended before its time.
-func (w *Writer) lost() error {
-	if err := w.up.err; err != nil {
-		return anew(err)
+// send passes a piece on; false: the upload has ended, or ctx has.
+func (u *upload) send(ctx context.Context, piece []byte) bool {
+	select {
+	case u.in <- piece:
+		return true
+	case <-u.ended:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// lost is why an upload that has ended did so before its time.
+func (u *upload) lost() error {
+	if u.err != nil {
+		return u.err
 	}
 	return wire.NewError(wire.CodeProtocol, "the contents were taken before they were complete")
 }
@@ -244,15 +255,24 @@ func (w *Writer) begin() error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(w.ctx)
-	o, err := w.c.begin(ctx)
+	w.up, err = w.c.upload(w.ctx, w.name, 0, w.o.Progress)
+	if err == nil {
+		w.up.path = path
+	}
+	return err
+}
+
+// upload starts to stage what will be put into its in. It ends with ctx.
+func (c *Client) upload(ctx context.Context, name string, skew int64, report func(bytes int64)) (*upload, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	o, err := c.begin(ctx)
 	if err != nil {
 		cancel()
-		return err
+		return nil, err
 	}
-	w.up = &upload{path: path, cancel: cancel, in: make(chan []byte, writerAhead), free: make(chan []byte, writerAhead), ended: make(chan struct{})}
-	go w.up.run(o, w.name, w.o.Progress)
-	return nil
+	u := &upload{skew: skew, cancel: cancel, in: make(chan []byte, writerAhead), free: make(chan []byte, writerAhead), ended: make(chan struct{})}
+	go u.run(o, name, report)
+	return u, nil
 }
 
 // run stages what comes. It ends with its operation, so at the latest with the
@@ -264,7 +284,8 @@ func (u *upload) run(o *operation, name string, report func(bytes int64)) {
 	if report == nil {
 		report = func(int64) {}
 	}
-	source := &pieceSource{r: &pieceStream{u: u, ctx: o.ctx}, size: -1, buf: make([]byte, wire.PieceSize), patient: true}
+	source := &pieceSource{r: &pieceStream{u: u, ctx: o.ctx}, size: -1, buf: make([]byte, wire.PieceSize), patient: true,
+		skew: u.skew, sum: wire.NewObjectSum(u.skew)}
 	for {
 		l, err := o.link()
 		if err != nil {
@@ -375,7 +396,7 @@ func (w *Writer) commitUpload() {
 	close(w.up.in)
 	<-w.up.ended
 	if w.up.err != nil {
-		_ = w.fail(w.lost()) // that is w.err
+		_ = w.fail(anew(w.up.lost())) // that is w.err
 		return
 	}
 	var err error

@@ -1,0 +1,232 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// aheadOptions give a file a head start early, and commit nothing by themselves.
+var aheadOptions = Options{AheadFrom: 64 << 10, CommitAfter: time.Hour}
+
+// settled waits until every head start is at its end.
+func settled(t *testing.T, s *fake) {
+	t.Helper()
+	eventually(t, "the head starts end", func() bool { return s.aheads.Load() == 0 })
+}
+
+// What is written from one place on is sent while the file is still open, and
+// not again with its commit: a new file, one that is cut, a part of one, and
+// what comes behind a commit.
+func TestAhead(t *testing.T) {
+	const n = 300 << 10
+	for name, tt := range map[string]struct {
+		old         string
+		flags, from int
+	}{
+		"new":    {"", os.O_CREATE, 0},
+		"cut":    {strings.Repeat("old", 100<<10), os.O_TRUNC, 0},
+		"part":   {strings.Repeat("old", 100<<10), 0, 12345},
+		"behind": {strings.Repeat("old", 3333), 0, 9999},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newFake()
+			if tt.old != "" {
+				s.put("f", tt.old)
+			}
+			dir, _ := mountAt(t, s, aheadOptions)
+			f := openFile(t, dir+"/f", os.O_RDWR|tt.flags)
+			want := []byte(tt.old)
+			if tt.flags != 0 {
+				want = nil
+			}
+			for at := tt.from; at < tt.from+2*n; at += n {
+				sent, ahead := s.sent.Load(), s.ahead.Load()
+				for i := range n / 10240 {
+					f.must(fmt.Sprintf("fill %d 10240 %c", at+i*10240, 'a'+i%26), "ok")
+					want = append(want, make([]byte, max(0, at+(i+1)*10240-len(want)))...)
+					copy(want[at+i*10240:], bytes.Repeat([]byte{byte('a' + i%26)}, 10240))
+				}
+				eventually(t, "it is sent ahead", func() bool { return s.ahead.Load() >= ahead+256<<10 })
+				f.must("fsync", "ok")
+				wantFile(t, s, "f", string(want))
+				if k := s.sent.Load() - sent; k != 0 {
+					t.Errorf("%d bytes are sent again", k)
+				}
+				if k := s.ahead.Load() - ahead; k != n {
+					t.Errorf("%d bytes of %d went ahead", k, n)
+				}
+			}
+			f.must("close", "ok")
+			settled(t, s)
+		})
+	}
+}
+
+// Whatever spoils what was sent ahead, the file is what was written.
+func TestAheadIsSpoilt(t *testing.T) {
+	const n = 200 << 10
+	body := func() []byte { return bytes.Repeat([]byte("x"), n) }
+	for name, tt := range map[string]struct {
+		step string // of the writer, behind the body
+		over bool   // the head start is at its end then, before the commit
+		do   func(s *fake, dir string)
+		want func(b []byte) []byte
+	}{
+		"overwritten": {step: "pwrite 70000 new", over: true, want: func(b []byte) []byte { copy(b[70000:], "new"); return b }},
+		"cut":         {step: "truncate 70000", over: true, want: func(b []byte) []byte { return b[:70000] }},
+		"cut, longer": {step: "truncate 300000", want: func(b []byte) []byte { return append(b, make([]byte, 300000-n)...) }},
+		"gap":         {step: "pwrite 300000 far", want: func(b []byte) []byte { return append(append(b, make([]byte, 300000-n)...), "far"...) }},
+		"before":      {step: "pwrite 0 x", over: true, want: func(b []byte) []byte { return b }},
+		"refused": {do: func(s *fake, _ string) {
+			s.set(func(s *fake) { s.aheadErr = func(int64) error { return wire.NewError(wire.CodeNoSpace, "") } })
+		}, want: func(b []byte) []byte { return b }},
+		"lost at its end": {do: func(s *fake, _ string) {
+			s.set(func(s *fake) {
+				s.aheadErr = func(sent int64) error {
+					if sent+64<<10 > n {
+						return wire.NewError(wire.CodeUnavailable, "")
+					}
+					return nil
+				}
+			})
+		}, want: func(b []byte) []byte { return b }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newFake()
+			dir, _ := mountAt(t, s, aheadOptions)
+			f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+			if tt.do != nil {
+				tt.do(s, dir)
+			}
+			f.must(fmt.Sprintf("fill 0 %d x", n), "ok")
+			if tt.do == nil {
+				eventually(t, "it is sent ahead", func() bool { return s.ahead.Load() >= 128<<10 })
+			}
+			if tt.step != "" {
+				f.must(tt.step, "ok")
+			}
+			if tt.over {
+				settled(t, s)
+			}
+			f.must("close", "ok")
+			wantFile(t, s, "f", string(tt.want(body())))
+			settled(t, s)
+		})
+	}
+}
+
+// A file that is deleted, here or by another mount, has no head start any more.
+func TestAheadOfWhatIsDeleted(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		s := newFake()
+		dir, _ := mountAt(t, s, aheadOptions)
+		f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+		f.must("fill 0 204800 x", "ok")
+		eventually(t, "it is sent ahead", func() bool { return s.ahead.Load() >= 128<<10 })
+		if !elsewhere {
+			sh(t, dir, "rm $D/f")
+		} else if _, err := s.Transact(context.Background(), []wire.Mutation{{Kind: wire.MutDeleteFile, At: wire.At{Dir: wire.RootIno, Path: "f"}}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if elsewhere {
+			f.do("read") // finds out
+		} else {
+			f.must("fsync", "ok")
+		}
+		settled(t, s)
+		f.must("close", "ok")
+	}
+}
+
+// Who writes faster than it is sent waits at last, but not for a service that
+// refuses it.
+func TestAheadSlowsWriters(t *testing.T) {
+	s := newFake()
+	o := aheadOptions
+	o.AheadMost = 128 << 10
+	dir, _ := mountAt(t, s, o)
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	pass := make(chan struct{})
+	s.set(func(s *fake) { s.aheadErr = func(int64) error { <-pass; return nil } })
+	at := 0
+	fill := func() {
+		f.must(fmt.Sprintf("fill %d 40960 x", at), "ok")
+		at += 40960
+	}
+	for range 5 { // 64 KiB of which are on their way
+		fill()
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		fill()
+	}()
+	select {
+	case <-done:
+		t.Error("a writer that is far ahead does not wait")
+	case <-time.After(200 * time.Millisecond):
+	}
+	pass <- struct{}{}
+	<-done
+	s.set(func(s *fake) { s.aheadErr = func(int64) error { return wire.NewError(wire.CodeUnavailable, "") } })
+	close(pass)
+	for range 10 {
+		fill()
+	}
+	f.must("close", "ok")
+	wantFile(t, s, "f", strings.Repeat("x", at))
+	settled(t, s)
+}
+
+// Random writes, cuts and commits: the file is what a model says, and what was
+// sent ahead is what its contents are (the fake looks).
+func TestAheadModel(t *testing.T) {
+	s := newFake()
+	o := aheadOptions
+	o.AheadFrom = 8 << 10
+	dir, _ := mountAt(t, s, o)
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	rng := rand.New(rand.NewSource(7))
+	var want []byte
+	at := 0
+	write := func(off, n int, c byte) {
+		f.must(fmt.Sprintf("fill %d %d %c", off, n, c), "ok")
+		want = append(want, make([]byte, max(0, off+n-len(want)))...)
+		copy(want[off:], bytes.Repeat([]byte{c}, n))
+	}
+	for range 1500 {
+		c := byte('a' + rng.Intn(26))
+		switch k := rng.Intn(40); {
+		case k < 30:
+			n := 1 + rng.Intn(9000)
+			write(at, n, c)
+			at += n
+		case k < 32:
+			write(rng.Intn(len(want)+100), 1+rng.Intn(3000), c)
+		case k < 33:
+			at = rng.Intn(len(want) + 5000)
+		case k < 34:
+			n := rng.Intn(len(want) + 1000)
+			f.must(fmt.Sprint("truncate ", n), "ok")
+			want = append(want, make([]byte, max(0, n-len(want)))...)[:n]
+			at = n
+		case k < 37:
+			f.must("fsync", "ok")
+			wantFile(t, s, "f", string(want))
+		}
+	}
+	f.must("close", "ok")
+	wantFile(t, s, "f", string(want))
+	settled(t, s)
+	if ahead := s.ahead.Load(); ahead < 1<<20 {
+		t.Errorf("only %d bytes went ahead", ahead)
+	}
+}

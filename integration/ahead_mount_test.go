@@ -1,0 +1,99 @@
+package integration
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tpcfs/integration/harness"
+)
+
+// storedAt is how many bytes lie on a participant's disk.
+func storedAt(t *testing.T, c *harness.Cluster, name string) (sum int64) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(c.DataDir(name), "objects"), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if info, err := d.Info(); err == nil { // else it is gone
+			sum += info.Size()
+		}
+		return nil
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// A large file that is written in a mount goes to the participants while it is
+// open, shows to nobody before its close, and is whole whatever is killed
+// meanwhile; so does what is written behind its end, and in its middle. Nothing
+// of what went ahead in vain stays.
+func TestMountSendsAhead(t *testing.T) {
+	t.Parallel()
+	const piece, pieces = 4 << 20, 6
+	ctx := testContext(t)
+	c := newCluster(t)
+	c.Evicts = evictFast
+	startAll(t, ctx, c)
+	mnt, _ := foreground(t, c.Addr(harness.Coordinator), nil, "--wait", "60s")
+	cl := dial(t, ctx, c, time.Minute)
+	data := make([]byte, piece*pieces)
+	rand.New(rand.NewSource(3)).Read(data)
+	source := filepath.Join(tempDir(t), "source")
+	if err := os.WriteFile(source, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h := startHolder(t, ctx, mnt)
+	h.wants(fmt.Sprintf("globals().update(src=open(%q,'rb').read()) or len(src)", source), fmt.Sprint(len(data)))
+
+	for _, tt := range []struct {
+		name string
+		at   int64 // where it is written
+		kill string
+	}{
+		{"plain", 0, ""}, {"behind", 0, ""}, {"participant", 0, "b"}, {"coordinator", 0, harness.Coordinator}, {"middle", 1<<20 + 77, ""},
+	} {
+		want := data
+		if tt.name == "behind" || tt.name == "middle" { // of a file that is there
+			mustWrite(t, ctx, cl, tt.name, data[:3<<20])
+			if tt.name == "behind" {
+				tt.at = 3 << 20
+			}
+			want = append(append([]byte{}, data[:tt.at]...), data...)
+		}
+		before := storedAt(t, c, "a")
+		h.wants(fmt.Sprintf("(lambda f: (os.dup2(f, 50), os.close(f)))(os.open(%q, os.O_RDWR | os.O_CREAT))", tt.name), "(50, None)")
+		for i := range pieces {
+			h.wants(fmt.Sprintf("os.pwrite(50, src[%d:%d], %d)", i*piece, (i+1)*piece, tt.at+int64(i)*piece), fmt.Sprint(piece))
+			if i == pieces/2 {
+				eventually(ctx, t, tt.name+": it is sent ahead", func() bool { return storedAt(t, c, "a") >= before+piece })
+				if tt.kill != "" {
+					if err := c.Kill(tt.kill); err != nil {
+						t.Fatal(err)
+					}
+					if err := c.Start(ctx, tt.kill); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		if attr, err := cl.Stat(ctx, tt.name); tt.kill == "" && (err != nil || attr.Size == int64(len(want))) {
+			t.Errorf("%s: it shows before its close: %d bytes, %v", tt.name, attr.Size, err)
+		}
+		h.wants("os.close(50)", "None")
+		got, err := cl.ReadFile(ctx, tt.name)
+		if err != nil || sha256.Sum256(got) != sha256.Sum256(want) {
+			t.Errorf("%s: %d bytes, want %d: %v", tt.name, len(got), len(want), err)
+		}
+	}
+	names := int64(5)
+	eventually(ctx, t, "what went ahead in vain is gone", func() bool { return storedAt(t, c, "a") < names*(int64(len(data))+4<<20) })
+	settle(t, ctx, c)
+}
