@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 )
 
@@ -18,5 +19,8 @@ func main() {
 	if isMountHelper(os.Args[0]) {
 		os.Exit(a.runMountHelper(ctx, os.Args[1:]))
 	}
-	os.Exit(a.run(ctx, os.Args[1:]))
+	floor := gcFloor(os.LookupEnv)
+	code := a.run(ctx, os.Args[1:])
+	runtime.KeepAlive(floor)
+	os.Exit(code)
 }
