@@ -202,22 +202,24 @@ func longest(paths ...string) int {
 
 // checkEnds refuses what would be beyond the greatest size that a file has.
 func checkEnds(mu *wire.Mutation) *wire.Error {
-	large := &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize))}
+	large := func() *wire.Error { // a transaction has up to 65,536 mutations, most of them small enough
+		return &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize))}
+	}
 	end := func(offset, length int64) bool {
 		return offset > wire.MaxFileSize || offset >= 0 && length > wire.MaxFileSize-offset
 	}
 	switch {
 	case mu.Content.Size > wire.MaxFileSize, mu.Set&wire.SetSize != 0 && mu.Size > wire.MaxFileSize:
-		return large
+		return large()
 	case mu.Kind != wire.MutAllocate && mu.Kind != wire.MutZeroRange:
 	case end(mu.Offset, mu.Length):
-		return large
+		return large()
 	case mu.Length > wire.MaxRange:
 		return &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a range of more than %s at once; do it in parts", wire.SizeText(wire.MaxRange))}
 	}
 	for i := range mu.Extents {
 		if mu.Write == wire.WriteExtents && end(mu.Extents[i].Offset, mu.Extents[i].Size) {
-			return large
+			return large()
 		}
 	}
 	return nil
