@@ -4,9 +4,9 @@ import "math"
 
 // A small read is four messages and two pieces that are encoded and decoded;
 // with reflection that took longer than all else that is done for it here, so
-// the codec of these types is written out. What it encodes is what the general
-// one does. What it does not expect when decoding - an unknown field, another
-// order, anything malformed - is left to that.
+// the codec of these types is written out; that of commits is in quicktx.go.
+// What it encodes is what the general one does. What it does not expect when
+// decoding - an unknown field, another order, anything malformed - is left to that.
 
 // The major types of CBOR (RFC 8949, section 3.1) that these types have.
 const (
@@ -14,6 +14,7 @@ const (
 	cborNint  = 1
 	cborBytes = 2
 	cborText  = 3
+	cborArray = 4
 	cborMap   = 5
 )
 
@@ -46,7 +47,9 @@ func quickMarshal(v any) []byte {
 		e.uint(1, v.Position.Epoch)
 		e.uint(2, v.Position.Index)
 	default:
-		return nil
+		if !e.message(v) {
+			return nil
+		}
 	}
 	return e
 }
@@ -120,13 +123,7 @@ func (e *quickEncoder) read(r *Read) {
 	e.head(cborMap, 3+count(r.Offset != 0, r.Length != 0, r.After != "", r.Limit != 0, r.IfVersion != 0, r.Name != "", r.Wait != 0))
 	e.uint(1, uint64(r.Kind))
 	e.head(cborUint, 2)
-	e.head(cborMap, count(r.At.Dir != 0, r.At.Path != ""))
-	if r.At.Dir != 0 {
-		e.uint(1, uint64(r.At.Dir))
-	}
-	if r.At.Path != "" {
-		e.text(2, r.At.Path)
-	}
+	e.at(&r.At)
 	if r.Offset != 0 {
 		e.int(3, r.Offset)
 	}
@@ -148,10 +145,7 @@ func (e *quickEncoder) read(r *Read) {
 	if r.Wait != 0 {
 		e.int(9, r.Wait)
 	}
-	e.head(cborUint, 10)
-	e.head(cborMap, 2)
-	e.bytes(1, r.Op.Session[:])
-	e.uint(2, r.Op.Seq)
+	e.op(10, &r.Op)
 }
 
 func (e *quickEncoder) attr(a *Attr) {
@@ -228,7 +222,7 @@ func quickUnmarshal(b []byte, v any) bool {
 		})
 		return d.take(func() { *v = r })
 	default:
-		return false
+		return d.message(v)
 	}
 }
 

@@ -9,7 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-var quickTypes = []any{&Piece{}, &Read{}, &PositionedRead{}, &ReadReply{}}
+var quickTypes = []any{&Piece{}, &Read{}, &PositionedRead{}, &ReadReply{},
+	&Down{}, &Up{}, &Transact{}, &TransactReply{}, &Mutation{}, &Prepare{}, &Vote{}, &Outcome{}, &Touched{}}
 
 // general encodes without the quick codec.
 func general(t testing.TB, v any) []byte {
@@ -85,7 +86,7 @@ func TestQuickFields(t *testing.T) {
 				}
 			}
 		})
-		if quick == 0 {
+		if bare := typ == reflect.TypeFor[Transact]() || typ == reflect.TypeFor[Prepare](); quick == 0 && !bare { // TestQuickCommit has those with mutations
 			t.Errorf("%s: none was decoded quickly", typ.Name())
 		}
 	}
@@ -93,6 +94,44 @@ func TestQuickFields(t *testing.T) {
 		v := reflect.ValueOf(m).Elem()
 		if got, want := quickMarshal(v.Interface()), general(t, m); !bytes.Equal(got, want) {
 			t.Errorf("a full %s: %x, want %x", v.Type().Name(), got, want)
+		}
+	}
+}
+
+// The messages of a commit take the quick way, both ways, and mean the same.
+func TestQuickCommit(t *testing.T) {
+	op := OpID{Session: SessionID{1, 2, 3}, Seq: 77}
+	mutations := []Mutation{
+		{Kind: MutWriteFile, At: At{1, "small"}, Mode: 0o644, UID: 1000, GID: 1000, Content: Content{Size: 4096, Sum: 1 << 31}, Create: MustNotExist, IfVersion: 1 << 41, Hold: true},
+		{Kind: MutWriteFile, At: At{Dir: 1 << 41}, Write: WriteExtents, Extents: []Extent{{Offset: 1 << 33, Size: 4096, Stage: 5, Sum: 6}, {Size: 1}}},
+		{Kind: MutDeleteFile, At: At{5, "gone"}, IfIno: 1 << 42, Content: Content{Stage: 9}},
+	}
+	touched := &Touched{Inos: []Ino{1, 1 << 41}, Names: []At{{1, "small"}, {Path: "x"}, {}}, Left: []Ino{7}, Wide: true, MoreLeft: true}
+	outcome := Outcome{Tx: 1 << 41, Results: []Result{{Ino: 1 << 41, Created: true, Offset: 4096}, {Ino: 1}}, Orphans: []Ino{3, 4}}
+	for _, v := range []any{
+		&Transact{Op: op, Link: 3, Lowest: 77, Sent: 1000, Wait: 30000, Mutations: mutations},
+		&Down{Entry: &Entry{Index: 9, Kind: EntryPrepare, Prepare: &Prepare{
+			Tx: 1 << 41, Config: ConfigID{2, 3}, Op: op, Lowest: 70, Sent: 5, Time: 1 << 60, ServiceTime: 7, W: Position{2, 8}, Mutations: mutations, Keep: true,
+		}}},
+		&Down{Entry: &Entry{Index: 10, Kind: EntryCommit, Tx: 1 << 41}},
+		&Down{W: Position{2, 8}, ServiceTime: 5000},
+		&Up{Votes: []Vote{{Index: 9, Tx: 1 << 41, Verdict: VoteYes, Outcome: &outcome, Touched: touched}, {Index: 10}}, Handled: 10, Durable: 9, Free: 1 << 40},
+		&TransactReply{Outcome: outcome, ServiceTime: 5000, Touched: touched, Alone: true},
+	} {
+		want := general(t, v)
+		typ := reflect.TypeOf(v).Elem()
+		if got := quickMarshal(reflect.ValueOf(v).Elem().Interface()); !bytes.Equal(got, want) {
+			t.Errorf("%s: %x, want %x", typ.Name(), got, want)
+		}
+		got := reflect.New(typ)
+		if !quickUnmarshal(want, got.Interface()) || !reflect.DeepEqual(got.Interface(), v) {
+			t.Errorf("%s: decoded as %+v", typ.Name(), got.Elem())
+		}
+		for cut := range want {
+			got := reflect.New(typ)
+			if quickUnmarshal(want[:cut], got.Interface()) || !got.Elem().IsZero() {
+				t.Errorf("%s: decoded from %d of its %d bytes", typ.Name(), cut, len(want))
+			}
 		}
 	}
 }
