@@ -138,7 +138,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		return nil
 	}
 	if !guarded && n.mtimeSet {
-		n.mtime = max(time.Now().UnixNano(), n.mtime+1) // as rebase does, for who comes in between
+		n.moveTimesLocked() // as rebase does, for who comes in between
 	}
 	before := *n.timesLocked()
 	p := n.planLocked(guarded)

@@ -140,7 +140,7 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 	// base. A notification could not: it voids the GETATTR that is under way
 	// and with it the new size.
 	if !happened {
-		n.mtime, n.mtimeSet = max(time.Now().UnixNano(), n.mtime+1), true
+		n.moveTimesLocked()
 	}
 	return nil
 }

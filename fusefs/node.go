@@ -51,6 +51,7 @@ type node struct {
 
 	mtime, atime       int64 // nanoseconds since 1970; gathered if set
 	mtimeSet, atimeSet bool
+	ctime              int64     // of the last change, nanoseconds since 1970
 	privChecked        bool      // set-id bits are known to be gone since the last chmod
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
@@ -140,9 +141,10 @@ func (n *node) basedLocked() bool {
 	return !n.dirtyLocked() || n.cur.needsBase() && (n.flying == nil || n.flying.needsBase())
 }
 
-// changedLocked notes a change. The contents' mtime follows.
+// changedLocked notes a change, whose time is the ctime. The contents' mtime follows.
 func (n *node) changedLocked(now time.Time, after time.Duration) {
 	n.gen++
+	n.ctime = max(n.ctime, now.UnixNano())
 	if n.since.IsZero() {
 		n.since = now
 		n.next = now.Add(after)
@@ -151,6 +153,13 @@ func (n *node) changedLocked(now time.Time, after time.Duration) {
 
 // touchLocked sets the gathered mtime: contents changed.
 func (n *node) touchLocked(now time.Time) { n.mtime, n.mtimeSet = now.UnixNano(), true }
+
+// moveTimesLocked gives the gathered contents an mtime that was not shown yet.
+func (n *node) moveTimesLocked() {
+	now := time.Now().UnixNano()
+	n.mtime, n.mtimeSet = max(now, n.mtime+1), true
+	n.ctime = max(n.ctime+1, now)
+}
 
 // dropLocked forgets the contents. There must be no edits.
 func (n *node) dropLocked() {
@@ -214,9 +223,9 @@ func (n *node) overlayLocked(a *wire.Attr) {
 	}
 	if n.mtimeSet {
 		a.Mtime = n.mtime
-		a.Ctime = max(a.Ctime, n.mtime)
 	}
 	if n.atimeSet {
 		a.Atime = n.atime
 	}
+	a.Ctime = max(a.Ctime, n.ctime)
 }

@@ -26,6 +26,7 @@ type plan struct {
 	appended  int       // the first append's place in mutations; -1: none
 	ahead     *ahead    // sent of a content while it was written; nil: nothing
 	aheadOf   int       // ... of this one
+	ctime     int64     // of each
 }
 
 func (p *plan) release() {
@@ -38,6 +39,7 @@ func (p *plan) release() {
 }
 
 func (p *plan) add(m wire.Mutation, c Content) {
+	m.Ctime = p.ctime
 	p.mutations, p.contents = append(p.mutations, m), append(p.contents, c)
 }
 
@@ -52,7 +54,7 @@ func (p *plan) add(m wire.Mutation, c Content) {
 // anew owes nothing to what was there: the later of two whole rewrites wins.
 // guarded is false for appends that others have overtaken.
 func (n *node) planLocked(guarded bool) plan {
-	p := plan{appended: -1}
+	p := plan{appended: -1, ctime: n.ctime}
 	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime}
 	n.noAhead = false
 	if e := &n.cur; !e.empty() {

@@ -31,6 +31,7 @@ for round in range(5):
         for n in "f", "g", "h", "new", "d": check("before", (absent(x, n), absent(y, n)), (True, True))
         write(x, "f", "one")
         check("a file that came", read(y, "f"), "one"); check("size", os.stat(y + "/f").st_size, 3)
+        for d in x, y: check("ctime of what was written", os.stat(d + "/f").st_ctime_ns, os.stat(d + "/f").st_mtime_ns)
         held = open(y + "/f")
         write(x, "f", "two!")
         check("contents", read(y, "f"), "two!"); check("open before", held.read(), "two!"); check("fstat", os.fstat(held.fileno()).st_size, 4)

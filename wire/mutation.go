@@ -164,7 +164,19 @@ type Mutation struct {
 	// IfIno, if not 0: the inode that a deleteFile's At, or a rename's To, must
 	// name still; else CodeVersion.
 	IfIno Ino `cbor:"26,keyasint,omitempty"`
+
+	// Ctime, if not 0, in nanoseconds since 1970: when the client's user made the
+	// change, of a writeFile of a file that exists, or of a setattr. It is the
+	// file's ctime (and the mtime of its contents) in place of the transaction's
+	// time, unless it is before the ctime that there was, or more than
+	// MaxCtimeOff away from that time.
+	Ctime int64 `cbor:"27,keyasint,omitempty"`
 }
+
+// MaxCtimeOff bounds how far Ctime may be from the transaction's time, in
+// nanoseconds: clocks differ, and what is gathered waits for its commit. Farther
+// ones would hide changes from those who look for what has changed since.
+const MaxCtimeOff = 60 * 1_000_000_000
 
 // Extent is a part of a file's new contents. Its bytes are where Content's
 // would be.

@@ -103,7 +103,7 @@ func TestQuickCommit(t *testing.T) {
 	op := OpID{Session: SessionID{1, 2, 3}, Seq: 77}
 	mutations := []Mutation{
 		{Kind: MutWriteFile, At: At{1, "small"}, Mode: 0o644, UID: 1000, GID: 1000, Content: Content{Size: 4096, Sum: 1 << 31}, Create: MustNotExist, IfVersion: 1 << 41, Hold: true},
-		{Kind: MutWriteFile, At: At{Dir: 1 << 41}, Write: WriteExtents, Extents: []Extent{{Offset: 1 << 33, Size: 4096, Stage: 5, Sum: 6}, {Size: 1}}},
+		{Kind: MutWriteFile, At: At{Dir: 1 << 41}, Write: WriteExtents, Ctime: 1 << 60, Extents: []Extent{{Offset: 1 << 33, Size: 4096, Stage: 5, Sum: 6}, {Size: 1}}},
 		{Kind: MutDeleteFile, At: At{5, "gone"}, IfIno: 1 << 42, Content: Content{Stage: 9}},
 	}
 	touched := &Touched{Inos: []Ino{1, 1 << 41}, Names: []At{{1, "small"}, {Path: "x"}, {}}, Left: []Ino{7}, Wide: true, MoreLeft: true}

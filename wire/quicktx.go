@@ -144,7 +144,7 @@ func (e *quickEncoder) mutation(m *Mutation) bool {
 		return false
 	}
 	content := m.Content != Content{}
-	e.head(cborMap, 2+count(m.IfVersion != 0, m.Create != 0, m.Mode != 0, m.UID != 0, m.GID != 0, content, m.Write != 0, len(m.Extents) > 0, m.Hold, m.IfIno != 0))
+	e.head(cborMap, 2+count(m.IfVersion != 0, m.Create != 0, m.Mode != 0, m.UID != 0, m.GID != 0, content, m.Write != 0, len(m.Extents) > 0, m.Hold, m.IfIno != 0, m.Ctime != 0))
 	e.uint(1, uint64(m.Kind))
 	e.head(cborUint, 2)
 	e.at(&m.At)
@@ -179,6 +179,9 @@ func (e *quickEncoder) mutation(m *Mutation) bool {
 	}
 	if m.IfIno != 0 {
 		e.uint(26, uint64(m.IfIno))
+	}
+	if m.Ctime != 0 {
+		e.int(27, m.Ctime)
 	}
 	return true
 }
@@ -494,6 +497,8 @@ func (d *quickDecoder) mutation(v *Mutation) {
 			v.Hold = d.bool()
 		case 26:
 			v.IfIno = Ino(d.uint(math.MaxUint64))
+		case 27:
+			v.Ctime = d.int()
 		default:
 			d.bad = true
 		}

@@ -286,7 +286,7 @@ func TestRequestLimits(t *testing.T) {
 	}
 	many := writeTo("x")
 	many[0] = wire.Mutation{Kind: wire.MutSetattr, At: wire.At{Dir: 1 << 62, Path: "x"}, To: wire.At{Dir: 1 << 62}, IfVersion: 1 << 62, Create: 2, Mode: 1 << 31, UID: 1 << 31, GID: 1 << 31,
-		Target: "x", Set: 1 << 15, Size: 1 << 62, Atime: -1 << 62, Mtime: -1 << 62, Content: wire.Content{Size: 1 << 43, Stage: 1 << 62, Sum: 1 << 31}}
+		Target: "x", Set: 1 << 15, Size: 1 << 62, Atime: -1 << 62, Mtime: -1 << 62, Content: wire.Content{Size: 1 << 43, Stage: 1 << 62, Sum: 1 << 31}, Ctime: -1 << 62}
 	if n := len(wire.Marshal(many)); n > many[0].Cost() {
 		t.Errorf("a mutation takes %d bytes", n)
 	}

@@ -38,7 +38,6 @@ var deviations = map[string]deviation{
 	"fallocate of ranges that go or come: fallocate(32, 1)": {"ENOTSUP", whyCollapse},
 
 	"utimensat: times(far)": {"{-9223372037 145224192} {9223372036 854775807}", "times are nanoseconds in 64 bits: 1677 to 2262"},
-	"times: times of fsync": {"d/f: mtime same, ctime later", "ctime is when the service had the change"},
 }
 
 var (

@@ -79,6 +79,7 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 		} else {
 			cl.content(rng, o, &m, i)
 		}
+		m.Ctime = cl.ctime(o.num + i)
 	case n < 60:
 		m.Kind = wire.MutDeleteFile
 	case n < 74:
@@ -100,6 +101,7 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 		if rng.IntN(2) == 0 {
 			m.Set, m.Size = wire.SetSize, int64(rng.IntN(400))
 		}
+		m.Ctime = cl.ctime(o.num + i)
 	}
 	if rng.IntN(8) == 0 {
 		m.IfVersion = cl.versions[m.At.Path]
@@ -170,4 +172,13 @@ func (o *op) skew(mut int) int64 {
 	default:
 		return 0
 	}
+}
+
+// ctime is a time that a client gives its change of a number, or 0: before, about
+// and after the transaction's.
+func (cl *client) ctime(n int) int64 {
+	if n%3 > 0 {
+		return 0
+	}
+	return cl.w.wall() + int64(n/3%7-3)*(wire.MaxCtimeOff/2)
 }

@@ -296,7 +296,7 @@ func (b *batch) writeFile(tx *vote.Tx, i int, c *content) error {
 			return err
 		}
 		n.attr.Version = tx.ID
-		n.touch(tx.Time, true)
+		n.change(tx, d, true)
 	}
 	b.setContent(&n, c, d.Created)
 	b.putInode(&n, d.Created)
@@ -362,7 +362,7 @@ func (b *batch) setattr(tx *vote.Tx, d *vote.Bound) error {
 		}
 		a.Version = tx.ID
 	}
-	n.touch(tx.Time, d.Set&wire.SetSize != 0)
+	n.change(tx, d, d.Set&wire.SetSize != 0)
 	switch {
 	case d.Set&wire.SetAtime != 0:
 		a.Atime = d.Atime

@@ -196,7 +196,7 @@ func (b *batch) extents(tx *vote.Tx, i int, n *inode, c *content) error {
 	}
 	if len(c.parts) > 0 || d.Set&wire.SetSize != 0 {
 		n.attr.Version = tx.ID
-		n.touch(tx.Time, true)
+		n.change(tx, d, true)
 	}
 	if len(c.parts) == 0 {
 		return nil

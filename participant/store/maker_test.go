@@ -120,6 +120,9 @@ var sizes = []int{0, 1, 100, 8192, 8193, 20_000, 65_536, 65_537, 131_072, 200_00
 
 func (k *txMaker) mutation(tx *vote.Tx, stage stageFunc) (d vote.Bound, data []byte, ok bool) {
 	d = vote.Bound{Ino: wire.Ino(tx.ID) + wire.Ino(len(tx.Bounds)), Mode: uint32(k.rng.IntN(0o1000)), UID: uint32(k.rng.IntN(3)), GID: 4}
+	if i := int(d.Ino % 14); i < 7 { // before, about, and long after the transaction's time
+		d.Ctime = k.now + []int64{-wire.MaxCtimeOff - 5, -20, 0, 2, 20, wire.MaxCtimeOff, wire.MaxCtimeOff + 5}[i]
+	}
 	switch k.rng.IntN(18) {
 	case 9, 10, 11:
 		ok = k.meta(&d)

@@ -42,6 +42,15 @@ type memTree struct {
 	doubtful map[wire.Ino]bool
 }
 
+// change is touch at d.Ctime, where that is later than the file's own, and near.
+func (t *memTree) change(f *memFile, tx *vote.Tx, d *vote.Bound, contents bool) {
+	time := tx.Time
+	if c := d.Ctime; !d.Created && c != 0 && c >= f.attr.Ctime && max(c-time, time-c) <= wire.MaxCtimeOff {
+		time = c
+	}
+	t.touch(f, time, contents)
+}
+
 func newMemTree(root wire.Root) *memTree {
 	return &memTree{
 		ops:   map[wire.OpID]memOp{},
@@ -269,7 +278,7 @@ func (t *memTree) bound(tx *vote.Tx, d *vote.Bound, data []byte) {
 			t.extents(f, d, data)
 		}
 		f.attr.Version = tx.ID
-		t.touch(f, tx.Time, true)
+		t.change(f, tx, d, true)
 	case wire.MutDeleteFile, wire.MutRmdir:
 		t.lose(tx, d, t.leave(d.Dir, d.Name, tx.Time))
 	case wire.MutMkdir:
@@ -321,7 +330,7 @@ func (t *memTree) setattr(tx *vote.Tx, d *vote.Bound) {
 		f.resize(d.Size)
 		f.attr.Version = tx.ID
 	}
-	t.touch(f, tx.Time, d.Set&wire.SetSize != 0)
+	t.change(f, tx, d, d.Set&wire.SetSize != 0)
 	if d.Set&wire.SetAtimeNow != 0 {
 		f.attr.Atime = tx.Time
 	}

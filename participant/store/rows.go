@@ -187,6 +187,15 @@ func (n *inode) touch(t int64, contents bool) {
 	}
 }
 
+// change is touch at the time that a mutation of the transaction says.
+func (n *inode) change(tx *vote.Tx, d *vote.Bound, contents bool) {
+	t := tx.Time
+	if off := d.Ctime - t; !d.Created && d.Ctime >= max(n.attr.Ctime, 1) && -wire.MaxCtimeOff <= off && off <= wire.MaxCtimeOff {
+		t = d.Ctime
+	}
+	n.touch(t, contents)
+}
+
 func encodeInode(n *inode) []byte {
 	b := make([]byte, 0, inodeFixed+len(n.target)+crcLen)
 	a := &n.attr

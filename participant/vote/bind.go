@@ -161,7 +161,7 @@ func (b *binder) writeFile(m *wire.Mutation, newIno wire.Ino) error {
 	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: m.Ctime}
 	return b.content(m, f.node, bd, false)
 }
 
@@ -498,7 +498,7 @@ func (b *binder) setattr(m *wire.Mutation) error {
 	if m.Set&wire.SetMode != 0 && isType(f.node, wire.ModeSymlink) {
 		return no(wire.CodeUnsupported, m.At, "a symbolic link has no mode of its own")
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Set: m.Set, Mode: m.Mode & wire.ModePerm, UID: m.UID, GID: m.GID, Atime: m.Atime, Mtime: m.Mtime}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Set: m.Set, Mode: m.Mode & wire.ModePerm, UID: m.UID, GID: m.GID, Atime: m.Atime, Mtime: m.Mtime, Ctime: m.Ctime}
 	if m.Set&wire.SetSize != 0 {
 		bd.Size = m.Size
 		if bd.Tail, err = b.resize(m, f.node); err != nil {

@@ -33,7 +33,8 @@ import "tpcfs/wire"
 // Times: a changed file's ctime (and mtime, when contents change), and the
 // mtime and ctime of every directory that gains or loses an entry, become the
 // larger of what they were and the transaction's time, so that decisions in
-// another order than ids give the same rows everywhere. Directories' entry
+// another order than ids give the same rows everywhere. In place of that time
+// stands Ctime, as wire.Mutation says. Directories' entry
 // counts and link counts change by one, up or down (P1: commutative).
 type Bound struct {
 	Kind     wire.MutationKind `cbor:"1,keyasint"`
@@ -78,6 +79,8 @@ type Bound struct {
 	Sums []BlockSum `cbor:"34,keyasint,omitempty"`
 	// Room is how much more of the disk the contents may take, in bytes.
 	Room int64 `cbor:"35,keyasint,omitempty"`
+	// Ctime is Mutation.Ctime.
+	Ctime int64 `cbor:"36,keyasint,omitempty"` // nanoseconds since 1970
 }
 
 // BlockSum is the checksum that a block, written in part or cut, has after the
