@@ -116,8 +116,7 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 		case err == nil:
 			return nil
 		case isGone(err):
-			f.lose(n) // deleted by another mount: as on a local disk, writing succeeds
-			return nil
+			return f.lose(n) // deleted by another mount: as on a local disk, writing succeeds
 		case !b.again(fl.ctx, err):
 			return err
 		case wire.CodeOf(err) == wire.CodeVersion:

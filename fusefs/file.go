@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -350,6 +351,9 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 	if n.plainLocked() {
 		n.mu.Unlock()
 		k, attr, err := f.readService(ctx, n.ino, buf, off)
+		if isGone(err) {
+			err = cmp.Or(f.lose(n), err)
+		}
 		f.pages.read(n.ino, attr.Version)
 		return k, false, err
 	}
@@ -366,8 +370,7 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 	if gap.from < gap.to {
 		_, attr, err := f.readService(ctx, n.ino, buf[gap.from-off:gap.to-off], gap.from)
 		if isGone(err) {
-			f.lose(n)
-			return 0, true, nil
+			return 0, true, f.lose(n)
 		} else if err != nil {
 			return 0, false, err
 		}

@@ -247,8 +247,11 @@ func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
 			if at.Path == "" && isGone(err) {
 				f.cached.vanished(at.Dir)
 				if n := f.peek(at.Dir); n != nil {
-					f.lose(n)
+					err := f.lose(n)
 					f.letGo(n)
+					if err != nil {
+						return a, err
+					}
 				}
 				if a, ok := f.orphan(at.Dir); ok {
 					return a, nil

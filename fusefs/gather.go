@@ -99,8 +99,7 @@ func (f *fileSystem) moved(ctx context.Context, n *node) (bool, error) {
 	}
 	attr, err := f.leased(ctx, n.at())
 	if isGone(err) {
-		f.lose(n)
-		return false, nil
+		return false, f.lose(n)
 	} else if err != nil {
 		return false, err
 	}
@@ -195,13 +194,37 @@ func (n *node) creditLocked() {
 
 // lose notes that the service has the file no more: another mount deleted
 // it. What is here goes on serving those who have it open; if that is
-// nothing, they hear ESTALE.
-func (f *fileSystem) lose(n *node) {
+// nothing, they hear ESTALE. Of a file that the service had kept for this mount
+// (F10) the error says that it is lost.
+func (f *fileSystem) lose(n *node) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.held {
+		f.loseHeldLocked(n)
+	}
+	if n.reclaimed {
+		return &wire.Error{Code: wire.CodeIO, Name: n.at().String(), Text: "the service was out of reach for too long and has let the deleted file go that was open here"}
+	}
 	if n.c != nil {
 		n.becomeOrphanLocked(n.attr)
 	}
+	return nil
+}
+
+// loseHeldLocked: the service has let a file go that it kept for this mount,
+// which it had not heard of for long. What has it open answers EIO, what is gathered
+// is dropped. f.mu and n.mu are held.
+func (f *fileSystem) loseHeldLocked(n *node) {
+	n.held, n.alone, n.reclaimed = false, false, true
+	dropped := n.forfeitLocked()
+	for _, h := range f.handles {
+		if h.n == n {
+			h.lost.Store(true)
+		}
+	}
+	f.log.Error("a deleted file that was open is lost: the service was out of reach for too long; what had it open answers EIO", "inode", n.ino, "dropped_writes", dropped)
 }
 
 // isGone reports that an inode named by its number is no more.

@@ -56,6 +56,7 @@ type node struct {
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
 	alone              bool      // ... and for no other
+	reclaimed          bool      // ... and has let it go though it was open here
 	attr               wire.Attr // as last seen; an orphan's own
 	forfeit            bool      // what is in flight is given up when it is back
 

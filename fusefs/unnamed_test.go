@@ -456,3 +456,55 @@ func TestGivenUpAgain(t *testing.T) {
 		t.Errorf("what this mount has never had is given up: %d", <-tried)
 	}
 }
+
+// dropNameless forgets the files without a name: the service takes the mount for dead.
+func (f *fake) dropNameless() {
+	f.set(func(f *fake) {
+		for ino, in := range f.inodes {
+			if in.attr.Nlink == 0 {
+				delete(f.inodes, ino)
+			}
+		}
+	})
+}
+
+// TestHeldIsLost: what the service has let go while it was open answers EIO, from
+// the first call that finds out on. Nothing of it pretends to be written; other
+// files go on.
+func TestHeldIsLost(t *testing.T) {
+	const eio = "error: input/output error"
+	for _, first := range []string{"read", "fsync", "size", "truncate 3", "close"} {
+		t.Run(first, func(t *testing.T) {
+			s := newFake()
+			s.put("f", "contents")
+			s.put("g", "old")
+			dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+			writer := openFile(t, dir+"/f", os.O_RDWR)
+			reader := openFile(t, dir+"/f", os.O_RDONLY)
+			other := openFile(t, dir+"/g", os.O_RDWR)
+			other.must("write new", "ok")
+			sh(t, dir, "rm $D/f")
+			if first != "close" { // what only this mount sees is not committed by it
+				writer.must("pwrite 0 C", "ok")
+			}
+			s.dropNameless()
+			if first == "close" {
+				reader.must("read", eio)
+			}
+			writer.must(first, eio)
+			if first != "close" {
+				for _, step := range []string{"read", "pwrite 0 X", "fsync", "size", "truncate 0", "close"} {
+					writer.must(step, eio)
+				}
+				reader.must("read", eio)
+			}
+			reader.must("close", eio)
+			other.must("close", "ok")
+			wantFile(t, s, "g", "new")
+			eventually(t, "nothing is left of it", func() bool { return !m.fs.busy() })
+			if n := m.fs.lost.Load(); n != 0 {
+				t.Errorf("%d files were given up when they were closed: that was said before", n)
+			}
+		})
+	}
+}

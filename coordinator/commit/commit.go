@@ -80,6 +80,10 @@ type Options struct {
 	// default 10 minutes; how long what it staged is, default 60 s; the time
 	// between heartbeats, default 500.
 	SessionIdle, StageIdle, Heartbeat int64
+	// WatcherIdle is how long, in milliseconds, a session that has had a lease is
+	// remembered without a call: it asks every second (F9), so it is dead, or stands
+	// still. Default a minute, at most SessionIdle, more than a lease.
+	WatcherIdle int64
 }
 
 func (o *Options) validate() error {
@@ -92,6 +96,8 @@ func (o *Options) validate() error {
 	setDefault(&o.EvictSlow, 10_000)
 	setDefault(&o.SessionIdle, 10*60*1000)
 	setDefault(&o.StageIdle, 60*1000)
+	setDefault(&o.WatcherIdle, min(60*1000, o.SessionIdle))
+	o.WatcherIdle = max(o.WatcherIdle, leaseHeld+1)
 	setDefault(&o.Heartbeat, 500)
 	if o.State.Epoch.Number == 0 || o.State.Epoch.Number >= 1<<23 {
 		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("epoch %d: want 1 to %d", o.State.Epoch.Number, 1<<23-1)}

@@ -153,7 +153,7 @@ func (m *Machine) Unask(w *Watch) {
 // for as long as it may last.
 func (m *Machine) keepLeases() {
 	for id, live := range m.state.Leases {
-		m.asks(id).until = m.now + m.o.SessionIdle
+		m.asks(id).until = m.now + m.o.WatcherIdle
 		if !live {
 			continue
 		}

@@ -11,8 +11,8 @@ import (
 // Inodes without a name live as long as the session that left them so, or until
 // it reclaims them itself (F7); then transactions of the coordinator's own
 // reclaim them. Which there are follows from outcomes; after a start from a
-// participant's list, where a session that is not back yet has SessionIdle to
-// come.
+// participant's list, where a session that is not back yet has as long to come as
+// it may be silent: WatcherIdle, if it has had a lease, else SessionIdle.
 
 // maxReclaims is how many reclaims are under way at a time.
 const maxReclaims = 8
@@ -377,7 +377,7 @@ func (m *Machine) Orphans(reply wire.ReadReply) {
 		if m.orphans.inodes[e.Attr.Ino] != nil {
 			continue
 		}
-		until := m.now + m.o.SessionIdle
+		until := m.now + m.idle(reply.Holders[i])
 		if m.orphans.left[reply.Holders[i]] {
 			until = 0
 		}

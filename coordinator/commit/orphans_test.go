@@ -415,7 +415,7 @@ func TestHeldByWhoIsAway(t *testing.T) {
 			b.sent[0] = nil
 		}
 		for range 9 {
-			b.tick(b.m.o.SessionIdle / 10)
+			b.tick(b.m.o.WatcherIdle / 10)
 			b.wantReclaims()
 		}
 		switch c {
@@ -434,13 +434,94 @@ func TestHeldByWhoIsAway(t *testing.T) {
 		case "detached":
 			b.m.Detach(dave)
 		default:
-			b.tick(b.m.o.SessionIdle / 10)
+			b.tick(b.m.o.WatcherIdle / 10)
 		}
 		b.tick(1)
 		b.wantReclaims(7)
 		b.rest()
 		if n := len(b.m.orphans.asked) + len(b.m.state.Leases) + b.m.orphans.asking; n != 0 {
 			t.Errorf("%s: not forgotten: %+v, %v", c, b.m.orphans, b.m.state.Leases)
+		}
+	}
+}
+
+// A mount asks every second. One that does not is dead, or stands still: what it
+// holds goes a minute later, over a restart too; not before, not if it is back in
+// time, and not what a client without a lease holds, or a mount that asks.
+func TestHeldByWhoDied(t *testing.T) {
+	for _, c := range []string{"forgotten", "back", "back at the end", "restarted, forgotten", "restarted, back"} {
+		b := newBench(t).serve()
+		dead, lives := b.mount(dave).begin(), b.mount(bob).begin()
+		ask := func(mo *mount) {
+			for mo.told() != nil {
+				mo.ask()
+			}
+			b.sync()
+		}
+		for _, h := range []struct {
+			id   wire.SessionID
+			link uint64
+			ino  int64
+		}{{alice, b.link, 7}, {dave, dead.link, 8}, {bob, lives.link, 9}} {
+			b.hold(h.id, h.link, 1, h.ino)
+			b.rest()
+		}
+		if n := b.m.Unnamed(); n != 3 {
+			t.Fatalf("%d files are without a name", n)
+		}
+		dead.told()
+		dead.w = &Watch{Watch: wire.Watch{Session: dave, Link: dead.link, Epoch: dead.last.Epoch, Number: dead.last.Number}}
+		b.m.Ask(dead.w, 0) // it has none of the others open
+		b.run()
+		for range 4 {
+			ask(lives)
+		}
+		b.sent[0] = nil
+		if c == "restarted, forgotten" || c == "restarted, back" {
+			b.sync()
+			b.start()
+			b.rest()
+			entry := func(ino wire.Ino) wire.DirEntry { return wire.DirEntry{Attr: wire.Attr{Ino: ino}} }
+			b.m.Orphans(wire.ReadReply{Entries: []wire.DirEntry{entry(7), entry(8), entry(9)}, Holders: []wire.SessionID{alice, dave, bob}})
+			lives.link = b.m.Attach(bob).Link
+			b.link = b.m.Attach(alice).Link
+			lives.ask()
+			b.sent[0] = nil
+		}
+		pass := func(ms int64) {
+			for ; ms > 0; ms -= wire.WatchEvery {
+				b.tick(min(ms, wire.WatchEvery))
+				ask(lives)
+			}
+		}
+		pass(b.m.o.WatcherIdle - 1)
+		b.wantReclaims()
+		switch c {
+		case "back", "restarted, back":
+			dead.link = b.m.Attach(dave).Link
+			dead.ask()
+			b.sync()
+			pass(b.m.o.WatcherIdle - 1)
+			b.wantReclaims()
+		case "back at the end": // forgotten, and back before the reclaim is put
+			b.m.Tick(1)
+			b.m.Attach(dave)
+			b.run()
+			pass(b.m.o.WatcherIdle - 1)
+			b.wantReclaims()
+		}
+		pass(2)
+		b.rest()
+		pass(2)
+		if got := b.m.Unnamed(); c != "back at the end" && got != 2 {
+			t.Errorf("%s: %d files without a name are known, want alice's and bob's: %+v", c, got, b.m.orphans.inodes)
+		}
+		b.sent[0] = nil
+		pass(b.m.o.SessionIdle)
+		b.rest()
+		pass(2)
+		if got := b.m.orphans.inodes; len(got) != 1 || got[9] == nil {
+			t.Errorf("%s: in the end %+v is known, want the file that a mount holds which asks", c, got)
 		}
 	}
 }

@@ -233,10 +233,18 @@ func (m *Machine) expireSessions() {
 		}
 	}
 	for id, s := range m.sessions {
-		if s.busy == 0 && m.now-s.used >= m.o.SessionIdle && !m.waits(id) {
+		if s.busy == 0 && m.now-s.used >= m.idle(id) && !m.waits(id) {
 			delete(m.sessions, id)
 		}
 	}
+}
+
+// idle is how long a session may say nothing before it is forgotten.
+func (m *Machine) idle(id wire.SessionID) int64 {
+	if m.orphans.asked[id] != nil {
+		return m.o.WatcherIdle
+	}
+	return m.o.SessionIdle
 }
 
 // forgetSessions makes room for new ones: a quarter goes, first of those that

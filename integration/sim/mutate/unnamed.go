@@ -55,7 +55,7 @@ var unnamedMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/orphans.go",
-				`		until := m.now + m.o.SessionIdle
+				`		until := m.now + m.idle(reply.Holders[i])
 `,
 				`		until := int64(0)
 `,
