@@ -206,3 +206,19 @@ func BenchmarkQuick(b *testing.B) {
 		})
 	}
 }
+
+// No field of a mutation is left out by the codec that is written out.
+func TestQuickMutationSaysAll(t *testing.T) {
+	full := reflect.ValueOf(filled(&Mutation{})).Elem()
+	for i := range full.NumField() {
+		m := Mutation{Kind: MutWriteFile, At: At{Dir: 1, Path: "f"}}
+		reflect.ValueOf(&m).Elem().Field(i).Set(full.Field(i))
+		if got, want := Marshal(m), general(t, m); !bytes.Equal(got, want) {
+			t.Errorf("with %s: %x, want %x", full.Type().Field(i).Name, got, want)
+		}
+		var back Mutation
+		if err := Unmarshal(Marshal(m), &back); err != nil || !reflect.DeepEqual(back, m) {
+			t.Errorf("with %s: %+v, %v, want %+v", full.Type().Field(i).Name, back, err, m)
+		}
+	}
+}
