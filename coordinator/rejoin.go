@@ -63,6 +63,39 @@ type rejoin struct {
 	moved   int64 // bytes, in this round
 	total   int64 // ... and in all
 	seen    wire.CatchUp
+	speed   speed
+}
+
+// speed is how fast a newcomer catches up, as of the last seconds.
+type speed struct {
+	at           time.Time
+	copied, work int64   // then
+	rate, pace   float64 // of both, a second
+}
+
+const speedWindow = time.Second
+
+// note takes how far it is, and tells how fast that is and what is left.
+func (s *speed) note(now time.Time, c *wire.CatchUp) {
+	done, all := c.Work()
+	passed := now.Sub(s.at)
+	switch {
+	case s.at.IsZero():
+		s.at, s.copied, s.work = now, c.Copied, done
+	case passed >= speedWindow:
+		rate, pace := float64(c.Copied-s.copied)/passed.Seconds(), float64(done-s.work)/passed.Seconds()
+		if s.rate > 0 || s.pace > 0 { // not too nervous
+			rate, pace = (rate+s.rate)/2, (pace+s.pace)/2
+		}
+		s.at, s.copied, s.work, s.rate, s.pace = now, c.Copied, done, max(rate, 0), max(pace, 0)
+	}
+	c.Rate, c.LeftMS = int64(s.rate), 0
+	switch {
+	case all > done && s.pace > 0:
+		c.LeftMS = int64(float64(all-done) / s.pace * 1000)
+	case all == 0 && c.Lacking > 0 && s.rate > 0:
+		c.LeftMS = int64(float64(c.Lacking) / s.rate * 1000)
+	}
 }
 
 func (r *rejoin) sleep(d time.Duration) {
@@ -317,6 +350,8 @@ func (r *rejoin) resync(ctx context.Context, req wire.Resync, body []byte) (wire
 			r.attempt = got.Attempt
 		}
 		r.seen.Rows, r.seen.Bytes, r.seen.Copied = got.Progress.Rows, got.Progress.Verified, r.total
+		r.seen.FilesDone, r.seen.Lacking = got.Progress.Files, max(got.Progress.Lacking-got.Progress.Copied, 0)
+		r.speed.note(time.Now(), &r.seen)
 		r.seen.Began = r.began.UnixMilli()
 		r.c.peers[r.l.member].catches(r.seen)
 	}

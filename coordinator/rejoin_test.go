@@ -315,3 +315,36 @@ func TestConfigBesideOtherRecords(t *testing.T) {
 		t.Errorf("%d configs are waited for, of 2", waited)
 	}
 }
+
+// How fast a newcomer is, and how long it takes yet, are those of the last seconds.
+func TestSpeed(t *testing.T) {
+	at := time.Unix(1000, 0)
+	var s speed
+	c := wire.CatchUp{Files: 1, BytesTotal: 100 << 20}
+	step := func(ms int, bytes int64) {
+		at = at.Add(time.Duration(ms) * time.Millisecond)
+		c.Bytes, c.Copied = c.Bytes+bytes, c.Copied+bytes/2
+		s.note(at, &c)
+	}
+	step(0, 0)
+	step(900, 10<<20)
+	if c.Rate != 0 || c.LeftMS != 0 {
+		t.Errorf("it is known too soon: %+v", c)
+	}
+	step(100, 0)
+	if c.Rate != 5<<20 || c.LeftMS < 9000 || c.LeftMS > 9010 {
+		t.Errorf("after a second: %+v", c)
+	}
+	for range 10 {
+		step(1000, 1<<20)
+	}
+	if c.Rate < 1<<18 || c.Rate > 1<<20 || c.LeftMS < 70_000 || c.LeftMS > 90_000 {
+		t.Errorf("after ten slow seconds: %+v", c)
+	}
+	s, c = speed{}, wire.CatchUp{Lacking: 3 << 20} // only what has changed
+	step(0, 0)
+	step(1000, 2<<20)
+	if c.Rate != 1<<20 || c.LeftMS != 3000 {
+		t.Errorf("of changes: %+v", c)
+	}
+}

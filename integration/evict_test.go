@@ -211,11 +211,27 @@ func TestEvictHung(t *testing.T) {
 func TestEvictWiped(t *testing.T) {
 	l := newLeaving(t, "--resync-rate", "4m")
 	l.progress()
+	mustWrite(t, l.ctx, dial(t, l.ctx, l.c, time.Minute), "large", noise(1, 16<<20))
 	l.kill("c")
 	if err := os.RemoveAll(l.c.DataDir("c")); err != nil {
 		t.Fatal(err)
 	}
 	l.start("c")
+	_, err := l.c.WaitStatus(l.ctx, "catching up, with rate and time left", func(st wire.Status) bool {
+		for _, m := range st.Members {
+			if c := m.CatchUp; c != nil && c.Rate > 0 && c.LeftMS > 0 && c.FilesDone > 0 && c.FilesDone <= c.Files+loadClients*12 && c.Bytes > 0 && c.BytesTotal >= 16<<20 {
+				t.Logf("%+v", *c)
+				if c.Rate > 8<<20 {
+					t.Errorf("faster than --resync-rate: %d bytes a second", c.Rate)
+				}
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.ends()
 }
 

@@ -128,6 +128,7 @@ type ResyncProgress struct {
 	Verified int64 `cbor:"2,keyasint" json:"verified"` // bytes of contents compared
 	Lacking  int64 `cbor:"3,keyasint" json:"lacking"`  // bytes found to be needed
 	Copied   int64 `cbor:"4,keyasint" json:"copied"`   // bytes of contents that have come
+	Files    int64 `cbor:"5,keyasint" json:"files"`    // inodes whose rows have come
 }
 
 // Row is a row of a participant's store.

@@ -215,6 +215,21 @@ type CatchUp struct {
 	Copied     int64 `cbor:"4,keyasint" json:"copied"`             // bytes that were brought
 	Files      int64 `cbor:"5,keyasint,omitempty" json:"files"`    // in all, where all is compared
 	BytesTotal int64 `cbor:"6,keyasint,omitempty" json:"of_bytes"` // likewise
+	FilesDone  int64 `cbor:"7,keyasint" json:"files_done"`         // that have come: what changed while it catches up counts again
+	Lacking    int64 `cbor:"8,keyasint" json:"lacking"`            // bytes that are known to be needed yet
+	Rate       int64 `cbor:"9,keyasint" json:"rate"`               // bytes brought in a second, lately
+	LeftMS     int64 `cbor:"10,keyasint,omitempty" json:"left_ms"` // about so long yet; 0: nobody knows
+}
+
+// Work is how much of a full comparison is done, and how much it is in all, in
+// bytes; a file counts for some by itself. 0 of 0: only what has changed is brought.
+func (c *CatchUp) Work() (done, all int64) {
+	const file = 4096
+	if c.Files == 0 && c.BytesTotal == 0 {
+		return 0, 0
+	}
+	all = c.BytesTotal + file*c.Files
+	return min(c.Bytes+file*min(c.FilesDone, c.Files), all), all
 }
 
 // InDoubtStatus is a transaction that waits for votes or for its decision to be durable.

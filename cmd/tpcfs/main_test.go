@@ -309,9 +309,30 @@ func TestStateText(t *testing.T) {
 		{wire.MemberStatus{State: "evicted", Since: at.UnixMilli()}, "evicted since 2025-03-04 05:06:07"},
 		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 1, BytesTotal: 3}}, "catching up 33 %"},
 		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 7, BytesTotal: 3}}, "catching up 99 %"},
-		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Rows: 7, Copied: 2048}}, "catching up (7 rows, 2.0 KiB)"},
+		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Files: 3, FilesDone: 1}}, "catching up 33 %"},
+		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Rows: 7, Copied: 2048}}, "catching up"},
+		{wire.MemberStatus{State: "in sync", Slow: &wire.SlowStatus{WaitMS: 3210}}, "in sync, SLOW: up to 3.2s"},
+		{wire.MemberStatus{State: "evicted", Slow: &wire.SlowStatus{Evicted: true, ReturnMS: 5000}}, "evicted, too slow: back when fast for 5s"},
+		{wire.MemberStatus{State: "catching up", Slow: &wire.SlowStatus{Evicted: true}}, "catching up, was too slow"},
 	} {
 		if got := stateText(c.m); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestCatchUpText(t *testing.T) {
+	for _, c := range []struct {
+		c    wire.CatchUp
+		want string
+	}{
+		{
+			wire.CatchUp{Files: 20, FilesDone: 21, Bytes: 1 << 20, BytesTotal: 1 << 30, Copied: 1 << 19, Lacking: 2048, Rate: 3 << 20, LeftMS: 61_400},
+			"b catches up: 20 of 20 files, 1.0 MiB of 1.0 GiB looked at, 512.0 KiB brought, 2.0 KiB known to be needed yet, 3.0 MiB a second, about 1m1s left",
+		},
+		{wire.CatchUp{FilesDone: 7, Copied: 2048, LeftMS: 20}, "b catches up with what has changed: 7 files, 2.0 KiB brought, about 1s left"},
+	} {
+		if got := catchUpText("b", &c.c); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
 		}
 	}

@@ -202,6 +202,9 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 		if m.Error != "" {
 			fmt.Fprintf(&b, "%s: %s\n", m.Name, m.Error)
 		}
+		if m.CatchUp != nil {
+			fmt.Fprintln(&b, catchUpText(m.Name, m.CatchUp))
+		}
 	}
 	if n := len(st.Edits); n > 0 {
 		fmt.Fprintf(&b, "last change by an operator (see tpcfs members): %s\n", editText(st.Edits[n-1]))
@@ -219,12 +222,10 @@ func (a *app) statusText(st wire.Status, digest bool) string {
 // it has caught up.
 func stateText(m wire.MemberStatus) string {
 	text := m.State
-	switch c := m.CatchUp; {
-	case c == nil:
-	case c.BytesTotal > 0: // all is compared
-		text += fmt.Sprintf(" %d %%", min(99, 100*c.Bytes/c.BytesTotal))
-	case c.Rows > 0:
-		text += fmt.Sprintf(" (%d rows, %s)", c.Rows, wire.SizeText(uint64(max(c.Copied, 0))))
+	if c := m.CatchUp; c != nil {
+		if done, all := c.Work(); all > 0 {
+			text += fmt.Sprintf(" %d %%", min(99, 100*done/all))
+		}
 	}
 	if m.Since > 0 && m.State != inSync {
 		text += " since " + time.UnixMilli(m.Since).Format(time.DateTime)
@@ -247,6 +248,28 @@ func slowText(m wire.MemberStatus) string {
 		return ", was too slow"
 	}
 	return fmt.Sprintf(", SLOW: up to %v", ms(s.WaitMS))
+}
+
+// catchUpText is how far a participant has caught up, and how fast.
+func catchUpText(name string, c *wire.CatchUp) string {
+	size := func(n int64) string { return wire.SizeText(uint64(max(n, 0))) }
+	var text string
+	if _, all := c.Work(); all > 0 {
+		text = fmt.Sprintf("%s catches up: %d of %d files, %s of %s looked at, %s brought", name,
+			min(c.FilesDone, c.Files), c.Files, size(min(c.Bytes, c.BytesTotal)), size(c.BytesTotal), size(c.Copied))
+	} else {
+		text = fmt.Sprintf("%s catches up with what has changed: %d files, %s brought", name, c.FilesDone, size(c.Copied))
+	}
+	if c.Lacking > 0 {
+		text += ", " + size(c.Lacking) + " known to be needed yet"
+	}
+	if c.Rate > 0 {
+		text += ", " + size(c.Rate) + " a second"
+	}
+	if left := time.Duration(c.LeftMS) * time.Millisecond; left > 0 {
+		text += ", about " + max(left.Round(time.Second), time.Second).String() + " left"
+	}
+	return text
 }
 
 func opText(what string, s wire.OpStats) string {

@@ -121,10 +121,26 @@ func (s *Store) CopyRows(req *wire.Resync, rows []wire.Row) (again bool, err err
 		touch()
 	}
 	if !again {
-		c.progress.Rows += int64(len(rows))
+		c.came(rows)
 		c.open = len(req.Next) > 0
 	}
 	return again, nil
+}
+
+// came counts rows: small contents come in them.
+func (c *copying) came(rows []wire.Row) {
+	c.progress.Rows += int64(len(rows))
+	for i := range rows {
+		switch r := &rows[i]; {
+		case r.Gone:
+		case r.Key[0] == bucketInode:
+			c.progress.Files++
+		case r.Key[0] == bucketInline:
+			c.progress.Verified += int64(len(r.Val))
+			c.progress.Lacking += int64(len(r.Val))
+			c.progress.Copied += int64(len(r.Val))
+		}
+	}
 }
 
 // adoption is the rows of one CopyRows.
