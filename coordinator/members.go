@@ -27,9 +27,6 @@ func (c *Coordinator) members(ctx context.Context, req wire.MembersRequest) (wir
 	if err := req.Check(); err != nil {
 		return none, err
 	}
-	if c.o.Local && req.Kind != wire.MembersLost {
-		return none, wire.NewError(wire.CodeUnsupported, "the participants of tpcfs up are those of its directory; tpcfs coordinator and tpcfs participant, on the same directories, have others")
-	}
 	if req.New.Name != "" {
 		if err := c.probe(ctx, Peer{Name: req.New.Name, Addr: req.New.Addr}, req.ID); err != nil {
 			return none, err

@@ -219,7 +219,7 @@ func TestEvictWiped(t *testing.T) {
 	l.start("c")
 	_, err := l.c.WaitStatus(l.ctx, "catching up, with rate and time left", func(st wire.Status) bool {
 		for _, m := range st.Members {
-			if c := m.CatchUp; c != nil && c.Rate > 0 && c.LeftMS > 0 && c.FilesDone > 0 && c.FilesDone <= c.Files+loadClients*12 && c.Bytes > 0 && c.BytesTotal >= 16<<20 {
+			if c := m.CatchUp; c != nil && c.Rate > 0 && c.LeftMS > 300 && c.FilesDone > 0 && c.FilesDone <= c.Files+loadClients*12 && c.Bytes > 0 && c.BytesTotal >= 16<<20 {
 				t.Logf("%+v", *c)
 				if c.Rate > 8<<20 {
 					t.Errorf("faster than --resync-rate: %d bytes a second", c.Rate)

@@ -222,14 +222,14 @@ type CatchUp struct {
 }
 
 // Work is how much of a full comparison is done, and how much it is in all, in
-// bytes; a file counts for some by itself. 0 of 0: only what has changed is brought.
+// bytes, of which those are done that it has; a file counts for some by itself. 0 of 0: only what has changed is brought.
 func (c *CatchUp) Work() (done, all int64) {
 	const file = 4096
 	if c.Files == 0 && c.BytesTotal == 0 {
 		return 0, 0
 	}
 	all = c.BytesTotal + file*c.Files
-	return min(c.Bytes+file*min(c.FilesDone, c.Files), all), all
+	return min(max(c.Bytes-c.Lacking, 0)+file*min(c.FilesDone, c.Files), all), all
 }
 
 // InDoubtStatus is a transaction that waits for votes or for its decision to be durable.

@@ -308,6 +308,7 @@ func TestStateText(t *testing.T) {
 		{wire.MemberStatus{State: "in sync"}, "in sync"},
 		{wire.MemberStatus{State: "evicted", Since: at.UnixMilli()}, "evicted since 2025-03-04 05:06:07"},
 		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 1, BytesTotal: 3}}, "catching up 33 %"},
+		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 3, BytesTotal: 3, Lacking: 2}}, "catching up 33 %"},
 		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Bytes: 7, BytesTotal: 3}}, "catching up 99 %"},
 		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Files: 3, FilesDone: 1}}, "catching up 33 %"},
 		{wire.MemberStatus{State: "catching up", CatchUp: &wire.CatchUp{Rows: 7, Copied: 2048}}, "catching up"},

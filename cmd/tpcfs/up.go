@@ -26,6 +26,9 @@ const participantDirs = "participant-*"
 
 const maxParticipants = 16
 
+// inProcess begins the address of a participant of up's own; its name follows.
+const inProcess = "in-process:"
+
 type upFlags struct {
 	serveFlags
 	evictFlags
@@ -47,7 +50,9 @@ does so at once. The same --dir starts again with the same files, also after a
 kill -9. Each participant's copy is in a directory of its own below --dir. One whose
 disk fails, or that does not start, is left behind: the others go on, while a
 majority (--min-in-sync) is there. Emptied, its directory gets everything from the
-others at the next start.`,
+others at the next start. tpcfs members replaces it without a start by a participant
+that runs by itself (tpcfs participant), adds one, or removes one; the directory of
+one that is out may be emptied, not removed.`,
 		Example: `  mkdir mnt && tpcfs up ./mnt                # then, elsewhere: cp, cat, ls, mv ... in ./mnt
   tpcfs up --dir /srv/files --listen 127.0.0.1:7500
   tpcfs up --participants 5 ./mnt`,
@@ -156,6 +161,7 @@ type house struct {
 	flags upFlags
 
 	parts  map[string]*participant.Participant
+	remote func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) // dials one that tpcfs members has brought
 	coord  *coordinator.Coordinator
 	server *server
 	client *client.Client
@@ -207,6 +213,9 @@ func (h *house) open() error {
 	if err != nil {
 		return err
 	}
+	h.remote = func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
+		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: h.app.logger()})
+	}
 	peers, err := h.openParticipants()
 	if err != nil {
 		return err
@@ -237,7 +246,7 @@ func (h *house) openParticipants() ([]coordinator.Peer, error) {
 	var peers []coordinator.Peer
 	for i := range opened {
 		name := participantName(i)
-		peers = append(peers, coordinator.Peer{Name: name, Addr: "in-process"})
+		peers = append(peers, coordinator.Peer{Name: name, Addr: inProcess + name})
 		wg.Go(func() {
 			opened[i], errs[i] = participant.Open(participant.Options{
 				Dir: h.flags.participantDir(i), SegmentSize: h.flags.segmentSize, Logger: h.app.logger().With("participant", name),
@@ -278,9 +287,14 @@ func (h *house) lost(name, what string, err error) {
 	fmt.Fprintf(h.app.err, "tpcfs: up: participant %s %s: %v; %s: mend what is wrong and start tpcfs up again\n", name, what, err, means)
 }
 
-// dial gives the coordinator a participant of this process, without a socket.
-func (h *house) dial(_ context.Context, peer coordinator.Peer) (wire.Replica, error) {
-	p := h.parts[peer.Name]
+// dial gives the coordinator a participant of this process, without a socket, or one
+// that an operator has added.
+func (h *house) dial(ctx context.Context, peer coordinator.Peer) (wire.Replica, error) {
+	name, own := strings.CutPrefix(peer.Addr, inProcess)
+	if !own {
+		return h.remote(ctx, peer)
+	}
+	p := h.parts[name]
 	if p == nil {
 		return nil, &wire.Error{Code: wire.CodeUnavailable, Text: "participant " + peer.Name + " has not started", Refused: true}
 	}

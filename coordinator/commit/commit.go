@@ -65,8 +65,9 @@ type Options struct {
 	// Majority: more than half of those that there are, however many that are.
 	MinInSync int
 	Majority  bool
-	// Exact: Peers have to be the configured participants. Otherwise they tell
-	// addresses of those that they name, and Notices has what is odd.
+	// Exact: Peers have to be the configured participants, but for those that
+	// operators have made of them, or added (P14). Otherwise they tell addresses of
+	// those that they name, and Notices has what is odd.
 	Exact bool
 	// EvictAfter is how long, in milliseconds, a member may be without a link
 	// before it is evicted, default 3000.
@@ -281,11 +282,12 @@ func (m *Machine) adopt(c *wire.Config) error {
 	for _, f := range c.Configured {
 		mem := &member{name: f.Name, addr: f.Addr, flag: f.Flag, storage: f.Storage, in: slices.Contains(c.InSync, f.Name)}
 		switch a, ok := addr[f.Name]; {
+		case !ok && len(m.o.Peers) > 0 && m.o.Exact && f.Addr != f.Flag: // an operator has brought it
 		case !ok && len(m.o.Peers) > 0:
 			missing = append(missing, f.Name)
 		case ok && a != f.Flag:
 			mem.addr, mem.flag = a, a
-		case ok && a != f.Addr:
+		case ok && a != f.Addr && !m.o.Exact:
 			m.notices = append(m.notices, fmt.Sprintf("--participant %s=%s is older than what tpcfs members has made of it: %s counts; correct the flag, or leave it out", f.Name, a, f.Addr))
 		}
 		delete(addr, f.Name)
@@ -293,8 +295,10 @@ func (m *Machine) adopt(c *wire.Config) error {
 	}
 	m.removed = slices.Clone(c.Removed)
 	for _, r := range c.Removed {
-		if _, ok := addr[r.Member.Name]; ok && !m.o.Exact {
-			m.notices = append(m.notices, fmt.Sprintf("--participant %s: it was removed from the cluster, and is left out; take the flag away", r.Member.Name))
+		if _, ok := addr[r.Member.Name]; ok {
+			if !m.o.Exact {
+				m.notices = append(m.notices, fmt.Sprintf("--participant %s: it was removed from the cluster, and is left out; take the flag away", r.Member.Name))
+			}
 			delete(addr, r.Member.Name)
 		}
 	}

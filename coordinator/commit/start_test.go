@@ -204,6 +204,9 @@ func TestPeerList(t *testing.T) {
 	b.opts.Peers = []Peer{{"c", "c:9"}, {"a", "a:9"}, {"b", "b:9"}}
 	b.start()
 	b.serve()
+	if n := b.m.Notices(); len(n) > 0 {
+		t.Errorf("notices: %q", n)
+	}
 	if c := b.fake("a").s.config; c.Configured[0].Addr != "a:9" || c.Configured[0].Name != "a" || c.ID.Epoch != b.m.epoch.Number {
 		t.Errorf("config %+v", c)
 	}
