@@ -125,7 +125,13 @@ func (f *fileSystem) withDir(cancel <-chan struct{}, in *fuse.ReadIn, fn func(co
 
 // list reads all names of a directory.
 func (f *fileSystem) list(ctx context.Context, d *dirHandle) error {
+	whole := question{kind: wire.ReadList}
+	if a, known := f.cached.recall(d.ino, whole); known {
+		d.names, d.parent, d.read = a.list, a.parent, true
+		return nil
+	}
 	var names []dirName
+	first := f.cached.begin()
 	for after := ""; ; {
 		asked := f.cached.begin()
 		reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadList, At: wire.At{Dir: d.ino}, After: after}, nil)
@@ -146,6 +152,7 @@ func (f *fileSystem) list(ctx context.Context, d *dirHandle) error {
 		d.parent = d.ino // the root's is itself
 	}
 	d.names, d.read = names, true
+	f.cached.tell(first, d.ino, whole, answer{list: names, parent: d.parent})
 	return nil
 }
 
@@ -157,6 +164,10 @@ func (f *fileSystem) attrs(ctx context.Context, d *dirHandle, from, to uint64) (
 	if from >= to {
 		return now, nil
 	}
+	if f.cachedAttrs(d, from, to, now) {
+		return now, nil
+	}
+	clear(now)
 	after, last := "", d.name(to-1)
 	if from > 2 {
 		after = d.name(from - 1)
@@ -179,6 +190,21 @@ func (f *fileSystem) attrs(ctx context.Context, d *dirHandle, from, to uint64) (
 			return now, nil
 		}
 	}
+}
+
+// cachedAttrs is attrs from what was read before; false: that is not enough.
+func (f *fileSystem) cachedAttrs(d *dirHandle, from, to uint64, now map[string]wire.Attr) bool {
+	for i := from; i < to; i++ {
+		name := d.name(i)
+		a, known, err := f.cached.look(wire.At{Dir: d.ino, Path: name})
+		if !known {
+			return false
+		}
+		if err == nil { // else it has gone
+			now[name] = a
+		}
+	}
+	return true
 }
 
 // name is that of the entry at an offset; empty for "." and "..".

@@ -379,11 +379,11 @@ func (f *fileSystem) StatFs(cancel <-chan struct{}, in *fuse.InHeader, out *fuse
 func (f *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
 	ctx, end := f.begin(cancel, in)
 	defer end()
-	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadLink, At: wire.At{Dir: wire.Ino(in.NodeId)}}, nil)
+	a, err := f.leasedRead(ctx, wire.Ino(in.NodeId), question{kind: wire.ReadLink})
 	if err != nil {
 		return nil, statusOf(staleIfGone(err))
 	}
-	return []byte(reply.Target), fuse.OK
+	return []byte(a.target), fuse.OK
 }
 
 // staleIfGone: an inode named by its number that is no more. The kernel looks

@@ -33,6 +33,9 @@ type cache struct {
 
 	attrs   map[wire.Ino]wire.Attr
 	entries map[wire.At]wire.Ino // 0: there is no such name
+	told    map[wire.Ino]map[question]answer
+
+	toldBytes int // of all in told, about
 }
 
 func newCache() *cache {
@@ -57,6 +60,7 @@ func (c *cache) forgetLocked() {
 	c.floor = c.number
 	c.inos, c.names = map[wire.Ino]uint64{}, map[wire.At]uint64{}
 	c.attrs, c.entries = map[wire.Ino]wire.Attr{}, map[wire.At]wire.Ino{}
+	c.told, c.toldBytes = map[wire.Ino]map[question]answer{}, 0
 }
 
 // forget forgets what was touched; nil: that is not known.
@@ -76,6 +80,7 @@ func (c *cache) forget(t *wire.Touched) {
 	for _, ino := range t.Inos {
 		c.inos[ino] = c.number
 		delete(c.attrs, ino)
+		c.untellLocked(ino)
 	}
 	for _, at := range t.Names {
 		c.names[at] = c.number
@@ -171,6 +176,7 @@ func (c *cache) vanished(ino wire.Ino) {
 	c.number++
 	c.inos[ino] = c.number
 	delete(c.attrs, ino)
+	c.untellLocked(ino)
 	for at, found := range c.entries {
 		if found == ino {
 			c.names[at] = c.number

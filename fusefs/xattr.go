@@ -26,23 +26,23 @@ func (f *fileSystem) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, attr st
 	}
 	ctx, end := f.begin(cancel, in)
 	defer end()
-	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadGetxattr, At: wire.At{Dir: wire.Ino(in.NodeId)}, Name: attr}, nil)
+	a, err := f.leasedRead(ctx, wire.Ino(in.NodeId), question{wire.ReadGetxattr, attr})
 	if err != nil {
 		return 0, statusOf(staleIfGone(err))
 	}
-	return fit(dest, reply.Value)
+	return fit(dest, a.value)
 }
 
 // ListXAttr is listxattr(2): with room for nothing it tells the size.
 func (f *fileSystem) ListXAttr(cancel <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	ctx, end := f.begin(cancel, in)
 	defer end()
-	reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadListxattr, At: wire.At{Dir: wire.Ino(in.NodeId)}}, nil)
+	a, err := f.leasedRead(ctx, wire.Ino(in.NodeId), question{kind: wire.ReadListxattr})
 	if err != nil {
 		return 0, statusOf(staleIfGone(err))
 	}
 	var list []byte
-	for _, name := range reply.Names {
+	for _, name := range a.names {
 		if in.Uid != 0 && strings.HasPrefix(name, "trusted.") {
 			continue // for root alone (xattr(7)): the kernel sees to it at getxattr only
 		}

@@ -46,6 +46,15 @@ for round in range(5):
         write(x, "new", "replaces"); os.rename(x + "/new", x + "/f"); check("replaced", read(y, "f"), "replaces"); check("what was replaced", os.stat(y + "/h").st_nlink, 1)
         os.mkdir(x + "/d"); write(y, "d/in", "1"); check("entries", os.listdir(x + "/d"), ["in"]); check("of a directory", os.stat(x + "/d").st_nlink, 2)
         os.unlink(x + "/d/in"); check("gone", absent(y, "d/in"), True); os.rmdir(y + "/d"); check("gone", absent(x, "d"), True)
+        for d in x, y: check("links", sorted(os.listdir(d)), ["f", "h"])
+        check("no attributes", (os.listxattr(x + "/h"), os.listxattr(y + "/h")), ([], []))
+        os.setxattr(x + "/h", "user.a", b"1"); check("an attribute", (os.listxattr(y + "/h"), os.getxattr(y + "/h", "user.a")), (["user.a"], b"1"))
+        os.setxattr(y + "/h", "user.a", b"2"); check("changed", os.getxattr(x + "/h", "user.a"), b"2")
+        os.removexattr(x + "/h", "user.a"); check("removed", os.listxattr(y + "/h"), [])
+        os.symlink("here", x + "/l"); check("a link", os.readlink(y + "/l"), "here"); check("listed", sorted(os.listdir(x)), ["f", "h", "l"])
+        os.symlink("there", y + "/m"); os.rename(y + "/m", y + "/l"); check("another link", os.readlink(x + "/l"), "there"); check("listed", sorted(os.listdir(x)), ["f", "h", "l"])
+        os.chmod(y + "/f", 0o604); check("listed with attributes", [e.stat().st_mode & 0o777 for e in os.scandir(x) if e.name == "f"], [0o604])
+        os.unlink(x + "/l"); check("listed", sorted(os.listdir(y)), ["f", "h"])
         for n in "f", "h": os.unlink(y + "/" + n); check("gone", absent(x, n), True)
 print("done")
 `
@@ -57,7 +66,17 @@ for i in $(seq 20); do
   [ "$(cat d/f)" = contents ]
   [ ! -e d/none ]
   cmp d/f d/g
+  ls -lR . > /dev/null
+  find . -printf '%s %l\n' > /dev/null
+  [ "$(readlink d/l)" = "f g" ]
 done
+python3 -c '
+import os
+for i in range(20):
+    assert os.listxattr("d/f") == ["user.a"] and os.getxattr("d/f", "user.a") == b"1", "xattrs"
+    try: os.getxattr("d/f", "user.none"); raise AssertionError("user.none")
+    except OSError: pass
+'
 `
 
 // twoMounts starts a cluster and two mounts of it.
@@ -90,7 +109,7 @@ func TestMountsLookAgain(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
 	c, _, mnt := twoMounts(t, ctx)
-	shell(t, ctx, mnt[0], "mkdir d; printf contents > d/f; cp d/f d/g")
+	shell(t, ctx, mnt[0], "mkdir d; printf contents > d/f; cp d/f d/g; ln -s 'f g' d/l; mkdir d/sub; python3 -c 'import os; os.setxattr(\"d/f\", \"user.a\", b\"1\")'")
 	for _, m := range mnt { // a lease comes within a moment of the mount's start
 		shell(t, ctx, m, unchanged)
 	}
