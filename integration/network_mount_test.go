@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -34,7 +35,8 @@ print(time.monotonic())
 // go to who waits for them, and who held one hears of it (F10).
 func TestNetworkCutsMounts(t *testing.T) {
 	t.Parallel()
-	ctx := testContext(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
 	hosts := []string{"whole", "silent", "deaf", "alone"}
 	c, n := networked(t, ctx, hosts...)
 	startAll(t, ctx, c)

@@ -2,12 +2,14 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -125,10 +127,24 @@ func (k *boltKV) Update(fn func(w KVWriter) error) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := fn(&boltWriter{tx: tx}); err != nil {
+	if err := errors.Join(makeBuckets(tx), fn(&boltWriter{tx: tx})); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
+}
+
+// makeBuckets makes all buckets at the first write, so that one that is not there
+// later is damage.
+func makeBuckets(tx *bolt.Tx) error {
+	if k, _ := tx.Cursor().First(); k != nil {
+		return nil
+	}
+	for i := range len(allBuckets) {
+		if _, err := tx.CreateBucket([]byte{allBuckets[i]}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *boltKV) Close() error {
@@ -159,13 +175,65 @@ func (t *boltTx) Get(key string) (val []byte, ok bool, err error) {
 	defer t.k.guard("get", &err)()
 	b := t.bucket(key[0])
 	if b == nil {
-		return nil, false, nil
+		return nil, false, t.withoutBucket(key[0])
 	}
-	v := b.Get([]byte(key[1:]))
-	if v == nil {
-		return nil, false, nil
+	want := []byte(key[1:])
+	c := b.Cursor()
+	k, v := c.Seek(want)
+	if k != nil && bytes.Equal(k, want) {
+		if v == nil {
+			return nil, false, t.k.misplaced(rowName(key))
+		}
+		return bytes.Clone(v), true, nil // the copy touches every byte inside the guard
 	}
-	return bytes.Clone(v), true, nil // the copy touches every byte inside the guard
+	return nil, false, t.beside(b, key)
+}
+
+// beside checks the two rows on each side of the place where one is not: they are what
+// was written, and in order. A bit that flips in a key, or in what leads to one, makes a
+// search miss rows that are there; it ends beside one that is damaged, or another's, or
+// on the wrong side (S1).
+func (t *boltTx) beside(b *bolt.Bucket, key string) error {
+	c := b.Cursor()
+	for _, to := range []struct {
+		side int
+		move func() (k, v []byte)
+	}{{1, c.Next}, {-1, c.Prev}} {
+		k, v := c.Seek([]byte(key[1:]))
+		if to.side < 0 {
+			k, v = c.Prev()
+		}
+		last := key
+		for n := 0; n < 2 && k != nil; n++ {
+			row := key[:1] + string(k)
+			if _, ok := unseal(row, v); !ok || cmp.Compare(row, last) != to.side {
+				return t.k.misplaced(rowName(row))
+			}
+			last = row
+			k, v = to.move()
+		}
+	}
+	return nil
+}
+
+func (k *boltKV) misplaced(what string) error {
+	return &DamageError{k.path, what + " is not what was written, or not where it was"}
+}
+
+// withoutBucket: there is none of that name. Is it that nothing was ever written to it?
+// A new kv has all of them.
+func (t *boltTx) withoutBucket(name byte) error {
+	n := 0
+	c := t.tx.Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		if n++; v != nil || len(k) != 1 || !strings.Contains(allBuckets, string(k)) {
+			n = len(allBuckets)
+		}
+	}
+	if n >= len(allBuckets) {
+		return t.k.misplaced(fmt.Sprintf("the bucket %c", name))
+	}
+	return nil
 }
 
 func (t *boltTx) Seek(from string) KVCursor { return &boltCursor{t: t, from: from} }
@@ -182,7 +250,7 @@ func (t *boltTx) Close() {
 type boltCursor struct {
 	t    *boltTx
 	c    *bolt.Cursor
-	from string
+	from string // after the first row: the last one's key
 }
 
 func (c *boltCursor) Next() (key string, val []byte, ok bool, err error) {
@@ -190,21 +258,32 @@ func (c *boltCursor) Next() (key string, val []byte, ok bool, err error) {
 		return "", nil, false, err
 	}
 	defer c.t.k.guard("walk", &err)()
+	first := c.c == nil
 	var k, v []byte
-	if c.c == nil {
+	if first {
 		b := c.t.bucket(c.from[0])
 		if b == nil {
-			return "", nil, false, nil
+			return "", nil, false, c.t.withoutBucket(c.from[0])
 		}
 		c.c = b.Cursor()
 		k, v = c.c.Seek([]byte(c.from[1:]))
+		if k == nil || string(k) != c.from[1:] {
+			if err := c.t.beside(b, c.from); err != nil {
+				return "", nil, false, err
+			}
+		}
 	} else {
 		k, v = c.c.Next()
 	}
 	if k == nil {
 		return "", nil, false, nil
 	}
-	return c.from[:1] + string(k), bytes.Clone(v), true, nil
+	key = c.from[:1] + string(k)
+	if key < c.from || key == c.from && !first || v == nil {
+		return "", nil, false, c.t.k.misplaced(rowName(key))
+	}
+	c.from = key
+	return key, bytes.Clone(v), true, nil
 }
 
 type boltWriter struct {

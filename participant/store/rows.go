@@ -46,6 +46,7 @@ const (
 	bucketOpTime  = 't'
 	bucketChange  = 'x'
 	bucketMeta    = 'm'
+	allBuckets    = "eicsauotxm"
 	inodeFormat   = 2
 	inodeFixed    = 94
 	inodeFixed1   = 86 // in format 1

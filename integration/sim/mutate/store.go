@@ -3,6 +3,16 @@ package main
 // storeMutants leave out what participant/store keeps: durability in its order, op ids, checksums.
 var storeMutants = []mutant{
 	{
+		rule: "S1", leaves: "a row that is not found is believed not to be there",
+		edits: []edit{{"participant/store/boltkv.go", "	return nil, false, t.beside(b, key)\n", "	return nil, false, nil\n"}},
+		test:  "./participant/store TestFlippedBitOfTheKV",
+	},
+	{
+		rule: "S1", leaves: "a bucket that is gone is empty",
+		edits: []edit{{"participant/store/boltkv.go", "		return nil, false, t.withoutBucket(key[0])\n", "		return nil, false, nil\n"}},
+		test:  "./participant/store TestLostBucketOfTheKV",
+	},
+	{
 		rule: "S1a", leaves: "outcomes are not kept",
 		edits: []edit{
 			{
