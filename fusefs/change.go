@@ -45,6 +45,15 @@ func (f *fileSystem) setAttrOf(ctx context.Context, ino wire.Ino, in *fuse.SetAt
 	if m.Set&wire.SetMode != 0 {
 		f.forgetPriv(ino)
 	}
+	if m.Set&^ownership == 0 && f.dirty(ino) {
+		a, err := f.attr(ctx, wire.At{Dir: ino})
+		if err != nil {
+			return err
+		}
+		if sameOwnership(a, m, &in.InHeader) && f.gatherCtime(ino) {
+			return nil
+		}
+	}
 	chown := m.Set&(wire.SetUID|wire.SetGID) != 0 && m.Set&wire.SetMode == 0
 	if chown || m.Set&wire.SetSize != 0 && in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
 		a, err := f.attr(ctx, wire.At{Dir: ino})
@@ -56,6 +65,84 @@ func (f *fileSystem) setAttrOf(ctx context.Context, ino wire.Ino, in *fuse.SetAt
 		}
 	}
 	return f.setAttr(ctx, ino, m)
+}
+
+// ownership is what of the attributes does not gather, but goes with what does.
+const ownership = wire.SetMode | wire.SetUID | wire.SetGID
+
+// sameOwnership reports whether a setattr of mode and owner only leaves them as
+// they are.
+func sameOwnership(a wire.Attr, m wire.Mutation, caller *fuse.InHeader) bool {
+	mode := a.Mode & wire.ModePerm
+	if m.Set&wire.SetMode != 0 {
+		mode = m.Mode
+	} else if withoutPriv(a, caller) != a.Mode {
+		return false // a chown takes the set-id bits away
+	}
+	return mode == a.Mode&wire.ModePerm && (m.Set&wire.SetUID == 0 || m.UID == a.UID) && (m.Set&wire.SetGID == 0 || m.GID == a.GID)
+}
+
+// dirty reports whether a file has gathered changes.
+func (f *fileSystem) dirty(ino wire.Ino) bool {
+	n := f.peek(ino)
+	if n == nil {
+		return false
+	}
+	defer f.letGo(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.dirtyLocked()
+}
+
+// gatherCtime adds to a file's gathered changes one of nothing but its ctime, a
+// time as any other (tar says to each new file whose it is, which it is already).
+// False: nothing is gathered.
+func (f *fileSystem) gatherCtime(ino wire.Ino) bool {
+	n := f.peek(ino)
+	if n == nil {
+		return false
+	}
+	defer f.letGo(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.dirtyLocked() || n.cur.empty() && (n.flying != nil || !n.mtimeSet && !n.atimeSet) {
+		return false // no transaction is to come that would bring it
+	}
+	n.changedLocked(time.Now(), f.o.CommitAfter)
+	return true
+}
+
+// commitWith commits mode and owner of a file in one transaction with what is
+// gathered of it, if that is little (F3): a close soon after has nothing left to
+// do. Not done: they are to be committed by themselves.
+func (f *fileSystem) commitWith(ctx context.Context, n *node, m wire.Mutation) (done bool, err error) {
+	if m.Set == 0 || m.Set&^ownership != 0 {
+		return false, nil
+	}
+	for {
+		n.mu.Lock()
+		if !n.dirtyLocked() || n.c != nil && n.c.Spilled() {
+			n.mu.Unlock()
+			return false, nil
+		}
+		fl, mine := n.flight, false
+		if fl == nil {
+			fl, mine = f.startLocked(n, m), true
+		}
+		n.mu.Unlock()
+		select {
+		case <-fl.done:
+		case <-ctx.Done():
+			return true, ctx.Err()
+		}
+		switch {
+		case !mine:
+		case fl.err != nil:
+			return lasting(fl.err), fl.err
+		case fl.carried:
+			return true, nil
+		}
+	}
 }
 
 // setRemoved changes the attributes of a directory that was removed here, and
@@ -112,7 +199,12 @@ func (f *fileSystem) setAttr(ctx context.Context, ino wire.Ino, m wire.Mutation)
 		if err != nil {
 			return err
 		}
-		m = left
+		if done, err := f.commitWith(ctx, n, left); done {
+			return err
+		}
+		if m, err = f.gatherAttr(n, left); err != nil { // it may have lost its name meanwhile
+			return err
+		}
 	}
 	if m.Set == 0 {
 		return nil

@@ -38,7 +38,7 @@ func (f *fileSystem) sync(ctx context.Context, n *node) error {
 		}
 		fl, mine := n.flight, false
 		if fl == nil {
-			fl, mine = f.startLocked(n), true
+			fl, mine = f.startLocked(n, wire.Mutation{}), true
 		}
 		n.mu.Unlock()
 		select {
@@ -53,9 +53,10 @@ func (f *fileSystem) sync(ctx context.Context, n *node) error {
 }
 
 // startLocked begins a commit that nothing but giveUp stops: a caller that
-// goes away stops waiting, not the transaction (F6).
-func (f *fileSystem) startLocked(n *node) *flight {
-	fl := &flight{done: make(chan struct{})}
+// goes away stops waiting, not the transaction (F6). Mode and owner, if with sets
+// them, go with what is gathered.
+func (f *fileSystem) startLocked(n *node, with wire.Mutation) *flight {
+	fl := &flight{done: make(chan struct{}), with: with}
 	fl.ctx, fl.cancel = context.WithCancel(f.commits)
 	n.flight = fl
 	f.wg.Go(func() { f.fly(n, fl) })
@@ -85,6 +86,9 @@ func (f *fileSystem) land(n *node, fl *flight, err error) {
 	n.flight, fl.err = nil, err
 	if err == nil || !n.dirtyLocked() && fl.ctx.Err() != nil { // done, or given up
 		n.logged, n.retry, n.fatal = false, 0, nil
+		return
+	}
+	if fl.with.Set != 0 && !lasting(err) { // of what went with it, perhaps: each is tried by itself
 		return
 	}
 	if n.fatal = nil; !lasting(err) {
@@ -140,7 +144,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		n.moveTimesLocked() // as rebase does, for who comes in between
 	}
 	before := *n.timesLocked()
-	p := n.planLocked(guarded)
+	p := n.planLocked(guarded, fl.with)
 	if len(p.mutations) == 0 { // what was unsure turned out to be done
 		n.saved = n.gen
 		n.mu.Unlock()
@@ -179,7 +183,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		}
 		return err
 	}
-	n.saved, n.unsure = fl.gen, false
+	n.saved, n.unsure, fl.carried = fl.gen, false, true
 	if n.mtimeSet = n.mtimeSet && n.mtime != before.mtime; !n.mtimeSet {
 		n.mtime = 0
 	}
@@ -285,7 +289,7 @@ func (f *fileSystem) commitDue(now time.Time, all bool) (dirty []*node) {
 		if n.dirtyLocked() {
 			dirty = append(dirty, n)
 			if n.flight == nil && (all || !n.next.After(now)) {
-				f.startLocked(n)
+				f.startLocked(n, wire.Mutation{})
 			}
 		}
 		n.mu.Unlock()

@@ -506,7 +506,7 @@ func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	h.n.mu.Lock()
 	if h.n.dirtyLocked() && !h.n.alone && h.n.flight == nil && h.n.fatal == nil && h.writes {
-		f.startLocked(h.n)
+		f.startLocked(h.n, wire.Mutation{})
 	}
 	h.n.mu.Unlock()
 	f.letGo(h.n)

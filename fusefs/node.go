@@ -90,8 +90,11 @@ type flight struct {
 	ctx    context.Context // of its transactions: ends when what is gathered is given up
 	cancel context.CancelFunc
 
-	gen uint64 // the changes in it; set before done is closed
-	err error  // set before done is closed
+	with wire.Mutation // mode and owner that go with it, if it sets any
+
+	gen     uint64 // the changes in it; set before done is closed
+	err     error  // set before done is closed
+	carried bool   // a transaction of it, with with, was committed; set before done is closed
 }
 
 // take waits until the node's turn is free and takes it.

@@ -52,10 +52,12 @@ func (p *plan) add(m wire.Mutation, c Content) {
 // IfVersion stands where bytes of the base are left: another mount's commit
 // shows, and the kernel's pages go (rebase). What is cut to nothing and written
 // anew owes nothing to what was there: the later of two whole rewrites wins.
-// guarded is false for appends that others have overtaken.
-func (n *node) planLocked(guarded bool) plan {
+// guarded is false for appends that others have overtaken. Mode and owner, if
+// with sets them, change too.
+func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 	p := plan{appended: -1, ctime: n.ctime}
-	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime}
+	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime,
+		Set: with.Set, Mode: with.Mode, UID: with.UID, GID: with.GID}
 	n.noAhead = false
 	if e := &n.cur; !e.empty() {
 		p.snap = n.c.Snapshot()
@@ -109,7 +111,7 @@ func (n *node) partsLocked(p *plan, set *wire.Mutation) {
 		end = max(end, e.extents[k-1].to)
 	}
 	if e.keep != untouched && end != size {
-		set.Set, set.Size = wire.SetSize, size
+		set.Set, set.Size = set.Set|wire.SetSize, size
 	}
 	for at := e.tail; e.tail >= 0 && at < size; at += appendBytes {
 		x := extent{at, min(size, at+appendBytes)}
