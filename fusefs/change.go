@@ -399,7 +399,7 @@ func (f *fileSystem) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name strin
 	ctx, end := f.begin(cancel, in)
 	defer end()
 	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
-	a, err := f.stat(ctx, at)
+	a, err := f.leased(ctx, at)
 	if err != nil {
 		return statusOf(err)
 	}

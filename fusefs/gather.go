@@ -264,18 +264,30 @@ func (b *backoff) again(ctx context.Context, err error) bool {
 	}
 }
 
-// transact commits mutations, again and again while others' get in the way.
+// transact commits a mutation, again and again while others' get in the way.
 // IfVersion does not hold is the caller's matter.
-func (f *fileSystem) transact(ctx context.Context, mutations ...wire.Mutation) (wire.Outcome, error) {
+func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (wire.Outcome, error) {
+	before := f.cached.foresee(&m)
 	for b := f.backoff(); ; {
-		out, err := f.client.Transact(ctx, mutations, make([]Content, len(mutations)))
+		out, err := f.client.Transact(ctx, []wire.Mutation{m}, []Content{nil})
 		if err == nil {
-			f.cached.forget(out.Touched)
+			f.cached.learn(before, f.asMade(m), &out)
 		}
 		if err == nil || wire.CodeOf(err) == wire.CodeVersion || !b.again(ctx, err) {
 			return out, err
 		}
 	}
+}
+
+// asMade is a mutation with the owner that what it makes seems to have.
+func (f *fileSystem) asMade(m wire.Mutation) *wire.Mutation {
+	if f.o.UID != nil {
+		m.UID = *f.o.UID
+	}
+	if f.o.GID != nil {
+		m.GID = *f.o.GID
+	}
+	return &m
 }
 
 // retryRead reads, again while the file changes under the read.

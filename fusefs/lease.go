@@ -67,6 +67,10 @@ func (c *cache) forgetLocked() {
 func (c *cache) forget(t *wire.Touched) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.forgetTouchedLocked(t)
+}
+
+func (c *cache) forgetTouchedLocked(t *wire.Touched) {
 	if t == nil || t.Wide {
 		c.forgetLocked()
 		return

@@ -3,9 +3,13 @@ package integration
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tpcfs/integration/harness"
 	"tpcfs/wire"
@@ -220,6 +224,96 @@ func TestMountsCreateTogether(t *testing.T) {
 	for _, m := range mnt {
 		if got := shell(t, ctx, m, "ls | wc -l"); got != "40\n" {
 			t.Errorf("%s files are left", got)
+		}
+	}
+}
+
+// What a mount has changed itself it tells without a question, and tells right.
+func TestMountForesees(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	mnt, _ := mountOf(t, ctx, c, "mount")
+	cl, err := c.Client(ctx, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cl.Close() }()
+	in := func(name string) string { return filepath.Join(mnt, name) }
+	touched := time.Unix(1_000_000_000, 5)
+	for i, change := range []func() error{
+		func() error { return os.Mkdir(in("d"), 0o750) },
+		func() error { return os.WriteFile(in("d/f"), nil, 0o640) },
+		func() error { return os.Mkdir(in("d/e"), 0o700) },
+		func() error { return os.Symlink("target", in("d/s")) },
+		func() error { return unix.Mkfifo(in("d/p"), 0o600) },
+		func() error { return os.Chmod(in("d/f"), 0o4755) },
+		func() error { return os.Chown(in("d/f"), os.Getuid(), os.Getgid()) },
+		func() error { return os.Chtimes(in("d/f"), touched, touched) },
+		func() error { return os.Chtimes(in("d/e"), time.Time{}, touched) },
+		func() error { return os.Chmod(in("d"), 0o2775) },
+		func() error { return os.WriteFile(in("d/g"), nil, 0o640) },
+		func() error { return os.Mkdir(in("d/h"), 0o755) },
+		func() error { return os.WriteFile(in("d/f"), []byte("contents"), 0o640) },
+		func() error { return os.Rename(in("d/f"), in("d/e/f")) },
+		func() error { return os.Link(in("d/e/f"), in("d/l")) },
+		func() error { return os.Remove(in("d/e/f")) },
+		func() error { return os.Remove(in("d/g")) },
+		func() error { return os.Remove(in("d/h")) },
+	} {
+		if err := change(); err != nil {
+			t.Fatalf("change %d: %v", i, err)
+		}
+		for _, name := range []string{"", "d", "d/f", "d/e", "d/s", "d/p", "d/g", "d/h", "d/e/f", "d/l"} {
+			var st unix.Stat_t
+			err := unix.Lstat(in(name), &st)
+			got := wire.Attr{Ino: wire.Ino(st.Ino), Mode: st.Mode, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid, Rdev: uint32(st.Rdev), Size: st.Size,
+				Blocks: st.Blocks, Atime: st.Atim.Nano(), Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}
+			want, wantErr := cl.Lstat(ctx, name)
+			want.Version, want.Parent = 0, 0
+			if wantErr != nil {
+				want, wantErr, got = wire.Attr{}, unix.ENOENT, wire.Attr{}
+			}
+			if got != want || (err == nil) != (wantErr == nil) {
+				t.Errorf("after change %d %q is %+v (%v), want %+v (%v)", i, name, got, err, want, wantErr)
+			}
+		}
+	}
+	foreseesMuch(t, ctx, c, in)
+}
+
+// foreseesMuch: files made and removed one after the other cost few reads.
+func foreseesMuch(t *testing.T, ctx context.Context, c *harness.Cluster, in func(name string) string) {
+	reads := func() uint64 {
+		st, err := c.Status(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Reads.Done
+	}
+	const files = 20
+	for {
+		before := reads()
+		for i := range files {
+			if err := os.Mkdir(in(fmt.Sprint("d/e/", i)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		made := reads() - before
+		for i := range files {
+			if err := os.Remove(in(fmt.Sprint("d/e/", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		removed := reads() - before - made
+		t.Logf("%d reads for %d directories made, %d for them removed", made, files, removed)
+		// Whether the name is free is asked for. A push, once a second, has the rest read again.
+		if made <= files+6 && removed <= 6 {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal("what a mount has changed itself is read again")
 		}
 	}
 }

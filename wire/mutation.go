@@ -263,8 +263,9 @@ type Outcome struct {
 	// Touched is what it has changed, where the reply has told that: it is no
 	// part of what is kept for retries (F9).
 	Touched *Touched `cbor:"-"`
-	// Alone is TransactReply.Alone, no part of what is kept either.
-	Alone bool `cbor:"-"`
+	// Alone and Time are those of TransactReply, no part of what is kept either.
+	Alone bool  `cbor:"-"`
+	Time  int64 `cbor:"-"`
 }
 
 // Result is what one mutation did.
@@ -283,4 +284,7 @@ type TransactReply struct {
 	Touched *Touched `cbor:"3,keyasint,omitempty"`
 	// Alone: no other session may have open what it has left without a name (F7).
 	Alone bool `cbor:"4,keyasint,omitempty"`
+	// Time, in nanoseconds since 1970, is that of what it has made and changed;
+	// 0: not known any more.
+	Time int64 `cbor:"5,keyasint,omitempty"`
 }

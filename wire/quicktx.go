@@ -307,7 +307,7 @@ func (e *quickEncoder) transact(t *Transact) bool {
 }
 
 func (e *quickEncoder) transactReply(r *TransactReply) bool {
-	e.head(cborMap, 2+count(r.Touched != nil, r.Alone))
+	e.head(cborMap, 2+count(r.Touched != nil, r.Alone, r.Time != 0))
 	e.head(cborUint, 1)
 	e.outcome(&r.Outcome)
 	e.int(2, r.ServiceTime)
@@ -317,6 +317,9 @@ func (e *quickEncoder) transactReply(r *TransactReply) bool {
 	}
 	if r.Alone {
 		e.yes(4)
+	}
+	if r.Time != 0 {
+		e.int(5, r.Time)
 	}
 	return true
 }
@@ -673,6 +676,8 @@ func (d *quickDecoder) transactReply(v *TransactReply) {
 			d.touched(v.Touched)
 		case 4:
 			v.Alone = d.bool()
+		case 5:
+			v.Time = d.int()
 		default:
 			d.bad = true
 		}

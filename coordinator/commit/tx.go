@@ -42,6 +42,7 @@ type tx struct {
 	names    []string
 	linked   []wire.Ino // that get a name by their number
 	since    int64      // m.now at the put
+	time     int64      // of the prepare; 0: of an earlier epoch
 }
 
 func (t *tx) becomes(s txState) {
@@ -327,7 +328,7 @@ func (m *Machine) putPrepare(r *Request) {
 	}
 	m.state.Time = max(m.state.Time, m.wall)
 	n := len(m.members)
-	t := &tx{id: id, count: count, alone: !m.othersMayOpen(q.Op.Session), op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, waiters: []*Request{r}}
+	t := &tx{id: id, count: count, alone: !m.othersMayOpen(q.Op.Session), op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, time: m.state.Time, waiters: []*Request{r}}
 	p := &wire.Prepare{
 		Tx: id, Config: m.state.Config.ID, Op: q.Op, Lowest: q.Lowest, Sent: q.Sent,
 		Time: m.state.Time, ServiceTime: m.state.ServiceTime, W: m.w, Mutations: q.Mutations, Pack: q.Pack,
@@ -570,7 +571,7 @@ func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
 	number := m.leases.number
 	if t := r.tx; err == nil && t != nil && o == t.outcome {
 		if rep.Reply.Alone = t.alone; t.pushed > 0 {
-			rep.Reply.Touched, number = t.touched, t.pushed
+			rep.Reply.Touched, rep.Reply.Time, number = t.touched, t.time, t.pushed
 		}
 	}
 	if r.releases != 0 && (err == nil || err.Code == wire.CodeStale) {

@@ -255,7 +255,7 @@ func (t *transaction) send(l *link) error {
 	}
 	o.c.hear(reply.ServiceTime)
 	t.done = &reply.Outcome
-	t.done.Touched, t.done.Alone = reply.Touched, reply.Alone
+	t.done.Touched, t.done.Alone, t.done.Time = reply.Touched, reply.Alone, reply.Time
 	return nil
 }
 
