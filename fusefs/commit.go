@@ -158,10 +158,11 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	n.mu.Unlock()
 
 	p.finishAhead(fl.ctx)
+	known := f.cached.foresee(n.at())
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	p.release()
 	if err == nil {
-		f.cached.forget(out.Touched)
+		f.cached.learn(known, n.at(), foreseenWrite(known.was, &p, &out), &out)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

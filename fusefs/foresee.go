@@ -21,22 +21,21 @@ type foresight struct {
 }
 
 // foresee is called before a mutation is sent.
-func (c *cache) foresee(m *wire.Mutation) foresight {
+func (c *cache) foresee(at wire.At) foresight {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if bootNow() >= c.until {
 		return foresight{}
 	}
-	return foresight{c.number, c.attrs[m.At.Dir]}
+	return foresight{c.number, c.attrs[at.Dir]}
 }
 
-// learn takes the outcome of a transaction of one mutation: what it has touched
-// is forgotten, what it is now is kept if it can be told.
-func (c *cache) learn(before foresight, m *wire.Mutation, out *wire.Outcome) {
+// learn takes the outcome of a transaction of a file, or of a name: what it has
+// touched is forgotten, what is foreseen of it is kept.
+func (c *cache) learn(before foresight, at wire.At, now changes, out *wire.Outcome) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := foreseen(before.was, m, out)
-	if c.attrs[before.was.Ino] != before.was || !c.untouchedLocked(before.asked, before.was.Ino, now.made.Ino, m.At) {
+	if c.attrs[before.was.Ino] != before.was || !c.untouchedLocked(before.asked, before.was.Ino, now.made.Ino, at) {
 		now = changes{}
 	}
 	c.forgetTouchedLocked(out.Touched)
@@ -49,7 +48,7 @@ func (c *cache) learn(before foresight, m *wire.Mutation, out *wire.Outcome) {
 		}
 	}
 	if now.name && len(c.entries) < maxCached {
-		c.entries[m.At] = now.made.Ino
+		c.entries[at] = now.made.Ino
 	}
 }
 
@@ -98,6 +97,25 @@ func foreseen(was wire.Attr, m *wire.Mutation, out *wire.Outcome) changes {
 	was.Nlink = uint32(int(was.Nlink) + dirs)
 	was.Mtime, was.Ctime = max(was.Mtime, out.Time), max(was.Ctime, out.Time)
 	return changes{was, made, true}
+}
+
+// foreseenWrite applies the transaction that writes a file as a whole; all zero:
+// it does more, or less.
+func foreseenWrite(was wire.Attr, p *plan, out *wire.Outcome) changes {
+	if was.Ino == 0 || out.Time == 0 || p.mutations[0].Kind != wire.MutWriteFile || p.mutations[0].Write != wire.WriteWhole {
+		return changes{}
+	}
+	size := p.contents[0].Size()
+	was.Version, was.Size, was.Blocks = out.Tx, size, (size+511)/512
+	changeForeseen(&was, &p.mutations[0], out.Time, true)
+	for i := range p.mutations[1:] {
+		m := &p.mutations[1+i]
+		if m.Kind != wire.MutSetattr || m.Set&wire.SetSize != 0 {
+			return changes{}
+		}
+		setForeseen(&was, m, out.Time)
+	}
+	return changes{was: was}
 }
 
 // madeForeseen is what a mutation has made in a directory; Ino 0: that is not

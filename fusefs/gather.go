@@ -267,11 +267,11 @@ func (b *backoff) again(ctx context.Context, err error) bool {
 // transact commits a mutation, again and again while others' get in the way.
 // IfVersion does not hold is the caller's matter.
 func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (wire.Outcome, error) {
-	before := f.cached.foresee(&m)
+	before := f.cached.foresee(m.At)
 	for b := f.backoff(); ; {
 		out, err := f.client.Transact(ctx, []wire.Mutation{m}, []Content{nil})
 		if err == nil {
-			f.cached.learn(before, f.asMade(m), &out)
+			f.cached.learn(before, m.At, foreseen(before.was, f.asMade(m), &out), &out)
 		}
 		if err == nil || wire.CodeOf(err) == wire.CodeVersion || !b.again(ctx, err) {
 			return out, err

@@ -91,7 +91,7 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 // replace renames over what is at a name, if anything is. A directory there,
 // which is empty, goes; it may be somebody's working directory.
 func (f *fileSystem) replace(ctx context.Context, to wire.At, m wire.Mutation, thread uint32) error {
-	old, err := f.stat(ctx, to)
+	old, err := f.leased(ctx, to)
 	if err != nil && !isGone(err) {
 		return err
 	}
@@ -109,7 +109,7 @@ func (f *fileSystem) syncName(ctx context.Context, at wire.At) error {
 	if !f.busy() {
 		return nil
 	}
-	a, err := f.stat(ctx, at)
+	a, err := f.leased(ctx, at)
 	if err != nil {
 		return err
 	}
