@@ -467,7 +467,7 @@ func TestSpill(t *testing.T) {
 	s := newFake()
 	s.sink = true
 	spill := t.TempDir()
-	dir, m := mountAt(t, s, Options{SpillDir: spill, Memory: 4 << 20})
+	dir, m := mountAt(t, s, Options{SpillDir: spill, Memory: 4 << 20, CommitAfter: time.Hour})
 	const size = 64 << 20
 	g := openFile(t, dir+"/g", os.O_RDWR|os.O_CREATE)
 	s.set(func(s *fake) {
