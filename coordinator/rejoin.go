@@ -247,6 +247,7 @@ func (r *rejoin) lastRound() (again bool, err error) {
 		return true, nil
 	}
 	defer r.c.post(func() { r.c.m.Unpause(r.l.member) })
+	paused := time.Now()
 	ctx, cancel := context.WithTimeout(r.l.ctx, lastRoundWait)
 	defer cancel()
 	j, err := r.drain(ctx)
@@ -273,7 +274,7 @@ func (r *rejoin) lastRound() (again bool, err error) {
 	}
 	r.c.peers[r.l.member].compares(false)
 	r.c.log.Log(context.Background(), r.c.noticeLevel(), "participant has caught up", "name", r.l.name,
-		"took", time.Since(r.began).Round(time.Millisecond).String(), "bytes", r.total)
+		"took", time.Since(r.began).Round(time.Millisecond).String(), "bytes", r.total, "paused", time.Since(paused).Round(time.Millisecond).String())
 	return false, nil
 }
 

@@ -112,6 +112,7 @@ var parts = []struct {
 	{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents},
 	{"mount", mountWrites}, {"streams", mountStreams}, {"small", mountSmall}, {"unchanged", mountUnchanged}, {"tree", mountTree},
 	{"files", manyFiles}, {"restart", restart},
+	{"stalls", stalls}, {"catchup", catchUps}, {"scrub", scrubSpeed},
 }
 
 func names() (list []string) {
