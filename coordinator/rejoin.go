@@ -23,6 +23,8 @@ const (
 	catchUpPause   = 200 * time.Millisecond
 	catchUpRest    = 10 * time.Second // at most, before what was interrupted begins again
 	drainPause     = 2 * time.Millisecond
+	yieldTimes     = 3 // as long as a step has taken
+	mostYield      = time.Second
 	slowPause      = time.Second // before a newcomer whose disk is slow is tried again
 )
 
@@ -64,6 +66,8 @@ type rejoin struct {
 	total   int64 // ... and in all
 	seen    wire.CatchUp
 	speed   speed
+	stepped time.Time // when the last step began
+	changes uint64    // that clients had made then
 }
 
 // speed is how fast a newcomer catches up, as of the last seconds.
@@ -336,9 +340,26 @@ func (r *rejoin) donate(ctx context.Context, req wire.Donate) (wire.Donated, []b
 	return d, body, nil
 }
 
+// rest is how long to wait before the next step: while clients make changes so long that
+// most of the time is theirs, since they share processors and disks with what catches
+// up. Where a rate is given that counts; in the last round they wait for its end.
+func (r *rejoin) rest() time.Duration {
+	done, _, _ := r.c.changes.Counts()
+	busy := done != r.changes
+	r.changes = done
+	if !busy || !r.limit || r.c.o.ResyncRate > 0 || r.stepped.IsZero() {
+		return 0
+	}
+	return min(yieldTimes*time.Since(r.stepped), mostYield)
+}
+
 // resync takes a step at the newcomer, at the rate that is allowed.
 func (r *rejoin) resync(ctx context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
 	req.Epoch = r.c.epoch
+	if d := r.rest(); d > 0 {
+		r.sleep(d)
+	}
+	r.stepped = time.Now()
 	r.moved += int64(len(body))
 	r.total += int64(len(body))
 	if rate := r.c.o.ResyncRate; rate > 0 && r.limit && len(body) > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tpcfs/coordinator/commit"
+	"tpcfs/coordinator/meter"
 	"tpcfs/wire"
 )
 
@@ -346,5 +347,30 @@ func TestSpeed(t *testing.T) {
 	step(1000, 2<<20)
 	if c.Rate != 1<<20 || c.LeftMS != 3000 {
 		t.Errorf("of changes: %+v", c)
+	}
+}
+
+// While clients make changes catching up rests for three times as long as it works; not
+// while they make none, where a rate is given, or in the last round.
+func TestCatchingUpYields(t *testing.T) {
+	const worked = 20 * time.Millisecond
+	for _, c := range []struct {
+		name  string
+		spoil func(r *rejoin)
+		rests bool
+	}{
+		{"changes are made", func(*rejoin) {}, true},
+		{"none is made", func(r *rejoin) { r.changes, _, _ = r.c.changes.Counts() }, false},
+		{"a rate is given", func(r *rejoin) { r.c.o.ResyncRate = 1 }, false},
+		{"the last round", func(r *rejoin) { r.limit = false }, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &rejoin{c: &Coordinator{}, l: &link{ctx: t.Context()}, limit: true, stepped: time.Now().Add(-worked)}
+			r.c.changes.Add(0, 0, meter.Done)
+			c.spoil(r)
+			if rest := r.rest(); rest > 0 != c.rests || c.rests && rest < yieldTimes*worked || rest > mostYield {
+				t.Errorf("rests for %v", rest)
+			}
+		})
 	}
 }
