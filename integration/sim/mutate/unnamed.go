@@ -64,6 +64,39 @@ var unnamedMutants = []mutant{
 		test: "./coordinator/commit TestOrphansAfterRestart",
 	},
 	{
+		rule: "F7", leaves: "a dead mount is remembered for as long as any client",
+		edits: []edit{
+			{
+				"coordinator/commit/session.go",
+				`		return m.o.WatcherIdle`,
+				`		return m.o.SessionIdle`,
+			},
+		},
+		test: "./coordinator/commit TestHeldByWhoDied",
+	},
+	{
+		rule: "F7", leaves: "any client is remembered for no longer than a mount",
+		edits: []edit{
+			{
+				"coordinator/commit/session.go",
+				`	return m.o.SessionIdle`,
+				`	return m.o.WatcherIdle`,
+			},
+		},
+		test: "./coordinator/commit TestHeldByWhoDied",
+	},
+	{
+		rule: "F4", leaves: "a change's own time counts however old it is",
+		edits: []edit{
+			{
+				"participant/store/rows.go",
+				`-wire.MaxCtimeOff <= off && off <= wire.MaxCtimeOff {`,
+				`off <= wire.MaxCtimeOff {`,
+			},
+		},
+		test: "./participant/store TestGivenCtime",
+	},
+	{
 		rule: "F7", leaves: "after a restart who has detached is waited for",
 		edits: []edit{
 			{
