@@ -79,8 +79,8 @@ var evictMutants = []mutant{
 		rule: "P7", leaves: "one that has lost its data testifies",
 		edits: []edit{{
 			"coordinator/commit/config.go",
-			`		case mem.unfit != nil, !mem.linked`,
-			`		case !mem.linked`,
+			`		case mem.unfit != nil, m.tooSlow(mem)`,
+			`		case m.tooSlow(mem)`,
 		}},
 		test: "./coordinator/commit TestUnfit",
 	},
