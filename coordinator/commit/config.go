@@ -287,7 +287,7 @@ func (m *Machine) newcomer(i int, link uint64) bool {
 // another one's is under way, or the config is being changed, or somebody whom
 // the last round has to wait for is missing, or it has not been fast for long enough (P15).
 func (m *Machine) Pause(i int, link uint64) bool {
-	if m.stop != nil || m.closing || !m.newcomer(i, link) || m.change != nil || m.joiner >= 0 || m.missing() != nil || m.now < m.members[i].pace.until {
+	if m.stop != nil || m.closing || !m.newcomer(i, link) || m.change != nil || m.joiner >= 0 || m.missing() != nil || m.stayOut(&m.members[i].pace) > 0 {
 		return false
 	}
 	m.joiner = i

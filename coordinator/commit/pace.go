@@ -143,7 +143,7 @@ func (m *Machine) WasSlow(i int) bool { return m.members[i].pace.evicted }
 // RoundTook tells that a newcomer's disk has made a round of catching up durable,
 // which brought so many bytes, in so many milliseconds: the last one would take as
 // long, and then all wait. It reports whether that is quick enough; who was evicted as
-// too slow has to be quick for a while before.
+// too slow has to be quick for a while before. Where nothing is written without it any is.
 func (m *Machine) RoundTook(i int, link uint64, bytes, ms int64) bool {
 	mem := m.members[i]
 	if m.stop != nil || !m.newcomer(i, link) {
@@ -151,11 +151,20 @@ func (m *Machine) RoundTook(i int, link uint64, bytes, ms int64) bool {
 	}
 	p := &mem.pace
 	if m.o.EvictSlow < 0 || ms < roundSyncs*m.counts()+bytes*1000/quickBytes {
-		return m.now >= p.until
+		return m.stayOut(p) <= 0
 	}
 	p.until = m.now + p.out
 	p.worst, p.seen = ms, m.now
-	return false
+	return !m.enough()
+}
+
+// stayOut is for how long a newcomer has to be quick yet before it is let in. With too
+// few in sync to write at all a slow one is better than none.
+func (m *Machine) stayOut(p *pace) int64 {
+	if !m.enough() {
+		return 0
+	}
+	return max(p.until-m.now, 0)
 }
 
 // slow is what status tells of that; nil: nothing.
@@ -168,7 +177,7 @@ func (m *Machine) slow(mem *member) *wire.SlowStatus {
 	if mem.in {
 		s.HeldMS = p.others.sum
 	} else {
-		s.ReturnMS = max(p.until-m.now, 0)
+		s.ReturnMS = m.stayOut(p)
 	}
 	if s.WaitMS == 0 && s.ReturnMS == 0 && !s.Evicted {
 		return nil
@@ -185,12 +194,14 @@ func (m *Machine) slowWords() []string {
 		case mem.vacant || mem.coming:
 		case !mem.in && p.evicted:
 			text := mem.name + " was evicted because its disk, or the way to it, kept the others waiting"
-			if left := p.until - m.now; left > 0 {
+			if left := m.stayOut(p); left > 0 {
 				text += ": it comes back when it has been fast for " + seconds(left) + " more"
 			}
 			words = append(words, text)
-		case !mem.in && p.worst > 0 && m.now-p.seen < 2*p.worst:
+		case !mem.in && p.worst > 0 && m.now-p.seen < 2*p.worst && m.enough():
 			words = append(words, fmt.Sprintf("%s is out of sync, and its disk is slow (%s for one step): it comes back when that is faster", mem.name, seconds(p.worst)))
+		case !mem.in && p.worst > 0 && m.now-p.seen < 2*p.worst:
+			words = append(words, fmt.Sprintf("%s is out of sync, and its disk is slow (%s for one step): it comes back all the same, since nothing is written without it", mem.name, seconds(p.worst)))
 		case mem.in && !m.leaving(i) && p.own.sum >= slowWarning:
 			text := fmt.Sprintf("%s is slow: changes have waited up to %s for its disk, or the way to it", mem.name, seconds(max(p.worst, p.own.stretch)))
 			if m.o.EvictSlow > 0 && m.MayGo(i) {

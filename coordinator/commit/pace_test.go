@@ -290,3 +290,57 @@ func TestHungOnItsWayOut(t *testing.T) {
 	b.all("a", "b")
 	b.wantAnswer(r, "committed")
 }
+
+// Where so few are in sync that nothing is written, a newcomer that is slow is better than
+// none: it is let in at once (P15).
+func TestSlowIsBetterThanNone(t *testing.T) {
+	b := newEvicting(t)
+	b.m.o.MinInSync = 3
+	b.breakLink("c")
+	e := b.edit(wire.MembersReplace, true, "d=d:1", "c")
+	b.sync()
+	b.all("a", "b")
+	b.wantHeard(e, "done", "c was replaced by d")
+	b.run()
+	b.greet("d")
+	i, l := b.index("d"), b.fake("d").link
+	if b.m.Writable() || !b.m.RoundTook(i, l, 0, 4000) || !b.m.Pause(i, l) {
+		t.Error("one whose disk is slow is kept out though nothing is written without it")
+	}
+	if w := b.m.Degraded(); !strings.Contains(w, "its disk is slow (4.0 s for one step): it comes back all the same") {
+		t.Errorf("it says %q", w)
+	}
+	b.settle()
+	if got := b.inSync(); got != "a,b,d" || !b.m.Writable() {
+		t.Errorf("in sync: %s; writable: %v", got, b.m.Writable())
+	}
+
+	// One that was evicted as slow, and then another's disk is lost.
+	b = newEvicting(t)
+	b.submit(1, "x")
+	b.passes(11_000, "b", "c")
+	b.fake("a").crash(0)
+	b.fake("a").up = true
+	b.greet("a")
+	i, l = b.index("a"), b.fake("a").link
+	if b.inSync() != "b,c" || b.m.RoundTook(i, l, 0, 4000) || b.m.Pause(i, l) || b.slow("a").ReturnMS == 0 {
+		t.Fatalf("in sync: %s, and a is let in while others write", b.inSync())
+	}
+	b.breakLink("b")
+	b.edit(wire.MembersLost, true, "", "b")
+	b.sync()
+	b.all("c")
+	if got := b.inSync(); got != "c" || b.m.Writable() {
+		t.Fatalf("in sync: %s; writable: %v", got, b.m.Writable())
+	}
+	if w := b.m.Degraded(); b.slow("a").ReturnMS != 0 || strings.Contains(w, "when it has been fast") {
+		t.Errorf("it is to stay out: %+v, %q", b.slow("a"), w)
+	}
+	if !b.m.RoundTook(i, l, 0, 4000) || !b.m.Pause(i, l) {
+		t.Error("one that was evicted as slow is kept out though nothing is written without it")
+	}
+	b.settle()
+	if got := b.inSync(); got != "a,b,c" || !b.m.Writable() {
+		t.Errorf("in sync: %s; writable: %v", got, b.m.Writable())
+	}
+}

@@ -9,6 +9,8 @@ var evictMutants = []mutant{
 	pacing("time without a wait is not taken off", "p.own.sum, p.others.sum = max(0, p.own.sum-ms), max(0, p.others.sum-ms)", "_ = ms", "TestSlowDiskIsEvicted"),
 	pacing("time away counts", "	case !mem.linked:\n", "", "TestTimeAwayIsNotSlow"),
 	pacing("who was slow comes back at once", "		p.until = m.now + p.out\n	}\n", "	}\n", "TestSlowComesBack"),
+	pacing("who is slow stays out though nothing is written without it", "	if !m.enough() {\n		return 0\n	}\n", "", "TestSlowIsBetterThanNone"),
+	pacing("likewise, who was never evicted", "return !m.enough()", "return false", "TestSlowIsBetterThanNone"),
 	pacing("it flaps", "max(2*p.out, m.o.EvictSlow)", "max(p.out, m.o.EvictSlow)", "TestSlowComesBack"),
 	{
 		rule: "P8", leaves: "too few stay",
