@@ -12,6 +12,7 @@ import (
 // How slow members are judged.
 const (
 	slowAfter    = 1000       // milliseconds that a wait lasts before it counts
+	mostTick     = 600        // ... between two ticks; where it is more this process stood still, not they
 	slowShown    = 60_000     // ... for which a slow one is shown as such
 	slowWarning  = 2000       // ... that it has been slow for before status warns
 	mostSlowOut  = 60         // times EvictSlow that a slow one stays out at most
@@ -65,10 +66,14 @@ func (m *Machine) counts() int64 {
 }
 
 // keepPace looks, at each tick, at how late each member's journal is. Time that a
-// member is away counts for P8, not here.
+// member is away counts for P8, not here; time in which this process has not looked is
+// nobody's: what they have sent meanwhile is not read yet.
 func (m *Machine) keepPace(ms int64) {
+	if ms <= 0 || ms > mostTick {
+		return
+	}
 	for i, mem := range m.members {
-		if mem.in && !m.leaving(i) && ms > 0 {
+		if mem.in && !m.leaving(i) {
 			m.keepPaceOf(i, ms)
 		}
 	}

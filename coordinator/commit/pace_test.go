@@ -344,3 +344,34 @@ func TestSlowIsBetterThanNone(t *testing.T) {
 		t.Errorf("in sync: %s; writable: %v", got, b.m.Writable())
 	}
 }
+
+// Time in which the coordinator itself stood still is no member's, however often that is,
+// between the acknowledgements of two others and a third's (P15).
+func TestOwnStallsAreNobodysSlowness(t *testing.T) {
+	b := newEvicting(t)
+	for seq := uint64(1); seq <= 30; seq++ {
+		b.submit(seq, "x")
+		b.passes(20, "b", "c")
+		b.m.Tick(1000)
+		b.run()
+		b.passes(20, "b", "c")
+		b.passes(20, "a", "b", "c")
+	}
+	if s, w := b.slow("a"), b.m.Degraded(); s != nil || w != "" || b.inSync() != "a,b,c" {
+		t.Errorf("in sync %s; a is slow: %+v, %q", b.inSync(), s, w)
+	}
+
+	// Nor does it end a wait that there is, or take off from it.
+	b.submit(31, "x")
+	b.passes(5000, "b", "c")
+	before := b.slow("a").HeldMS
+	b.m.Tick(1000)
+	b.run()
+	if got := b.slow("a").HeldMS; got != before || got < 4900 {
+		t.Errorf("held for %d ms before, and %d then", before, got)
+	}
+	b.passes(5100, "b", "c")
+	if got := b.inSync(); got != "b,c" {
+		t.Errorf("in sync: %s", got)
+	}
+}

@@ -231,6 +231,9 @@ func (w *world) reignStep(what what, slot, b int) {
 		if w.profile.ticks != nil {
 			ticks = w.profile.ticks
 		}
+		if w.settling && w.profile.ticks == nil {
+			ticks = settlingTicks
+		}
 		ms := ticks[w.upTo(len(ticks)-1)]
 		w.pass(slot, ms)
 		c.tick(ms)

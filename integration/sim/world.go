@@ -224,6 +224,10 @@ func newProfile(rng *rand.Rand) profile {
 
 var usualTicks = []int64{5, 20, 20, 20, 100, 600}
 
+// settlingTicks: once the faults end no disk is slow any more, and none is evicted as such
+// again and again. Where more time passes the coordinator stood still (P15).
+var settlingTicks = []int64{5, 20, 20, 20, 20, 700}
+
 // ageing makes time pass quickly: requests and outcomes get too old (S1a),
 // sessions and stages are forgotten, in the middle of everything.
 func ageing(p *profile) {

@@ -11,6 +11,7 @@ var evictMutants = []mutant{
 	pacing("who was slow comes back at once", "		p.until = m.now + p.out\n	}\n", "	}\n", "TestSlowComesBack"),
 	pacing("who is slow stays out though nothing is written without it", "	if !m.enough() {\n		return 0\n	}\n", "", "TestSlowIsBetterThanNone"),
 	pacing("likewise, who was never evicted", "return !m.enough()", "return false", "TestSlowIsBetterThanNone"),
+	pacing("the coordinator's own stalls count", "ms <= 0 || ms > mostTick", "ms <= 0", "TestOwnStallsAreNobodysSlowness"),
 	pacing("it flaps", "max(2*p.out, m.o.EvictSlow)", "max(p.out, m.o.EvictSlow)", "TestSlowComesBack"),
 	{
 		rule: "P8", leaves: "too few stay",
