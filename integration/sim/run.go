@@ -209,6 +209,18 @@ func (w *world) slot(b int) *reign {
 	return w.old
 }
 
+// someTime is how many milliseconds pass until a tick.
+func (w *world) someTime() int64 {
+	ticks := usualTicks
+	switch {
+	case w.profile.ticks != nil:
+		ticks = w.profile.ticks
+	case w.settling:
+		ticks = settlingTicks
+	}
+	return ticks[w.upTo(len(ticks)-1)]
+}
+
 func (w *world) reignStep(what what, slot, b int) {
 	if what == stepStart {
 		w.startReign()
@@ -227,14 +239,7 @@ func (w *world) reignStep(what what, slot, b int) {
 	case stepReignSynced:
 		c.synced()
 	case stepTick:
-		ticks := usualTicks
-		if w.profile.ticks != nil {
-			ticks = w.profile.ticks
-		}
-		if w.settling && w.profile.ticks == nil {
-			ticks = settlingTicks
-		}
-		ms := ticks[w.upTo(len(ticks)-1)]
+		ms := w.someTime()
 		w.pass(slot, ms)
 		c.tick(ms)
 	case stepSubmit:
