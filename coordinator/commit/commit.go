@@ -66,8 +66,8 @@ type Options struct {
 	MinInSync int
 	Majority  bool
 	// Exact: Peers have to be the configured participants, but for those that
-	// operators have made of them, or added (P14). Otherwise they tell addresses of
-	// those that they name, and Notices has what is odd.
+	// operators have made of them, added, or removed (P14). Otherwise they tell addresses
+	// of those that they name, and Notices has what is odd.
 	Exact bool
 	// EvictAfter is how long, in milliseconds, a member may be without a link
 	// before it is evicted, default 3000.
@@ -308,6 +308,10 @@ func (m *Machine) adopt(c *wire.Config) error {
 	}
 	if len(missing) > 0 {
 		m.notices = append(m.notices, fmt.Sprintf("--participant does not name %s, which the cluster has, too: the address that was given last counts", strings.Join(missing, ", ")))
+	}
+	if len(addr) > 0 && m.o.Exact { // which was removed so long ago that nobody remembers
+		m.notices = append(m.notices, fmt.Sprintf("participant %s takes no part in the cluster, and is left out", strings.Join(slices.Sorted(maps.Keys(addr)), ", ")))
+		return nil
 	}
 	if len(addr) > 0 {
 		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(

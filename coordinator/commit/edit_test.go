@@ -540,6 +540,31 @@ func TestRemovedAreManyMore(t *testing.T) {
 	}
 }
 
+// However many were removed since, and are forgotten, the list of peers of the beginning
+// is one to start with where it is the process's own (tpcfs up).
+func TestForgottenPeersAreLeftOut(t *testing.T) {
+	b := newEvicting(t)
+	b.wantDone(b.edit(wire.MembersRemove, false, "", "b"))
+	c := b.m.state.Config
+	if len(c.Removed) != 1 || c.Removed[0].Member.Name != "b" {
+		t.Fatalf("removed: %+v", c.Removed)
+	}
+	s := b.m.state
+	known := *c
+	known.Removed = nil // as after wire.MaxRemoved more
+	s.Config = &known
+	s.Epoch = wire.Epoch{Number: 9}
+	o := b.opts
+	o.State, o.Exact, o.Cluster = s, true, s.Config.Cluster
+	m, err := New(o)
+	if err != nil {
+		t.Fatalf("it does not start any more: %v", err)
+	}
+	if len(m.members) != 2 || m.find("b") >= 0 {
+		t.Errorf("members: %+v", m.Members())
+	}
+}
+
 // A start counts with what it brings, not with words that it refuses: who was not to be
 // lost after all takes nobody along, and the rule of starts holds (P8, P14).
 func TestStartCountsWhatItBrings(t *testing.T) {

@@ -194,9 +194,14 @@ func TestPeerList(t *testing.T) {
 	b.opts.Exact = true
 	peers := b.opts.Peers
 	b.opts.Peers = append(peers[:3:3], Peer{"d", "d:1"})
+	if err := b.tryStart(); err != nil || len(b.m.members) != 3 || len(b.m.Notices()) != 1 || !strings.Contains(b.m.Notices()[0], "participant d takes no part") {
+		t.Errorf("one too many: %v, %q", err, b.m.Notices())
+	}
+	b.opts.Exact = false
 	if err := b.tryStart(); err == nil || !strings.Contains(err.Error(), "names d") {
 		t.Errorf("one too many: %v", err)
 	}
+	b.opts.Exact = true
 	b.opts.Peers = peers[:2]
 	if err := b.tryStart(); err == nil || !strings.Contains(err.Error(), "does not name c") {
 		t.Errorf("one too few: %v", err)
