@@ -17,6 +17,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tpcfs/coordinator/commit"
+	"tpcfs/journal"
+	"tpcfs/journal/disk"
 	"tpcfs/wire"
 )
 
@@ -392,6 +395,73 @@ func TestUpMissesAParticipant(t *testing.T) {
 		}
 		if _, err := os.Stat(filepath.Join(dir, "participant-a")); !strings.Contains(c.there, "a") && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("participant-a was made: %v", err)
+		}
+	}
+}
+
+// coordinatorOf makes a coordinator's journal that says who takes part, as NAME=ADDR; those
+// with a ! are not in sync.
+func coordinatorOf(t *testing.T, dir string, members ...string) {
+	t.Helper()
+	c := &wire.Config{ID: wire.ConfigID{Epoch: 1, Counter: 1}}
+	for _, m := range members {
+		name, addr, _ := strings.Cut(strings.TrimSuffix(m, "!"), "=")
+		c.Configured = append(c.Configured, wire.Member{Name: name, Addr: addr})
+		if !strings.HasSuffix(m, "!") {
+			c.InSync = append(c.InSync, name)
+		}
+	}
+	log, err := journal.Open(journal.Options{FS: disk.New(), Dir: filepath.Join(dir, "coordinator", "journal"), SegmentSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []*commit.Record{{Kind: commit.RecEpoch, Epoch: wire.Epoch{Number: 1}}, {Kind: commit.RecConfig, Config: c}} {
+		if _, err := log.Append(r.Encode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(log.Flush(), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Who takes part is what the coordinator's journal says, after operators have changed it,
+// not how many directories there are: that decides whether up starts, and what it says.
+func TestUpAfterMembersHaveChanged(t *testing.T) {
+	const a, b, c, d, e = "a=in-process:a", "b=in-process:b", "c=in-process:c", "d=10.0.0.4:1", "e=10.0.0.5:1"
+	for _, tc := range []struct {
+		what      string
+		members   []string
+		there     string // directories
+		minInSync int
+		says      string // "": it starts
+		code      int
+	}{
+		{"two were replaced, their directories are gone", []string{a, d, e}, "a", 0, "", 0},
+		{"all were", []string{"x=10.0.0.6:1", d, e}, "c", 0, "", 0},
+		{"all were, strictly", []string{"x=10.0.0.6:1", d, e}, "c", 3, "", 0},
+		{"one that was replaced is missing, and one that was not", []string{a, d, c}, "c", 0, "", 0},
+		{"likewise, strictly", []string{a, d, c}, "c", 3, "participant-a missing, and 3 of 3", 1},
+		{"two that take part are missing, with two more", []string{a, b, c, d, e}, "c", 4, "participant-b missing, and 4 of 5", 1},
+		{"one that is out of sync is missing, the only other one is there", []string{"a=in-process:a!", b}, "b", 0, "", 0},
+		{"more are needed than there are since one was removed", []string{a, b}, "abc", 3, "--min-in-sync 3: there are 2 participants", 2},
+		{"more are needed than it has itself", []string{a, b, c, d, e}, "abc", 4, "", 0},
+		{"more than with those that were added", []string{a, b, c, d, e}, "abc", 6, "--min-in-sync 6: there are 5 participants", 2},
+		{"a directory has gone", []string{a, b, c}, "ab", 0, "was made with c, too: put back from a backup", 1},
+		{"all have", []string{a, b, c}, "", 0, "participant-c missing, and 2 of 3", 1},
+	} {
+		dir := t.TempDir()
+		coordinatorOf(t, dir, tc.members...)
+		for _, name := range tc.there {
+			if err := os.Mkdir(filepath.Join(dir, "participant-"+string(name)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := upFlags{participants: 3, evictFlags: evictFlags{minInSync: tc.minInSync, evictAfter: time.Second, resyncRate: "0"}, scrubFlags: scrubFlags{rate: "0"}}
+		f.dir, f.listen = dir, "127.0.0.1:0"
+		err := f.check("")
+		if tc.says == "" && err != nil || tc.says != "" && (err == nil || !strings.Contains(err.Error(), tc.says) || exitCode(err) != tc.code || tc.code == 2 && strings.Contains(err.Error(), "backup")) {
+			t.Errorf("%s: exit %d, %v; want %d, %q", tc.what, exitCode(err), err, tc.code, tc.says)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -35,7 +36,9 @@ type upFlags struct {
 	scrubFlags
 	mountFlags
 	participants int
-	chosen       bool // --participants was given
+	chosen       bool                 // --participants was given
+	takes        coordinator.Standing // who takes part
+	known        bool                 // ... as the coordinator's journal says
 }
 
 func (a *app) upCommand() *cobra.Command {
@@ -100,8 +103,8 @@ func (f *upFlags) check(mountpoint string) error {
 	if f.participants < 1 || f.participants > maxParticipants {
 		return usage("up", "--participants %d: 1 to %d", f.participants, maxParticipants)
 	}
-	if f.minInSync > f.participants {
-		return usage("up", "--min-in-sync %d: there are %d participants", f.minInSync, f.participants)
+	if err := f.members(made); err != nil {
+		return err
 	}
 	if err := f.complete(have); err != nil {
 		return err
@@ -130,29 +133,59 @@ func (f *upFlags) participantDir(i int) string {
 	return filepath.Join(f.dir, "participant-"+participantName(i))
 }
 
+// members finds out who takes part: as the coordinator's journal says, which knows what
+// operators have changed, or, at the first start, all of its own.
+func (f *upFlags) members(made int) error {
+	f.takes, f.known = coordinator.ReadStanding(filepath.Join(f.dir, "coordinator"), f.minInSync)
+	if !f.known {
+		for i := range f.participants {
+			f.takes.Members = append(f.takes.Members, coordinator.StandingMember{Name: participantName(i), Addr: inProcess + participantName(i), InSync: true})
+		}
+		if f.takes.Least = f.minInSync; f.minInSync == 0 {
+			f.takes.Least = f.participants/2 + 1
+		}
+	}
+	if n := len(f.takes.Members); f.minInSync > n {
+		return usage("up", "--min-in-sync %d: there are %d participants", f.minInSync, n)
+	}
+	var more []string
+	for _, m := range f.takes.Members {
+		name, own := strings.CutPrefix(m.Addr, inProcess)
+		if own && !slices.ContainsFunc(f.peers(), func(p coordinator.Peer) bool { return p.Name == name }) {
+			more = append(more, name)
+		}
+	}
+	if len(more) > 0 {
+		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with %s, too: put back from a backup what is missing, or make an empty directory in its place, which gets everything from the others", f.dir, made, strings.Join(more, ", "))
+	}
+	return nil
+}
+
+// peers are the participants of its own, whether they still take part or not.
+func (f *upFlags) peers() []coordinator.Peer {
+	var peers []coordinator.Peer
+	for i := range f.participants {
+		peers = append(peers, coordinator.Peer{Name: participantName(i), Addr: inProcess + participantName(i)})
+	}
+	return peers
+}
+
 // complete refuses a directory in which more participants are missing than the
 // others can go on without. One that is made anew gets everything from them.
 func (f *upFlags) complete(have []string) error {
+	gone := map[string]bool{}
 	var missing []string
-	for i := range f.participants {
-		if dir := f.participantDir(i); len(have) > 0 && !slices.Contains(have, dir) {
-			missing = append(missing, dir)
+	for i, p := range f.peers() {
+		dir := f.participantDir(i)
+		if (f.known || len(have) > 0) && f.takes.Has(p.Addr) && !slices.Contains(have, dir) {
+			missing, gone[p.Addr] = append(missing, dir), true
 		}
 	}
-	if len(missing) == 0 || len(missing) <= f.spare() {
+	if f.takes.GoesOn(func(addr string) bool { return gone[addr] }) {
 		return nil
 	}
 	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written. If they are lost for good, run tpcfs participant and tpcfs coordinator on the directories in it, on empty ones for those that are lost, and see tpcfs resolve --help. tpcfs export writes out what another one holds",
-		f.dir, strings.Join(missing, ", "), f.participants-f.spare(), f.participants)
-}
-
-// spare is how many participants the others go on without.
-func (f *upFlags) spare() int {
-	least := f.minInSync
-	if least == 0 {
-		least = f.participants/2 + 1
-	}
-	return f.participants - least
+		f.dir, strings.Join(missing, ", "), f.takes.Least, len(f.takes.Members))
 }
 
 // house is everything that up runs.
@@ -169,16 +202,17 @@ type house struct {
 	wg     sync.WaitGroup // of the goroutines that watch the participants
 	quit   chan struct{}  // tells them to end
 
-	mu   sync.Mutex // guards what follows
-	said error      // why participants have ended, as it was printed
-	gone int        // so many have
+	mu   sync.Mutex      // guards what follows
+	said error           // why participants have ended that take part, as it was printed
+	left error           // ... and why others have: that is nobody's trouble
+	gone map[string]bool // the addresses of those that have
 }
 
 func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) {
 	if err := f.check(mountpoint); err != nil {
 		return err
 	}
-	h := &house{app: a, flags: f, parts: map[string]*participant.Participant{}, quit: make(chan struct{})}
+	h := &house{app: a, flags: f, parts: map[string]*participant.Participant{}, quit: make(chan struct{}), gone: map[string]bool{}}
 	force := forceOnSecondSignal(mountpoint)
 	defer force()
 	defer func() { err = h.close(err) }()
@@ -216,72 +250,93 @@ func (h *house) open() error {
 	h.remote = func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
 		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: h.app.logger()})
 	}
-	peers, err := h.openParticipants()
+	absent, err := h.openParticipants()
 	if err != nil {
 		return err
 	}
 	o := coordinator.Options{
 		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: h.flags.segmentSize,
-		Participants: peers, Dial: h.dial, Local: true, Logger: h.app.logger(),
+		Participants: h.flags.peers(), Dial: h.dial, Local: true, Logger: h.app.logger(),
 	}
 	h.flags.evictFlags.fill(&o)
 	h.flags.scrubFlags.fill(&o)
 	h.coord, err = coordinator.Open(o)
-	if wire.CodeOf(err) == wire.CodeInvalid {
-		return fmt.Errorf("%s has directories for %d participants, and its coordinator was made with others: put back from a backup what is missing, or make an empty directory in its place, which gets everything from the others (%v)", h.flags.dir, len(peers), err)
-	}
 	if err != nil {
 		return err
+	}
+	for _, p := range absent {
+		h.lost(p.name, "does not start", p.err)
+	}
+	for name, p := range h.parts {
+		h.wg.Go(func() { h.watch(name, p) })
 	}
 	h.server, err = serve(h.flags.serveFlags, rpc.ServerOptions{Service: h.coord, Identity: id, Logger: h.app.logger()})
 	return err
 }
 
-// openParticipants starts the participants, at once. Of those that do not start
-// it says so, as long as the others can go on.
-func (h *house) openParticipants() ([]coordinator.Peer, error) {
+// absentee is a participant that does not start.
+type absentee struct {
+	name string
+	err  error
+}
+
+// openParticipants starts the participants, at once. It returns those that take part and do
+// not start, as long as the others can go on; who was removed is nobody's trouble.
+func (h *house) openParticipants() ([]absentee, error) {
 	var wg sync.WaitGroup
-	opened := make([]*participant.Participant, h.flags.participants)
-	errs := make([]error, len(opened))
-	var peers []coordinator.Peer
-	for i := range opened {
-		name := participantName(i)
-		peers = append(peers, coordinator.Peer{Name: name, Addr: inProcess + name})
+	peers := h.flags.peers()
+	opened := make([]*participant.Participant, len(peers))
+	errs := make([]error, len(peers))
+	for i, p := range peers {
+		dir := h.flags.participantDir(i)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && !h.flags.takes.Has(p.Addr) {
+			continue // nobody's
+		}
 		wg.Go(func() {
 			opened[i], errs[i] = participant.Open(participant.Options{
-				Dir: h.flags.participantDir(i), SegmentSize: h.flags.segmentSize, Logger: h.app.logger().With("participant", name),
+				Dir: dir, SegmentSize: h.flags.segmentSize, Logger: h.app.logger().With("participant", p.Name),
 			})
 		})
 	}
 	wg.Wait()
-	failed := 0
-	for i, p := range opened {
-		if errs[i] != nil {
-			failed++
-			continue
+	var absent []absentee
+	failed := map[string]bool{}
+	for i, p := range peers {
+		switch {
+		case opened[i] != nil:
+			h.parts[p.Name] = opened[i]
+		case errs[i] == nil:
+		case h.flags.takes.Has(p.Addr):
+			failed[p.Addr] = true
+			absent = append(absent, absentee{p.Name, errs[i]})
+		default:
+			h.app.logger().Info("a participant that was removed does not start", "name", p.Name, "err", errs[i])
+			errs[i] = nil
 		}
-		h.parts[participantName(i)] = p
-		h.wg.Go(func() { h.watch(participantName(i), p) })
 	}
-	if failed > h.flags.spare() {
+	if !h.flags.takes.GoesOn(func(addr string) bool { return failed[addr] }) {
 		return nil, errors.Join(errs...)
 	}
-	for i, err := range errs {
-		if err != nil {
-			h.lost(participantName(i), "does not start", err)
-		}
-	}
-	return peers, nil
+	return absent, nil
 }
 
-// lost says that a participant is not there any more, and what that means.
+// lost says that a participant that takes part is not there any more, and what that means.
 func (h *house) lost(name, what string, err error) {
+	takes, ok := h.coord.Standing()
+	if !ok { // it has ended
+		takes = h.flags.takes
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.gone++
+	if !takes.Has(inProcess + name) {
+		h.left = errors.Join(h.left, err)
+		h.app.logger().Info("a participant that was removed "+what, "name", name, "err", err)
+		return
+	}
+	h.gone[inProcess+name] = true
 	h.said = errors.Join(h.said, err)
 	means := "changes go on without it"
-	if h.gone > h.flags.spare() {
+	if !takes.GoesOn(func(addr string) bool { return h.gone[addr] }) {
 		means = "reads go on without it, changes wait"
 	}
 	fmt.Fprintf(h.app.err, "tpcfs: up: participant %s %s: %v; %s: mend what is wrong and start tpcfs up again\n", name, what, err, means)
@@ -376,7 +431,7 @@ func (h *house) close(err error) error {
 	close(h.quit)
 	h.wg.Wait()
 	for _, p := range h.parts {
-		if ended := p.Close(); ended != nil && !errors.Is(h.said, ended) {
+		if ended := p.Close(); ended != nil && !errors.Is(h.said, ended) && !errors.Is(h.left, ended) {
 			err = closed(err, ended)
 		}
 	}

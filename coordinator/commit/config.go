@@ -22,14 +22,17 @@ type change struct {
 func (m *Machine) minInSync() int { return m.leastOf(m.size()) }
 
 // leastOf is how many have to stay of n.
-func (m *Machine) leastOf(n int) int {
+func (m *Machine) leastOf(n int) int { return LeastOf(n, m.o.MinInSync, m.o.Majority) }
+
+// LeastOf is how many of n participants have to be in sync, by these options.
+func LeastOf(n, minInSync int, majority bool) int {
 	switch {
-	case m.o.Majority:
+	case majority:
 		return n/2 + 1
-	case m.o.MinInSync <= 0:
+	case minInSync <= 0:
 		return n
 	}
-	return min(m.o.MinInSync, n)
+	return min(minInSync, n)
 }
 
 // enough: are so many in sync as have to be? Only a coordinator that is started with
