@@ -52,7 +52,7 @@ func (c *Coordinator) stage(ctx context.Context, session wire.SessionID, req wir
 	}
 	reply, has, err := c.fanOut(ctx, wire.StageRequest{Epoch: c.epoch, ID: id, Size: req.Size, Name: req.Name, Pack: req.Pack, Skew: req.Skew}, links, pl, pieces)
 	if err == nil {
-		err = c.settleStage(waitCtx, links, has)
+		err = c.settleStage(ctx, links, has) // however long they took to come
 	}
 	known := make(chan struct{})
 	if c.post(func() { c.m.EndStage(id, err == nil); close(known) }) {

@@ -220,6 +220,11 @@ func TestWhoIsSlowButGoesOnEndsNoStage(t *testing.T) {
 		if _, err := k.c.Stage(ctx, k.me, req, slowPieces{pieces(data), 8 * time.Second}); err != nil {
 			t.Error("a slow client:", err)
 		}
+		waits := req
+		waits.Wait = 1000 // ms; that is for the beginning
+		if _, err := k.c.Stage(ctx, k.me, waits, slowPieces{pieces(data), 8 * time.Second}); err != nil {
+			t.Error("a slow client whose wait is shorter:", err)
+		}
 		k.nodes[1].set(func() {
 			k.nodes[1].onStage = func(in wire.PieceReader) (wire.StageReply, bool, error) {
 				for {
