@@ -14,6 +14,7 @@ type session struct {
 	link   uint64 // the newest
 	lowest uint64 // least sequence number without an answer
 	used   int64  // m.now at its last call
+	staged int64  // m.now when a stage of its ended, or was named by a request
 	busy   int    // stages under way
 	stages int    // ... and those that no prepare has consumed
 }
@@ -168,7 +169,7 @@ func (m *Machine) EndStage(stageID wire.ID, ok bool) {
 		return
 	}
 	st.owner.busy--
-	st.owner.used = m.now
+	st.owner.used, st.owner.staged = m.now, m.now
 	if st.ready = ok && m.sessions[st.session] == st.owner; !st.ready {
 		m.dropStage(stageID, st)
 	}
@@ -225,10 +226,11 @@ func (m *Machine) Unstaged(i int, ids []wire.ID) {
 }
 
 // expireSessions forgets sessions that have been silent for long, and sooner
-// what they have staged.
+// what they have staged: also of one that goes on otherwise, since a request that did
+// not come about leaves its stages behind. A request that waits may name any.
 func (m *Machine) expireSessions() {
 	for id, st := range m.stages {
-		if s := st.owner; st.ready && s.busy == 0 && m.now-s.used >= m.o.StageIdle {
+		if s := st.owner; st.ready && s.busy == 0 && len(m.queue) == 0 && m.now-s.staged >= m.o.StageIdle {
 			m.dropStage(id, st)
 		}
 	}

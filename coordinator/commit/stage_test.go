@@ -68,6 +68,17 @@ func TestStages(t *testing.T) {
 	b.wantUnstaged(old)
 	b.unstage = nil
 
+	// Also of a session that goes on, as a mount does with its lease.
+	old = b.stage(true)
+	for range b.m.o.StageIdle / 1000 {
+		b.wantUnstaged()
+		b.m.touch(alice)
+		b.m.Tick(1000)
+		b.run()
+	}
+	b.wantUnstaged(old)
+	b.unstage = nil
+
 	// Refused by all: at once. By some: when the ABORT is durable everywhere.
 	s1 := b.stage(true)
 	b.submit(10, "y")

@@ -252,7 +252,14 @@ func (m *Machine) admitPack(r *Request) *wire.Error {
 // staged: the session may name that stage, as far as this reign knows.
 func (m *Machine) staged(id wire.ID, session wire.SessionID) bool {
 	st := m.stages[id]
-	return st == nil || st.session == session && st.ready
+	if st == nil {
+		return true
+	}
+	if st.session != session || !st.ready {
+		return false
+	}
+	st.owner.staged = m.now
+	return true
 }
 
 // mayRunAnew: an attempt that is known to have changed nothing anywhere is
