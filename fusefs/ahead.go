@@ -3,11 +3,13 @@ package fusefs
 import (
 	"context"
 	"io"
+
+	"tpcfs/wire"
 )
 
 const (
-	aheadsAtOnce = 8       // files of a mount that have a head start
-	aheadChunk   = 1 << 20 // bytes taken of the contents at a time
+	aheadsAtOnce = 8         // files of a mount that have a head start
+	aheadChunk   = 256 << 10 // bytes taken of the contents at a time: nobody can use the file meanwhile
 )
 
 // ahead is a head start (F3): the bytes of a file that is written from one
@@ -250,26 +252,44 @@ func (p *plan) begun(x extent) {
 	}
 }
 
-// finishAhead sends the rest of what was sent ahead. Whatever goes wrong, the
-// contents are still there to be sent as they are.
+// finishAhead sends the rest of what was sent ahead, and puts it in the place of
+// its content. Whatever goes wrong, the contents are still there to be sent as they
+// are; what was sent of them has gone first, as there may be no room for both.
 func (p *plan) finishAhead(ctx context.Context) {
 	a := p.ahead
-	if a == nil || p.aheadOf < 0 {
+	if a == nil {
 		return
+	}
+	if !p.completeAhead(ctx) {
+		a.giveUp()
+		p.ahead = nil
+	}
+}
+
+func (p *plan) completeAhead(ctx context.Context) bool {
+	a := p.ahead
+	if p.aheadOf < 0 {
+		return false
+	}
+	content := p.contents[p.aheadOf]
+	if a.taken == a.from || content.Size() <= wire.MaxInline { // it goes with the transaction
+		return false
 	}
 	defer context.AfterFunc(ctx, a.cancel)()
 	<-a.done
 	if a.err != nil {
-		return
+		return false
 	}
-	content := p.contents[p.aheadOf]
 	rest := io.NewSectionReader(p.snap, a.taken, a.from+content.Size()-a.taken)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{a.up}, struct{ io.Reader }{rest}, make([]byte, aheadChunk)); err != nil {
-		return
+		return false
 	}
-	if of, err := a.up.Of(content); err == nil {
-		p.contents[p.aheadOf] = of
+	of, err := a.up.Of(content)
+	if err != nil {
+		return false
 	}
+	p.contents[p.aheadOf] = of
+	return true
 }
 
 // giveUp ends a head start that a commit owns, if it is not at its end.

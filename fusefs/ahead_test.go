@@ -146,6 +146,36 @@ func TestAheadOfWhatIsDeleted(t *testing.T) {
 	}
 }
 
+// What was sent ahead and is of no use, since more was written before it, is gone
+// before the contents are sent: there may be no room for both. So is what a failed
+// commit leaves, and nothing begins anew of what waits for the next try.
+func TestAheadOfNoUse(t *testing.T) {
+	s := newFake()
+	dir, _ := mountAt(t, s, aheadOptions)
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	f.must("fill 4096 204800 x", "ok")
+	eventually(t, "it is sent ahead", func() bool { return s.ahead.Load() >= 128<<10 })
+	f.must("fill 0 4096 y", "ok")
+	s.set(func(s *fake) {
+		s.before = func([]wire.Mutation) error {
+			if n := s.aheads.Load(); n != 0 {
+				t.Errorf("%d head starts are there when the contents come", n)
+			}
+			return wire.NewError(wire.CodeNoSpace, "")
+		}
+	})
+	f.must("fsync", "error: no space left on device")
+	sent := s.ahead.Load()
+	f.must("fill 208896 204800 z", "ok")
+	s.set(func(s *fake) { s.before = nil })
+	f.must("close", "ok")
+	if n := s.ahead.Load() - sent; n != 0 {
+		t.Errorf("%d bytes were sent ahead after a commit that failed", n)
+	}
+	wantFile(t, s, "f", strings.Repeat("y", 4096)+strings.Repeat("x", 204800)+strings.Repeat("z", 204800))
+	settled(t, s)
+}
+
 // Who writes faster than it is sent waits at last, but not for a service that
 // refuses it.
 func TestAheadSlowsWriters(t *testing.T) {

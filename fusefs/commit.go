@@ -145,9 +145,10 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	}
 	before := *n.timesLocked()
 	p := n.planLocked(guarded, fl.with)
-	if len(p.mutations) == 0 { // what was unsure turned out to be done
-		n.saved = n.gen
+	if len(p.mutations) == 0 { // what was unsure turned out to be done, or the base has it
+		n.saved, n.cur = n.gen, noEdits()
 		n.mu.Unlock()
+		p.release()
 		return nil
 	}
 	flying := n.cur
@@ -176,6 +177,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		if n.c != nil {
 			n.cur = flying.then(before.size, n.cur, n.c.Size())
 		}
+		n.noAhead = true // all that waits would be sent ahead before its next try
 		if n.since = since; wire.CodeOf(err) == wire.CodeUnknownOutcome {
 			n.unsure, n.sent = true, sent{mtime: before.mtime, gen: fl.gen}
 			if flying.tail >= 0 {

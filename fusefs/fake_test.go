@@ -31,6 +31,7 @@ type fake struct {
 	inodes    map[wire.Ino]*fakeInode
 	nextID    wire.ID
 	down      chan struct{}                                           // not nil: the service is away until it is closed
+	waits     func()                                                  // runs before a transaction, without mu
 	before    func(mutations []wire.Mutation) error                   // may refuse a transaction
 	after     func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
 	afterRead func()                                                  // runs between a read and its answer
@@ -159,6 +160,12 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 			f.sent.Add(c.Size())
 		}
 		_ = r.Close()
+	}
+	f.mu.Lock()
+	waits := f.waits
+	f.mu.Unlock()
+	if waits != nil {
+		waits()
 	}
 	if err := f.wait(ctx); err != nil {
 		return wire.Outcome{}, err

@@ -187,21 +187,17 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 			return 0, statusOf(err)
 		}
 	}
-	err := f.makeRoom(ctx, n)
-	if err == nil {
-		err = n.awaitAhead(ctx, f.o.AheadMost)
-	}
-	if err != nil {
+	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
+	if err := f.makeRoom(ctx, n, cached); err != nil {
 		return 0, statusOf(err)
 	}
-	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
 	if cached { // the file's end counts
 		if err := f.refresh(ctx, n); err != nil {
 			return 0, statusOf(err)
 		}
 	}
 	written := 0
-	err = f.change(ctx, n, needBase, func(time.Time) (err error) {
+	err := f.change(ctx, n, needBase, func(time.Time) (err error) {
 		if h.lost.Load() { // set under mu, with what was gathered before given up
 			return syscall.EIO
 		}
@@ -246,8 +242,15 @@ func clipAt(data []byte, off int64) (_ []byte, ok bool) {
 }
 
 // makeRoom waits for a commit where so many extents are gathered that they
-// would be too much for one transaction.
-func (f *fileSystem) makeRoom(ctx context.Context, n *node) error {
+// would be too much for one transaction, and, where a program asks, while what is
+// written is far ahead of what is sent: the kernel's own writes of a mapping would
+// keep others of the mount from being served.
+func (f *fileSystem) makeRoom(ctx context.Context, n *node, cached bool) error {
+	if !cached {
+		if err := n.awaitAhead(ctx, f.o.AheadMost); err != nil {
+			return err
+		}
+	}
 	n.mu.Lock()
 	full := len(n.cur.extents) >= maxGathered && !n.orphan
 	n.mu.Unlock()

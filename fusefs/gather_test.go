@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -103,6 +104,44 @@ func TestCommitSendsWhatChanged(t *testing.T) {
 	f.must("fsync", "ok")
 	want := strings.Repeat("x", 100) + "two" + strings.Repeat("x", 47) + strings.Repeat("\x00", 10)
 	wantFile(t, s, "f", want)
+}
+
+// A file that is extended while a commit is under way, and by another mount
+// further still: the next commit has nothing to write.
+func TestExtendedUnderACommit(t *testing.T) {
+	s := newFake()
+	s.put("f", strings.Repeat("x", 100))
+	dir, _ := mountAt(t, s, Options{CommitAfter: 50 * time.Millisecond})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	begun, pass := make(chan struct{}), make(chan struct{})
+	var once, theirs sync.Once
+	s.set(func(s *fake) {
+		s.waits = func() { once.Do(func() { close(begun); <-pass }) }
+		s.after = func([]wire.Mutation, wire.Outcome) error {
+			theirs.Do(func() { // behind ours
+				in, err := s.resolve(wire.At{Dir: wire.RootIno, Path: "f"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				in.data = append(bytes.Clone(in.data), strings.Repeat("y", 200)...)
+				in.attr.Size, in.attr.Version = int64(len(in.data)), s.nextID
+				s.nextID++
+			})
+			return nil
+		}
+	})
+	f.must("pwrite 0 new", "ok") // commits by itself
+	<-begun
+	f.must("truncate 200", "ok")
+	close(pass)
+	want := "new" + strings.Repeat("x", 97) + strings.Repeat("y", 200)
+	eventually(t, "both are there", func() bool { got, _ := s.file("f"); return got == want })
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", want)
+	f.must("pwrite 300 z", "ok")
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", want+"z")
 }
 
 // TestTruncateGathers only with gathered data.

@@ -65,7 +65,7 @@ func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 		if e.keep != untouched && e.keep != 0 || !n.wholeLocked(&p) {
 			n.partsLocked(&p, &set)
 		}
-		if n.unsure || e.needsBase() && (guarded || e.tail < 0) {
+		if len(p.mutations) > 0 && (n.unsure || e.needsBase() && (guarded || e.tail < 0)) { // else the base has all of it
 			p.mutations[0].IfVersion = n.base
 		}
 	}

@@ -201,7 +201,7 @@ func (f *fileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 // write gathers bytes at their place.
 func (f *fileSystem) write(ctx context.Context, h *handle, data []byte, at int64) (written int, err error) {
 	n := h.n
-	if err := f.makeRoom(ctx, n); err != nil {
+	if err := f.makeRoom(ctx, n, false); err != nil {
 		return 0, err
 	}
 	err = f.change(ctx, n, needBase, func(time.Time) error {
