@@ -202,10 +202,14 @@ func (o *orphans) sessions() []wire.SessionID {
 }
 
 // askNew makes room for one more session that is asked: one that is without a
-// lease goes.
+// lease goes. It may be one that was forgotten, and its questions with it; so it is
+// asked about all that has no name.
 func (m *Machine) askNew(s wire.SessionID) {
 	o := &m.orphans
-	if o.asked[s] == nil && len(o.asked) >= maxLeases {
+	if o.asked[s] != nil {
+		return
+	}
+	if len(o.asked) >= maxLeases {
 		for _, old := range o.sessions() {
 			if m.leases.live[old] == nil && m.leases.before[old] == 0 {
 				m.endAsking(old)
@@ -213,7 +217,13 @@ func (m *Machine) askNew(s wire.SessionID) {
 			}
 		}
 	}
-	m.asks(s)
+	a := m.asks(s)
+	a.inos = slices.Sorted(maps.Keys(o.inodes))
+	for _, ino := range a.inos {
+		o.inodes[ino].waits++
+	}
+	o.asking += len(a.inos)
+	m.boundAsked()
 }
 
 // endAsking asks a session no more: it has ended, or has been silent.
@@ -266,12 +276,18 @@ func (m *Machine) named(inos []wire.Ino) {
 		if u == nil {
 			continue
 		}
-		for _, s := range slices.Clone(u.holders) {
-			m.gives(s, ino, u)
-		}
-		if u.waits == 0 {
-			delete(m.orphans.inodes, ino)
-		}
+		m.unheld(ino, u)
+	}
+}
+
+// unheld: nobody holds an inode any more: it has a name, or is gone. Who is asked
+// about it has to answer yet, and the last answer has it looked for again.
+func (m *Machine) unheld(ino wire.Ino, u *unnamed) {
+	for _, s := range slices.Clone(u.holders) {
+		m.gives(s, ino, u)
+	}
+	if u.waits == 0 {
+		delete(m.orphans.inodes, ino)
 	}
 }
 
@@ -471,5 +487,7 @@ func (m *Machine) reclaimed(r *Request, err *wire.Error) {
 		m.unnamed(r.reclaims).due = true
 		return
 	}
-	delete(o.inodes, r.reclaims)
+	if u := o.inodes[r.reclaims]; u != nil {
+		m.unheld(r.reclaims, u)
+	}
 }

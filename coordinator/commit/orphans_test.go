@@ -526,6 +526,98 @@ func TestHeldByWhoDied(t *testing.T) {
 	}
 }
 
+// A mount that was forgotten has its questions forgotten too. If it is back before
+// the file goes, because another one holds it or writes wait, it is asked anew.
+func TestForgottenIsAskedAnew(t *testing.T) {
+	for _, c := range []string{"another holds it", "writes wait", "the other's reclaim waits", "its reclaim is put"} {
+		b := newBench(t).serve()
+		d := b.mount(dave).begin()
+		b.tick(leaseHeld)
+		if c == "another holds it" || c == "the other's reclaim waits" {
+			b.hold(alice, b.link, 1, 7)
+			b.rest()
+		} else {
+			b.remove(alice, b.link, 1, 7)
+			b.breakLink("a")
+		}
+		b.sent[0] = nil
+		b.tick(b.m.o.WatcherIdle)
+		b.wantReclaims()
+		if b.m.sessions[dave] != nil || b.m.orphans.asking != 0 {
+			t.Fatalf("%s: it is not forgotten", c)
+		}
+		switch c {
+		case "the other's reclaim waits":
+			b.breakLink("a")
+			b.reclaim(alice, b.link, 2, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: 7}})
+		case "its reclaim is put":
+			b.rest()
+			b.wantReclaims(7)
+			if n := b.m.Unnamed(); n != 0 {
+				t.Errorf("%s: %d are known", c, n)
+			}
+			continue
+		}
+		d.link = b.m.Attach(dave).Link
+		d.ask()
+		b.rest()
+		d.wantAsked(inos{7}, inos{7})
+		if c == "another holds it" {
+			b.reclaim(alice, b.link, 2, wire.Mutation{Kind: wire.MutReclaim, At: wire.At{Dir: 7}})
+		}
+		b.rest()
+		b.tick(reclaimPause)
+		b.rest()
+		b.wantReclaimsOfClients()
+		b.m.Detach(dave)
+		b.tick(1)
+		b.wantReclaims(7)
+		b.rest()
+		if n := b.m.Unnamed() + b.m.orphans.asking; n != 0 {
+			t.Errorf("%s: not forgotten: %+v", c, b.m.orphans)
+		}
+	}
+}
+
+// A question outlasts a reclaim that was put before it: when the file, which had
+// got a name, loses it again, all who are asked then are waited for.
+func TestAskedDuringItsReclaim(t *testing.T) {
+	b := newBench(t).serve()
+	e := b.mount(bob).begin()
+	b.hold(alice, b.link, 1, 7)
+	b.rest()
+	e.wantAsked(inos{7}, nil)
+	b.sent[0] = nil
+	b.m.Detach(alice)
+	b.tick(1)
+	b.wantReclaims(7)
+	d := b.mount(dave)
+	d.ask()
+	b.rest()
+	for e.told() != nil {
+		e.ask()
+	}
+	if got := d.told(); got == nil || !slices.Equal(got.Unnamed, inos{7}) {
+		t.Fatalf("told %+v", got)
+	}
+	b.attach()
+	b.remove(alice, b.link, 2, 7)
+	d.wantAsked(inos{7}, nil)
+	d.wantAsked(inos{7}, nil)
+	b.tick(1)
+	b.wantReclaims()
+	e.wantAsked(inos{7}, inos{7})
+	b.tick(1)
+	b.wantReclaims()
+	b.m.Detach(bob)
+	b.tick(1)
+	b.wantReclaims(7)
+	b.rest()
+	if n := b.m.Unnamed() + b.m.orphans.asking; n != 0 {
+		t.Errorf("not forgotten: %+v", b.m.orphans)
+	}
+}
+
 // A lease begins when what was put before it is decided: that may take files
 // that the mount would open.
 func TestLeaseWaitsForWhatKeepsNothing(t *testing.T) {
@@ -563,7 +655,20 @@ func TestAskedIsBounded(t *testing.T) {
 	if len(b.m.orphans.asked) != 0 || b.m.orphans.asking != 0 || len(b.m.orphans.due) != maxAsked+1 {
 		t.Errorf("beyond the bound: %d sessions are asked %d times", len(b.m.orphans.asked), b.m.orphans.asking)
 	}
-	b.m.orphans.due = nil
+	for i := range byte(3) { // who is back is asked about all, and bounded all the same when it is away again
+		b.mount(wire.SessionID{70 + i}).ask()
+		if i == 1 {
+			if n := b.m.orphans.asking; n != 2*(maxAsked+1) {
+				t.Errorf("two who are back are asked %d times", n)
+			}
+			b.tick(leaseHeld)
+		}
+	}
+	if n := len(b.m.orphans.asked); n != 1 || b.m.orphans.asking != maxAsked+1 {
+		t.Errorf("beyond the bound, and away again: %d sessions are asked %d times", n, b.m.orphans.asking)
+	}
+	b.m.endAsking(wire.SessionID{72})
+	b.m.orphans.due, b.m.orphans.inodes = nil, nil
 	d := b.mount(dave).begin() // who has a lease is asked all the same, and nobody who is away pays for it
 	other := b.mount(wire.SessionID{8}).begin()
 	b.tick(leaseHeld / 2)
@@ -580,7 +685,7 @@ func TestAskedIsBounded(t *testing.T) {
 		t.Errorf("beyond the bound: %d sessions are asked %d times", len(b.m.orphans.asked), b.m.orphans.asking)
 	}
 	b.m.endAsking(dave)
-	b.m.orphans.due = nil
+	b.m.orphans.due, b.m.orphans.inodes = nil, nil
 	for i := range maxLeases + 1 {
 		mo := b.mount(wire.SessionID{7, byte(i), byte(i >> 8)})
 		mo.ask()

@@ -295,6 +295,12 @@ func (m *Machine) pump() {
 			m.reply(r, nil, err)
 			continue
 		}
+		if r.releases != 0 { // others may have come while it waited
+			if err := m.admitReclaim(r); err != nil {
+				m.reply(r, nil, err)
+				continue
+			}
+		}
 		m.putPrepare(r)
 	}
 	m.putReclaims()

@@ -86,6 +86,29 @@ var unnamedMutants = []mutant{
 		test: "./coordinator/commit TestHeldByWhoDied",
 	},
 	{
+		rule: "F7", leaves: "a mount that was forgotten, and is back, is asked nothing",
+		edits: []edit{
+			{
+				"coordinator/commit/orphans.go",
+				`	a.inos = slices.Sorted(maps.Keys(o.inodes))
+`,
+				"",
+			},
+		},
+		test: "./coordinator/commit TestForgottenIsAskedAnew",
+	},
+	{
+		rule: "F7", leaves: "a client's reclaim that has waited does not ask who has come meanwhile",
+		edits: []edit{
+			{
+				"coordinator/commit/tx.go",
+				`		if r.releases != 0 { // others`,
+				`		if r.releases != 0 && false { // others`,
+			},
+		},
+		test: "./coordinator/commit TestForgottenIsAskedAnew",
+	},
+	{
 		rule: "F4", leaves: "a change's own time counts however old it is",
 		edits: []edit{
 			{
