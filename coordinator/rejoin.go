@@ -79,6 +79,14 @@ type speed struct {
 
 const speedWindow = time.Second
 
+// mostLeft bounds the time left that is told: nobody waits for so long.
+const mostLeft = 100 * 24 * time.Hour
+
+// left is how long, in milliseconds, so many bytes take at so many a second.
+func left(bytes int64, speed float64) int64 {
+	return int64(min(float64(bytes)/speed*1000, float64(mostLeft.Milliseconds())))
+}
+
 // note takes how far it is, and tells how fast that is and what is left.
 func (s *speed) note(now time.Time, c *wire.CatchUp) {
 	done, all := c.Work()
@@ -91,14 +99,20 @@ func (s *speed) note(now time.Time, c *wire.CatchUp) {
 		if s.rate > 0 || s.pace > 0 { // not too nervous
 			rate, pace = (rate+s.rate)/2, (pace+s.pace)/2
 		}
-		s.at, s.copied, s.work, s.rate, s.pace = now, c.Copied, done, max(rate, 0), max(pace, 0)
+		if rate < 1 { // it stands still, however it was before
+			rate = 0
+		}
+		if pace < 1 {
+			pace = 0
+		}
+		s.at, s.copied, s.work, s.rate, s.pace = now, c.Copied, done, rate, pace
 	}
 	c.Rate, c.LeftMS = int64(s.rate), 0
 	switch {
 	case all > done && s.pace > 0:
-		c.LeftMS = int64(float64(all-done) / s.pace * 1000)
+		c.LeftMS = left(all-done, s.pace)
 	case all == 0 && c.Lacking > 0 && s.rate > 0:
-		c.LeftMS = int64(float64(c.Lacking) / s.rate * 1000)
+		c.LeftMS = left(c.Lacking, s.rate)
 	}
 }
 

@@ -348,6 +348,20 @@ func TestSpeed(t *testing.T) {
 	if c.Rate != 1<<20 || c.LeftMS != 3000 {
 		t.Errorf("of changes: %+v", c)
 	}
+
+	// One that hangs: no time is told, nor one that no number holds.
+	s, c = speed{}, wire.CatchUp{Files: 1, BytesTotal: 1 << 60}
+	step(0, 0)
+	step(1000, 1<<20)
+	for range 2000 {
+		step(1000, 0)
+		if c.LeftMS < 0 || c.LeftMS > mostLeft.Milliseconds() {
+			t.Fatalf("%d ms are left", c.LeftMS)
+		}
+	}
+	if c.Rate != 0 || c.LeftMS != 0 {
+		t.Errorf("it stands still: %+v", c)
+	}
 }
 
 // While clients make changes catching up rests for three times as long as it works; not
