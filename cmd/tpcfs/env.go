@@ -31,7 +31,7 @@ func nameVariables(cmd *cobra.Command) {
 }
 
 // applyEnv sets every flag that the command line does not from its variable.
-// An empty variable counts as none.
+// An empty variable counts as none, but that of --operator: without one every client is.
 func applyEnv(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	var first error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -39,7 +39,7 @@ func applyEnv(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
 			return
 		}
 		value, ok := lookup(variable(f.Name))
-		if !ok || value == "" {
+		if _, strict := f.Value.(*operatorNames); !ok || value == "" && !strict {
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil {

@@ -58,6 +58,12 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 		{"coordinator --dir d --participant a", nil, "NAME=ADDR"},
 		{"coordinator --dir d --participant a=h:1 --participant a=h:2", nil, "twice"},
 		{"up --participants 17 --dir /nonexistent", nil, "17"},
+		{"up --dir /nonexistent --tls x --operator=", nil, "every client would be an operator"},
+		{"up --dir /nonexistent --tls x", map[string]string{"TPCFS_OPERATOR": ""}, "every client would be an operator"},
+		{"up --dir /nonexistent --tls x --operator alice,", nil, `"" is no name`},
+		{"up --dir /nonexistent --tls x", map[string]string{"TPCFS_OPERATOR": "alice, bob"}, `" bob" is no name`},
+		{"coordinator --dir /nonexistent --tls x --operator alice --operator not/one", nil, `"not/one" is no name`},
+		{"coordinator --dir /nonexistent --operator alice,bob", nil, "--operator alice: only certificates tell who is who"},
 	}
 	for _, tt := range tests {
 		code, out, errOut := command(tt.env, strings.Fields(tt.args)...)

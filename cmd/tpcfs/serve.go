@@ -24,7 +24,7 @@ type serveFlags struct {
 	tls         string
 	insecure    bool
 	segmentSize int64
-	operators   []string // of what serves clients
+	operators   operatorNames // of what serves clients
 }
 
 func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
@@ -37,7 +37,30 @@ func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
 
 // addOperators is for what serves clients.
 func (f *serveFlags) addOperators(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&f.operators, "operator", nil, "with --tls: only the client whose certificate has this `name` may change the participants (members, resolve --lost) and begin or stop scrubs; once for each (default: every client may)")
+	cmd.Flags().Var(&f.operators, "operator", "with --tls: only the client whose certificate has this `name` may change the participants (members, resolve --lost) and begin or stop scrubs; once for each (default: every client may)")
+}
+
+// operatorNames are the names given by --operator. None at all lets every client do what
+// operators do, so one that is empty by mistake is an error.
+type operatorNames []string
+
+func (o *operatorNames) String() string { return strings.Join(*o, ",") }
+
+// Type implements pflag.Value.
+func (o *operatorNames) Type() string { return "stringSlice" }
+
+// Set adds names, with commas between them.
+func (o *operatorNames) Set(list string) error {
+	for _, name := range strings.Split(list, ",") {
+		switch {
+		case list == "":
+			return errors.New("it is empty, and every client would be an operator: leave it out if that is meant")
+		case !identity.ValidName(name):
+			return fmt.Errorf("%q is no name that a certificate can have: 1 to 63 letters, digits, dots, - and _, without spaces around it", name)
+		}
+		*o = append(*o, name)
+	}
+	return nil
 }
 
 // minSegment is the least --segment-size, in bytes: a PREPARE that a journal

@@ -120,12 +120,15 @@ func (a *Authority) Expires() time.Time { return a.cert.NotAfter }
 // names that a certificate may have: of a participant they stand in flags and files.
 var names = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
+// ValidName reports whether a certificate can have that name.
+func ValidName(name string) bool { return names.MatchString(name) }
+
 // Issue makes a new key with a certificate for it, and puts them with the
 // authority's certificate into the file path, in place of an older one of the
 // same holder. It is durable, and whole or not there. The certificate is good
 // until the returned time: for valid, but not beyond the authority's own.
 func (a *Authority) Issue(path string, who Who, valid time.Duration) (time.Time, error) {
-	if !names.MatchString(who.Name) {
+	if !ValidName(who.Name) {
 		return time.Time{}, wire.NewError(wire.CodeInvalid, fmt.Sprintf("%q: a name has 1 to 63 letters, digits, dots, - and _", who.Name))
 	}
 	if err := replaceable(path, who); err != nil {
