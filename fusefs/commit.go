@@ -174,16 +174,8 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		return err
 	}
 	if err != nil {
-		if n.c != nil {
-			n.cur = flying.then(before.size, n.cur, n.c.Size())
-		}
-		n.noAhead = true // all that waits would be sent ahead before its next try
-		if n.since = since; wire.CodeOf(err) == wire.CodeUnknownOutcome {
-			n.unsure, n.sent = true, sent{mtime: before.mtime, gen: fl.gen}
-			if flying.tail >= 0 {
-				n.sent.tail = before.size - flying.tail
-			}
-		}
+		n.since = since
+		n.failedLocked(&flying, before, fl.gen, err)
 		return err
 	}
 	n.saved, n.unsure, fl.carried = fl.gen, false, true
@@ -199,6 +191,21 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		f.log.Warn("moving gathered appends behind those of others failed; the next read or commit tries again", "inode", n.ino, "err", err)
 	}
 	return nil
+}
+
+// failedLocked gathers again what an attempt had taken, and keeps what it was if
+// that may have happened.
+func (n *node) failedLocked(flying *edits, before times, gen uint64, err error) {
+	if n.c != nil {
+		n.cur = flying.then(before.size, n.cur, n.c.Size())
+	}
+	n.noAhead = true // all that waits would be sent ahead before its next try
+	if wire.CodeOf(err) == wire.CodeUnknownOutcome {
+		n.unsure, n.sent = true, sent{mtime: before.mtime, gen: gen}
+		if flying.tail >= 0 {
+			n.sent.tail = before.size - flying.tail
+		}
+	}
 }
 
 // acknowledgeLocked makes the version that a commit has made the base.
