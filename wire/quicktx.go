@@ -379,12 +379,16 @@ func (d *quickDecoder) message(v any) bool {
 	}
 }
 
-// each calls item for each item of an array, which has some.
-func (d *quickDecoder) each(item func()) {
+// each decodes each item of an array, which has some. The list is made once: an item
+// is a byte at least, so it is no longer than what is there.
+func each[T any](d *quickDecoder, list *[]T, item func(*T)) {
 	major, n := d.head()
-	d.bad = d.bad || major != cborArray || n == 0 || n > MaxMutations || n > uint64(len(d.b))
-	for ; n > 0 && !d.bad; n-- {
-		item()
+	if d.bad = d.bad || major != cborArray || n == 0 || n > MaxMutations || n > uint64(len(d.b)); d.bad {
+		return
+	}
+	*list = make([]T, n)
+	for i := 0; i < len(*list) && !d.bad; i++ {
+		item(&(*list)[i])
 	}
 }
 
@@ -462,11 +466,7 @@ func (d *quickDecoder) prepare(v *Prepare) {
 }
 
 func (d *quickDecoder) mutations(list *[]Mutation) {
-	d.each(func() {
-		var m Mutation
-		d.mutation(&m)
-		*list = append(*list, m)
-	})
+	each(d, list, d.mutation)
 }
 
 func (d *quickDecoder) mutation(v *Mutation) {
@@ -491,11 +491,7 @@ func (d *quickDecoder) mutation(v *Mutation) {
 		case 15:
 			v.Write = WriteMode(d.uint(math.MaxUint8))
 		case 16:
-			d.each(func() {
-				var x Extent
-				d.extent(&x)
-				v.Extents = append(v.Extents, x)
-			})
+			each(d, &v.Extents, d.extent)
 		case 17:
 			v.Hold = d.bool()
 		case 26:
@@ -544,11 +540,7 @@ func (d *quickDecoder) up(v *Up) {
 	d.fields(func(key uint64) {
 		switch key {
 		case 1:
-			d.each(func() {
-				var vote Vote
-				d.vote(&vote)
-				v.Votes = append(v.Votes, vote)
-			})
+			each(d, &v.Votes, d.vote)
 		case 2:
 			v.Handled = d.uint(math.MaxUint64)
 		case 3:
@@ -583,7 +575,7 @@ func (d *quickDecoder) vote(v *Vote) {
 }
 
 func (d *quickDecoder) inos(list *[]Ino) {
-	d.each(func() { *list = append(*list, Ino(d.uint(math.MaxUint64))) })
+	each(d, list, func(ino *Ino) { *ino = Ino(d.uint(math.MaxUint64)) })
 }
 
 func (d *quickDecoder) outcome(v *Outcome) {
@@ -592,11 +584,7 @@ func (d *quickDecoder) outcome(v *Outcome) {
 		case 1:
 			v.Tx = ID(d.uint(math.MaxUint64))
 		case 2:
-			d.each(func() {
-				var r Result
-				d.result(&r)
-				v.Results = append(v.Results, r)
-			})
+			each(d, &v.Results, d.result)
 		case 3:
 			d.inos(&v.Orphans)
 		default:
@@ -628,11 +616,7 @@ func (d *quickDecoder) touched(v *Touched) {
 		case 2:
 			d.inos(&v.Inos)
 		case 3:
-			d.each(func() {
-				var at At
-				d.at(&at)
-				v.Names = append(v.Names, at)
-			})
+			each(d, &v.Names, d.at)
 		case 4:
 			d.inos(&v.Left)
 		case 5:
