@@ -188,7 +188,8 @@ func (f *fileSystem) forgetPriv(ino wire.Ino) {
 
 // setAttr gathers what gathers and commits the rest.
 func (f *fileSystem) setAttr(ctx context.Context, ino wire.Ino, m wire.Mutation) error {
-	if n := f.peek(ino); n != nil {
+	n := f.peek(ino)
+	if n != nil {
 		defer f.letGo(n)
 		if m.Set&wire.SetSize != 0 { // whether it cuts or extends
 			if err := f.refresh(ctx, n); err != nil {
@@ -211,6 +212,9 @@ func (f *fileSystem) setAttr(ctx context.Context, ino wire.Ino, m wire.Mutation)
 	}
 	m.Kind, m.At = wire.MutSetattr, wire.At{Dir: ino}
 	_, err := f.transact(ctx, m)
+	if n != nil {
+		err = f.orLost(n, err)
+	}
 	return err
 }
 

@@ -17,7 +17,8 @@ import (
 // fake is the service in memory: names, versions, preconditions and errors as
 // wire's contracts say, one transaction at a time.
 type fake struct {
-	locks fakeLocks
+	locks  fakeLocks
+	leases bool // set before it is mounted
 
 	calls    atomic.Int64 // transactions asked for
 	readCall atomic.Int64
@@ -564,9 +565,17 @@ func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) erro
 	return nil
 }
 
-// Watch gives no lease: the mount keeps nothing that it has read.
-func (f *fake) Watch(context.Context, wire.Watch) (wire.Watched, error) {
-	return wire.Watched{}, wire.NewError(wire.CodeUnsupported, "no leases here")
+// Watch gives no lease: the mount keeps nothing that it has read. Else it gives
+// one, once: nothing is told of changes, and cache.end ends it.
+func (f *fake) Watch(ctx context.Context, w wire.Watch) (wire.Watched, error) {
+	switch {
+	case !f.leases:
+		return wire.Watched{}, wire.NewError(wire.CodeUnsupported, "no leases here")
+	case w.Epoch == 0:
+		return wire.Watched{Epoch: 1, Number: 1, Touched: wire.Touched{Wide: true}}, nil
+	}
+	<-ctx.Done()
+	return wire.Watched{}, wire.NewError(wire.CodeCanceled, "")
 }
 
 func (f *fake) Statfs(ctx context.Context) (wire.Statfs, error) {

@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -354,11 +353,8 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 	if n.plainLocked() {
 		n.mu.Unlock()
 		k, attr, err := f.readService(ctx, n.ino, buf, off)
-		if isGone(err) {
-			err = cmp.Or(f.lose(n), err)
-		}
 		f.pages.read(n.ino, attr.Version)
-		return k, false, err
+		return k, false, f.orLost(n, err)
 	}
 	f.pages.wrote(n.ino)
 	all, base := n.allLocked(), n.base

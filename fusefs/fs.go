@@ -31,6 +31,7 @@ type fileSystem struct {
 	commits     context.Context // ends when what is gathered is given up
 	stopCommits context.CancelFunc
 	watched     chan struct{} // closed when the first Watch is answered
+	leases      atomic.Bool   // this mount has, or had, a lease: what is open here the service keeps (F7)
 	swept       chan struct{} // closed when nothing gathered is left
 
 	wg      sync.WaitGroup // all goroutines of the mount but go-fuse's

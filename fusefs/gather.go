@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -47,7 +48,7 @@ func (f *fileSystem) ensure(ctx context.Context, n *node, what need) error {
 	if what == needBase {
 		var err error
 		if base, err = f.stat(ctx, n.at()); err != nil {
-			return err
+			return f.orLost(n, err)
 		}
 	}
 	c := newContents(f.depot)
@@ -86,7 +87,7 @@ func (f *fileSystem) refresh(ctx context.Context, n *node) error {
 	if clean {
 		return nil
 	}
-	return f.rebase(ctx, n)
+	return f.orLost(n, f.rebase(ctx, n))
 }
 
 // moved reports that the base of the node's contents is not the newest version.
@@ -194,14 +195,15 @@ func (n *node) creditLocked() {
 
 // lose notes that the service has the file no more: another mount deleted
 // it. What is here goes on serving those who have it open; if that is
-// nothing, they hear ESTALE. Of a file that the service had kept for this mount
-// (F10) the error says that it is lost.
+// nothing, they hear ESTALE. For a mount with a lease the service keeps what is open
+// (F7): then the file is lost, since the mount was away for too long, and the error
+// says so.
 func (f *fileSystem) lose(n *node) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.held {
+	if n.held || f.leases.Load() && n.handles > 0 && !n.orphan && !n.reclaimed {
 		f.loseHeldLocked(n)
 	}
 	if n.reclaimed {
@@ -213,7 +215,15 @@ func (f *fileSystem) lose(n *node) error {
 	return nil
 }
 
-// loseHeldLocked: the service has let a file go that it kept for this mount,
+// orLost is the error of a call that names a file: that it is lost, if it is.
+func (f *fileSystem) orLost(n *node, err error) error {
+	if isGone(err) {
+		return cmp.Or(f.lose(n), err)
+	}
+	return err
+}
+
+// loseHeldLocked: the service has let a file go that is open in this mount,
 // which it had not heard of for long. What has it open answers EIO, what is gathered
 // is dropped. f.mu and n.mu are held.
 func (f *fileSystem) loseHeldLocked(n *node) {

@@ -55,6 +55,10 @@ func helper(args []string) int {
 			err = unix.Ftruncate(fd, num(1))
 		case "chmod":
 			err = unix.Fchmod(fd, uint32(num(1)))
+		case "allocate":
+			err = unix.Fallocate(fd, 0, 0, num(1))
+		case "seekdata":
+			_, err = unix.Seek(fd, 0, unix.SEEK_DATA)
 		case "fsync":
 			err = unix.Fsync(fd)
 		case "link":

@@ -215,6 +215,7 @@ func (f *fileSystem) lease() {
 		holds = f.heldOf(got.Unnamed)
 		f.cached.extend(sent + wire.Lease*time.Millisecond)
 		last = got
+		f.leases.Store(true)
 		begun()
 	}
 	f.cached.end()

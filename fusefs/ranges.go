@@ -75,7 +75,7 @@ func (f *fileSystem) allocate(ctx context.Context, n *node, m wire.Mutation, fro
 			m.Length = min(length, rangeBytes)
 		}
 		if _, err := f.transact(ctx, m); err != nil {
-			return err
+			return f.orLost(n, err)
 		}
 		from, length = from+m.Length, length-m.Length
 	}
@@ -127,7 +127,7 @@ func (f *fileSystem) seek(ctx context.Context, n *node, off int64, data bool) (i
 		if !orphan {
 			var err error
 			if reply, err = f.client.Read(ctx, req, nil); err != nil {
-				return 0, err
+				return 0, f.orLost(n, err)
 			}
 		}
 		if off >= reply.Attr.Size {

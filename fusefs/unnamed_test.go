@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -473,8 +474,12 @@ func (f *fake) dropNameless() {
 // files go on.
 func TestHeldIsLost(t *testing.T) {
 	const eio = "error: input/output error"
-	for _, first := range []string{"read", "fsync", "size", "truncate 3", "close"} {
+	for _, first := range []string{
+		"read", "fsync", "size", "truncate 3", "close",
+		"clean: read", "clean: size", "clean: pwrite 0 X", "clean: truncate 3", "clean: chmod 384", "clean: allocate 3", "clean: seekdata",
+	} {
 		t.Run(first, func(t *testing.T) {
+			first, clean := strings.CutPrefix(first, "clean: ")
 			s := newFake()
 			s.put("f", "contents")
 			s.put("g", "old")
@@ -484,7 +489,7 @@ func TestHeldIsLost(t *testing.T) {
 			other := openFile(t, dir+"/g", os.O_RDWR)
 			other.must("write new", "ok")
 			sh(t, dir, "rm $D/f")
-			if first != "close" { // what only this mount sees is not committed by it
+			if first != "close" && !clean { // what only this mount sees is not committed by it
 				writer.must("pwrite 0 C", "ok")
 			}
 			s.dropNameless()
@@ -492,19 +497,68 @@ func TestHeldIsLost(t *testing.T) {
 				reader.must("read", eio)
 			}
 			writer.must(first, eio)
-			if first != "close" {
-				for _, step := range []string{"read", "pwrite 0 X", "fsync", "size", "truncate 0", "close"} {
-					writer.must(step, eio)
-				}
-				reader.must("read", eio)
-			}
-			reader.must("close", eio)
+			wantLost(t, writer, reader, first == "close")
 			other.must("close", "ok")
 			wantFile(t, s, "g", "new")
 			eventually(t, "nothing is left of it", func() bool { return !m.fs.busy() })
 			if n := m.fs.lost.Load(); n != 0 {
 				t.Errorf("%d files were given up when they were closed: that was said before", n)
 			}
+		})
+	}
+}
+
+func wantLost(t *testing.T, writer, reader *filer, closed bool) {
+	t.Helper()
+	const eio = "error: input/output error"
+	if !closed {
+		for _, step := range []string{"read", "pwrite 0 X", "fsync", "size", "truncate 0", "close"} {
+			writer.must(step, eio)
+		}
+		reader.must("read", eio)
+	}
+	reader.must("close", eio)
+}
+
+// TestDeletedWhileAway: what others deleted while the service took this mount for
+// dead, so that it kept nothing for it, is lost as what it had kept. A file that
+// this mount has deleted is not.
+func TestDeletedWhileAway(t *testing.T) {
+	const eio = "error: input/output error"
+	for _, first := range []string{
+		"read", "fsync", "size", "truncate 3", "close",
+		"clean: read", "clean: size", "clean: pwrite 0 X", "clean: truncate 3", "clean: chmod 384", "clean: allocate 3", "clean: seekdata",
+	} {
+		t.Run(first, func(t *testing.T) {
+			first, clean := strings.CutPrefix(first, "clean: ")
+			s := newFake()
+			s.leases = true
+			for _, name := range []string{"f", "own"} {
+				s.put(name, "contents")
+			}
+			dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+			writer := openFile(t, dir+"/f", os.O_RDWR)
+			reader := openFile(t, dir+"/f", os.O_RDONLY)
+			own := openFile(t, dir+"/own", os.O_RDWR)
+			own.must("pwrite 0 C", "ok")
+			sh(t, dir, "rm $D/own")
+			if !clean {
+				writer.must("pwrite 0 C", "ok")
+			}
+			s.set(func(f *fake) {
+				root := f.inodes[wire.RootIno]
+				delete(f.inodes, root.names["f"])
+				delete(root.names, "f")
+				root.sorted = nil
+			})
+			m.fs.cached.end()
+			writer.must(first, eio)
+			wantLost(t, writer, reader, first == "close")
+			own.must("pwrite 1 O", "ok")
+			own.must("fsync", "ok")
+			own.must("read", `"COntents"`)
+			own.must("close", "ok")
+			eventually(t, "nothing is left", func() bool { return !m.fs.busy() && s.nameless() == 0 })
 		})
 	}
 }
