@@ -55,7 +55,7 @@ disk fails, or that does not start, is left behind: the others go on, while a
 majority (--min-in-sync) is there. Emptied, its directory gets everything from the
 others at the next start. tpcfs members replaces it without a start by a participant
 that runs by itself (tpcfs participant), adds one, or removes one; the directory of
-one that is out may be emptied, not removed.`,
+one that is out may be emptied.`,
 		Example: `  mkdir mnt && tpcfs up ./mnt                # then, elsewhere: cp, cat, ls, mv ... in ./mnt
   tpcfs up --dir /srv/files --listen 127.0.0.1:7500
   tpcfs up --participants 5 ./mnt`,
