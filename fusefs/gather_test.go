@@ -564,3 +564,35 @@ func openUnder(dir string) (n int) {
 	}
 	return n
 }
+
+// TestCtimeOfAClockAhead: a time that this mount's clock showed for a moment is not
+// that of later changes, once what was written then is committed.
+func TestCtimeOfAClockAhead(t *testing.T) {
+	s := newFake()
+	s.put("f", "contents")
+	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	f.must("pwrite 0 C", "ok")
+	n := m.fs.peek(s.inodeOf("f"))
+	defer m.fs.letGo(n)
+	ahead := time.Now().Add(time.Hour).UnixNano()
+	n.mu.Lock()
+	n.ctime = ahead
+	n.mu.Unlock()
+	ctime := func() int64 {
+		a, err := m.fs.attr(t.Context(), n.at())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Ctime
+	}
+	if got := ctime(); got != ahead {
+		t.Errorf("before the commit the ctime is %d, want that of the change, %d", got, ahead)
+	}
+	f.must("fsync", "ok")
+	f.must("pwrite 1 O", "ok")
+	if got := ctime(); got >= ahead {
+		t.Errorf("of a later change the ctime is %d still", got)
+	}
+	f.must("close", "ok")
+}
