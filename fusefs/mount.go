@@ -27,6 +27,7 @@ const (
 	fsType     = "fuse.tpcfs"
 	maxWrite   = 1 << 20 // bytes of a READ or WRITE
 	probeWait  = 3 * time.Second
+	leaveWait  = 3 * time.Second // for the kernel to end the connection of what is unmounted and not in use
 )
 
 // Mounted is a mount that is being served.
@@ -191,7 +192,8 @@ func (m *Mounted) Panics() uint64 { return m.fs.panics.Load() }
 
 // Unmount commits what is gathered, for up to FlushWait, and unmounts; lazily
 // if somebody is in the tree: the mount point is free then, and the serving
-// goes on until they have left. An error names files whose writes could not
+// goes on until they have left, or the last copy of the mount in another mount
+// namespace has gone (Done). An error names files whose writes could not
 // be committed: serving them goes on too (Done) unless Close gives them up.
 func (m *Mounted) Unmount() error {
 	ctx, cancel := context.WithTimeout(context.Background(), m.fs.o.FlushWait)
@@ -202,7 +204,10 @@ func (m *Mounted) Unmount() error {
 		return err
 	}
 	if unsaved == nil && !lazy {
-		<-m.done
+		select {
+		case <-m.done:
+		case <-time.After(leaveWait): // another mount namespace has a copy
+		}
 	}
 	return unsaved
 }

@@ -36,10 +36,7 @@ func newSmallDisks(t *testing.T, sizes map[string]int64) *smallDisks {
 	go func() {
 		defer close(d.done)
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		err := syscall.Unshare(syscall.CLONE_NEWNS)
-		if err == nil {
-			err = syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
-		}
+		err := harness.OwnMounts()
 		for dir, size := range sizes {
 			if err == nil {
 				err = os.MkdirAll(dir, 0o700)

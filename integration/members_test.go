@@ -87,7 +87,7 @@ func TestMembersTwoDisksLost(t *testing.T) {
 				}
 			}
 			_, err := l.c.WaitStatus(l.ctx, "asking for an operator", func(st wire.Status) bool {
-				return st.Serving != c.restart && slices.ContainsFunc(st.Warnings, func(w string) bool {
+				return st.Serving != c.restart && connected(st, "a") && slices.ContainsFunc(st.Warnings, func(w string) bool {
 					return strings.Contains(w, "operator declares it lost (tpcfs resolve --lost ") // both, or an eviction of the other was on its way
 				})
 			})
@@ -113,6 +113,11 @@ func TestMembersTwoDisksLost(t *testing.T) {
 			l.equal("a", "b", "c")
 		})
 	}
+}
+
+// connected reports whether a participant is in sync and has a connection.
+func connected(st wire.Status, name string) bool {
+	return slices.ContainsFunc(st.Members, func(m wire.MemberStatus) bool { return m.Name == name && m.State == "in sync" })
 }
 
 // Participants are replaced, added and removed under load; the coordinator is

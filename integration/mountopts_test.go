@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,7 @@ func TestMountByFstab(t *testing.T) {
 	// mount's process ends with it at the latest.
 	script := `
 mount --make-rprivate /
+sed -n 's/^[^ ]* \([^ ]*\) fuse.tpcfs .*/\1/p' /proc/self/mounts | while read -r other; do umount -l "$other"; done
 mount -t tmpfs tmpfs /usr/sbin
 mount -t tmpfs tmpfs "$(readlink -f /sbin)"
 ln -s "$BIN" "$(readlink -f /sbin)/mount.fuse.tpcfs"
@@ -162,4 +164,52 @@ func TestServiceManager(t *testing.T) {
 		t.Fatal(err)
 	}
 	hear("STOPPING=1")
+}
+
+// A mount that is told to stop ends although another test has a mount namespace
+// of its own; one whose copy somebody else keeps says so, and ends with the copy.
+func TestMountEndsBesideOtherNamespaces(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := tempDir(t)
+	_, addr := up(t, ctx, dir+"/data")
+	mnt, p := foreground(t, addr, nil)
+	own, release := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // for good
+		own <- harness.OwnMounts()
+		<-release
+	}()
+	defer close(release)
+	if err := <-own; err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Terminate(patience); err != nil || p.ExitCode() != 0 || strings.Contains(p.Output(), "still served") {
+		t.Errorf("beside a namespace of a test's own: %v, exit %d\n%s", err, p.ExitCode(), p.Output())
+	}
+
+	mnt, p = foreground(t, addr, nil)
+	shell(t, ctx, mnt, "echo there > file")
+	copied, err := harness.Start("a namespace", nil, "unshare", "--mount", "sh", "-c", `cat "$0"/file; exec sleep infinity`, mnt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = copied.Kill() }()
+	if _, err := copied.WaitLine(ctx, "there"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WaitText(ctx, "in another mount namespace"); err != nil {
+		t.Fatal(err)
+	}
+	if err := copied.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		t.Fatal("it goes on when the copy has gone")
+	}
 }

@@ -150,7 +150,7 @@ func (a *app) unmount(m *fusefs.Mounted, mountpoint string) error {
 		return err
 	default:
 	}
-	why := "it is in use"
+	why := "it is in use, here or in another mount namespace"
 	if err != nil {
 		why = describe("mount", err)
 	}
