@@ -173,7 +173,7 @@ func TestMountEndsBesideOtherNamespaces(t *testing.T) {
 	ctx := testContext(t)
 	dir := tempDir(t)
 	_, addr := up(t, ctx, dir+"/data")
-	mnt, p := foreground(t, addr, nil)
+	_, p := foreground(t, addr, nil)
 	own, release := make(chan error), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // for good
@@ -188,7 +188,7 @@ func TestMountEndsBesideOtherNamespaces(t *testing.T) {
 		t.Errorf("beside a namespace of a test's own: %v, exit %d\n%s", err, p.ExitCode(), p.Output())
 	}
 
-	mnt, p = foreground(t, addr, nil)
+	mnt, p := foreground(t, addr, nil)
 	shell(t, ctx, mnt, "echo there > file")
 	copied, err := harness.Start("a namespace", nil, "unshare", "--mount", "sh", "-c", `cat "$0"/file; exec sleep infinity`, mnt)
 	if err != nil {
