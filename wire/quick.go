@@ -42,10 +42,7 @@ func quickMarshal(v any) []byte {
 		e.head(cborMap, 2)
 		e.head(cborUint, 1)
 		e.attr(&v.Attr)
-		e.head(cborUint, 6)
-		e.head(cborMap, 2)
-		e.uint(1, v.Position.Epoch)
-		e.uint(2, v.Position.Index)
+		e.pair(6, v.Position.Epoch, v.Position.Index)
 	default:
 		if !e.message(v) {
 			return nil

@@ -47,6 +47,12 @@ const (
 	cborTrue  = 0xf5
 )
 
+// array begins a field with so many items.
+func (e *quickEncoder) array(key uint64, items int) {
+	e.head(cborUint, key)
+	e.head(cborArray, uint64(items))
+}
+
 func (e *quickEncoder) pair(key, first, second uint64) {
 	e.head(cborUint, key)
 	e.head(cborMap, 2)
@@ -126,8 +132,7 @@ func (e *quickEncoder) prepare(p *Prepare) bool {
 }
 
 func (e *quickEncoder) mutations(key uint64, list []Mutation) bool {
-	e.head(cborUint, key)
-	e.head(cborArray, uint64(len(list)))
+	e.array(key, len(list))
 	for i := range list {
 		if !e.mutation(&list[i]) {
 			return false
@@ -187,8 +192,7 @@ func (e *quickEncoder) mutation(m *Mutation) bool {
 }
 
 func (e *quickEncoder) extents(key uint64, list []Extent) {
-	e.head(cborUint, key)
-	e.head(cborArray, uint64(len(list)))
+	e.array(key, len(list))
 	for i := range list {
 		x := &list[i]
 		e.head(cborMap, 1+count(x.Offset != 0, x.Stage != 0, x.Sum != 0))
@@ -208,8 +212,7 @@ func (e *quickEncoder) extents(key uint64, list []Extent) {
 func (e *quickEncoder) up(u *Up) bool {
 	e.head(cborMap, 3+count(len(u.Votes) > 0))
 	if len(u.Votes) > 0 {
-		e.head(cborUint, 1)
-		e.head(cborArray, uint64(len(u.Votes)))
+		e.array(1, len(u.Votes))
 		for i := range u.Votes {
 			if !e.vote(&u.Votes[i]) {
 				return false
@@ -245,8 +248,7 @@ func (e *quickEncoder) inos(key uint64, list []Ino) {
 	if len(list) == 0 {
 		return
 	}
-	e.head(cborUint, key)
-	e.head(cborArray, uint64(len(list)))
+	e.array(key, len(list))
 	for _, ino := range list {
 		e.head(cborUint, uint64(ino))
 	}
@@ -256,8 +258,7 @@ func (e *quickEncoder) outcome(o *Outcome) {
 	e.head(cborMap, 1+count(len(o.Results) > 0, len(o.Orphans) > 0))
 	e.uint(1, uint64(o.Tx))
 	if len(o.Results) > 0 {
-		e.head(cborUint, 2)
-		e.head(cborArray, uint64(len(o.Results)))
+		e.array(2, len(o.Results))
 		for _, r := range o.Results {
 			e.head(cborMap, 1+count(r.Created, r.Offset != 0))
 			e.uint(1, uint64(r.Ino))
@@ -279,8 +280,7 @@ func (e *quickEncoder) touched(t *Touched) {
 	}
 	e.inos(2, t.Inos)
 	if len(t.Names) > 0 {
-		e.head(cborUint, 3)
-		e.head(cborArray, uint64(len(t.Names)))
+		e.array(3, len(t.Names))
 		for i := range t.Names {
 			e.at(&t.Names[i])
 		}
