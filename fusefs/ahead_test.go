@@ -77,8 +77,10 @@ func TestAheadIsSpoilt(t *testing.T) {
 	for name, tt := range map[string]struct {
 		step string // of the writer, behind the body
 		over bool   // the head start is at its end then, before the commit
-		do   func(s *fake, dir string)
-		want func(b []byte) []byte
+
+		unknown bool // the first commit's outcome is
+		do      func(s *fake, dir string)
+		want    func(b []byte) []byte
 	}{
 		"overwritten": {step: "pwrite 70000 new", over: true, want: func(b []byte) []byte { copy(b[70000:], "new"); return b }},
 		"cut":         {step: "truncate 70000", over: true, want: func(b []byte) []byte { return b[:70000] }},
@@ -88,6 +90,14 @@ func TestAheadIsSpoilt(t *testing.T) {
 		"refused": {do: func(s *fake, _ string) {
 			s.set(func(s *fake) { s.aheadErr = func(int64) error { return wire.NewError(wire.CodeNoSpace, "") } })
 		}, want: func(b []byte) []byte { return b }},
+		"refused with the commit": {do: func(s *fake, _ string) {
+			s.set(func(s *fake) { s.before = func([]wire.Mutation) error { return once(s, wire.CodeVersion) } })
+		}, want: func(b []byte) []byte { return b }},
+		"not known to be committed": {do: func(s *fake, _ string) {
+			s.set(func(s *fake) {
+				s.after = func([]wire.Mutation, wire.Outcome) error { return once(s, wire.CodeUnknownOutcome) }
+			})
+		}, want: func(b []byte) []byte { return b }, unknown: true},
 		"lost at its end": {do: func(s *fake, _ string) {
 			s.set(func(s *fake) {
 				s.aheadErr = func(sent int64) error {
@@ -116,11 +126,20 @@ func TestAheadIsSpoilt(t *testing.T) {
 			if tt.over {
 				settled(t, s)
 			}
+			if tt.unknown {
+				f.must("fsync", "error: input/output error")
+			}
 			f.must("close", "ok")
 			wantFile(t, s, "f", string(tt.want(body())))
 			settled(t, s)
 		})
 	}
+}
+
+// once fails the first time; s.mu is held.
+func once(s *fake, code wire.Code) error {
+	s.before, s.after = nil, nil
+	return wire.NewError(code, "")
 }
 
 // A file that is deleted, here or by another mount, has no head start any more.
@@ -187,30 +206,36 @@ func TestAheadSlowsWriters(t *testing.T) {
 	pass := make(chan struct{})
 	s.set(func(s *fake) { s.aheadErr = func(int64) error { <-pass; return nil } })
 	at := 0
-	fill := func() {
-		f.must(fmt.Sprintf("fill %d 40960 x", at), "ok")
+	fill := func() string {
 		at += 40960
+		return f.do(fmt.Sprintf("fill %d 40960 x", at-40960))
 	}
-	for range 5 { // 64 KiB of which are on their way
-		fill()
+	fills := func(n int) {
+		for range n {
+			if got := fill(); got != "ok" {
+				t.Fatal(got)
+			}
+		}
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		fill()
-	}()
+	fills(5) // 64 KiB of which are on their way
+	waits := make(chan string, 1)
+	go func() { waits <- fill() }()
 	select {
-	case <-done:
-		t.Error("a writer that is far ahead does not wait")
+	case got := <-waits:
+		t.Errorf("a writer that is far ahead does not wait: %s", got)
 	case <-time.After(200 * time.Millisecond):
+		select {
+		case pass <- struct{}{}:
+		case <-time.After(time.Minute):
+			t.Fatal("nothing is sent ahead")
+		}
+		if got := <-waits; got != "ok" {
+			t.Error(got)
+		}
 	}
-	pass <- struct{}{}
-	<-done
 	s.set(func(s *fake) { s.aheadErr = func(int64) error { return wire.NewError(wire.CodeUnavailable, "") } })
 	close(pass)
-	for range 10 {
-		fill()
-	}
+	fills(10)
 	f.must("close", "ok")
 	wantFile(t, s, "f", strings.Repeat("x", at))
 	settled(t, s)

@@ -83,33 +83,23 @@ func sameOwnership(a wire.Attr, m wire.Mutation, caller *fuse.InHeader) bool {
 }
 
 // dirty reports whether a file has gathered changes.
-func (f *fileSystem) dirty(ino wire.Ino) bool {
-	n := f.peek(ino)
-	if n == nil {
-		return false
-	}
-	defer f.letGo(n)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.dirtyLocked()
+func (f *fileSystem) dirty(ino wire.Ino) (dirty bool) {
+	f.withNode(ino, func(n *node) { dirty = n.dirtyLocked() })
+	return dirty
 }
 
 // gatherCtime adds to a file's gathered changes one of nothing but its ctime, a
 // time as any other (tar says to each new file whose it is, which it is already).
 // False: nothing is gathered.
-func (f *fileSystem) gatherCtime(ino wire.Ino) bool {
-	n := f.peek(ino)
-	if n == nil {
-		return false
-	}
-	defer f.letGo(n)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.dirtyLocked() || n.cur.empty() && (n.flying != nil || !n.mtimeSet && !n.atimeSet) {
-		return false // no transaction is to come that would bring it
-	}
-	n.changedLocked(time.Now(), f.o.CommitAfter)
-	return true
+func (f *fileSystem) gatherCtime(ino wire.Ino) (gathered bool) {
+	f.withNode(ino, func(n *node) {
+		if !n.dirtyLocked() || n.cur.empty() && (n.flying != nil || !n.mtimeSet && !n.atimeSet) {
+			return // no transaction is to come that would bring it
+		}
+		n.changedLocked(time.Now(), f.o.CommitAfter)
+		gathered = true
+	})
+	return gathered
 }
 
 // commitWith commits mode and owner of a file in one transaction with what is
@@ -178,12 +168,7 @@ func (f *fileSystem) setRemoved(ino wire.Ino, m wire.Mutation) bool {
 
 // forgetPriv: set-id bits may be back.
 func (f *fileSystem) forgetPriv(ino wire.Ino) {
-	if n := f.peek(ino); n != nil {
-		n.mu.Lock()
-		n.privChecked = false
-		n.mu.Unlock()
-		f.letGo(n)
-	}
+	f.withNode(ino, func(n *node) { n.privChecked = false })
 }
 
 // setAttr gathers what gathers and commits the rest.

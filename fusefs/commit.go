@@ -84,7 +84,7 @@ func (f *fileSystem) land(n *node, fl *flight, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flight, fl.err = nil, err
-	if fl.carried && n.gen == fl.gen { // the file's own counts: this clock may have jumped since
+	if n.gen == n.saved { // the file's own counts: this clock may have jumped since
 		n.ctime = 0
 	}
 	if err == nil || !n.dirtyLocked() && fl.ctx.Err() != nil { // done, or given up

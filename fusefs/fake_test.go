@@ -565,8 +565,8 @@ func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) erro
 	return nil
 }
 
-// Watch gives no lease: the mount keeps nothing that it has read. Else it gives
-// one, once: nothing is told of changes, and cache.end ends it.
+// Watch gives no lease unless leases is set: the mount keeps nothing that it has
+// read. Then it gives one, once: nothing is told of changes, and cache.end ends it.
 func (f *fake) Watch(ctx context.Context, w wire.Watch) (wire.Watched, error) {
 	switch {
 	case !f.leases:

@@ -175,6 +175,18 @@ func (f *fileSystem) peek(ino wire.Ino) *node {
 	return n
 }
 
+// withNode calls fn with the inode's node, if there is one, and its mu held.
+func (f *fileSystem) withNode(ino wire.Ino, fn func(n *node)) {
+	n := f.peek(ino)
+	if n == nil {
+		return
+	}
+	defer f.letGo(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	fn(n)
+}
+
 // hold returns the inode's node, made if there is none, held until letGo.
 func (f *fileSystem) hold(ino wire.Ino) *node {
 	f.mu.Lock()

@@ -594,5 +594,13 @@ func TestCtimeOfAClockAhead(t *testing.T) {
 	if got := ctime(); got >= ahead {
 		t.Errorf("of a later change the ctime is %d still", got)
 	}
+	n.mu.Lock()
+	n.ctime = ahead
+	n.forfeitLocked() // as when a lock is lost
+	n.mu.Unlock()
+	f.must("pwrite 2 N", "ok")
+	if got := ctime(); got >= ahead {
+		t.Errorf("of a change after one that was given up the ctime is %d still", got)
+	}
 	f.must("close", "ok")
 }

@@ -287,7 +287,7 @@ func (n *node) forfeitLocked() (dropped bool) {
 		return false
 	}
 	n.saved, n.unsure, n.since = n.gen, false, time.Time{}
-	n.mtimeSet, n.atimeSet = false, false
+	n.mtimeSet, n.atimeSet, n.ctime = false, false, 0
 	if n.flight != nil {
 		n.flight.cancel()
 	}

@@ -91,7 +91,6 @@ func TestLostLocks(t *testing.T) {
 	other := openFile(t, dir+"/g", unix.O_RDWR)
 	other.must("write new", "ok")
 	c.loseLocks(c.inodeOf("f"))
-	const eio = "error: input/output error"
 	for _, step := range []string{"read", "write more", "fsync", "truncate 0", "posix ex", "posix un", "close"} {
 		holder.must(step, eio)
 	}

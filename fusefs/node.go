@@ -36,7 +36,7 @@ type node struct {
 
 	flight *flight // the commit at work; nil: none
 
-	noAhead bool // until the next commit: what was sent ahead had to be given up
+	noAhead bool // until the next commit no head start begins: there was one, or no place for one, or a commit has failed
 
 	gen     uint64    // counts changes
 	saved   uint64    // the changes up to here are committed

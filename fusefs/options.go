@@ -90,7 +90,7 @@ type Options struct {
 	// (F3). Default: 4 MiB.
 	AheadFrom int64
 	// AheadMost is how far a file's writer may be before what was sent of it,
-	// in bytes, before it has to wait. Default: 1 GiB.
+	// in bytes, before it has to wait: 256 KiB, or AheadFrom, at least. Default: 1 GiB.
 	AheadMost int64
 	// ConflictWait is how long a change that others' changes abort is tried
 	// again before EAGAIN (F5). Default: 10 s.
@@ -114,6 +114,7 @@ func (o *Options) validate(mountpoint string) error {
 	setDefault(&o.SpillCommitAfter, max(60*time.Second, o.CommitAfter))
 	setDefault(&o.AheadFrom, 4<<20)
 	setDefault(&o.AheadMost, 1<<30)
+	o.AheadMost = max(o.AheadMost, min(aheadChunk, o.AheadFrom)) // less is never taken
 	setDefault(&o.ConflictWait, 10*time.Second)
 	setDefault(&o.FlushWait, 10*time.Second)
 	setDefault(&o.MaxBackground, 64)

@@ -469,15 +469,19 @@ func (f *fake) dropNameless() {
 	})
 }
 
+// firstCalls may find out that a file is lost: of one with gathered writes, or without.
+var firstCalls = []string{
+	"read", "fsync", "size", "truncate 3", "close",
+	"clean: read", "clean: size", "clean: pwrite 0 X", "clean: truncate 3", "clean: chmod 384", "clean: allocate 3", "clean: seekdata",
+}
+
+const eio = "error: input/output error"
+
 // TestHeldIsLost: what the service has let go while it was open answers EIO, from
 // the first call that finds out on. Nothing of it pretends to be written; other
 // files go on.
 func TestHeldIsLost(t *testing.T) {
-	const eio = "error: input/output error"
-	for _, first := range []string{
-		"read", "fsync", "size", "truncate 3", "close",
-		"clean: read", "clean: size", "clean: pwrite 0 X", "clean: truncate 3", "clean: chmod 384", "clean: allocate 3", "clean: seekdata",
-	} {
+	for _, first := range firstCalls {
 		t.Run(first, func(t *testing.T) {
 			first, clean := strings.CutPrefix(first, "clean: ")
 			s := newFake()
@@ -510,7 +514,6 @@ func TestHeldIsLost(t *testing.T) {
 
 func wantLost(t *testing.T, writer, reader *filer, closed bool) {
 	t.Helper()
-	const eio = "error: input/output error"
 	if !closed {
 		for _, step := range []string{"read", "pwrite 0 X", "fsync", "size", "truncate 0", "close"} {
 			writer.must(step, eio)
@@ -524,11 +527,7 @@ func wantLost(t *testing.T, writer, reader *filer, closed bool) {
 // dead, so that it kept nothing for it, is lost as what it had kept. A file that
 // this mount has deleted is not.
 func TestDeletedWhileAway(t *testing.T) {
-	const eio = "error: input/output error"
-	for _, first := range []string{
-		"read", "fsync", "size", "truncate 3", "close",
-		"clean: read", "clean: size", "clean: pwrite 0 X", "clean: truncate 3", "clean: chmod 384", "clean: allocate 3", "clean: seekdata",
-	} {
+	for _, first := range firstCalls {
 		t.Run(first, func(t *testing.T) {
 			first, clean := strings.CutPrefix(first, "clean: ")
 			s := newFake()
