@@ -110,6 +110,16 @@ func TestMountsAreCoherent(t *testing.T) {
 	}
 }
 
+// readsDone is how many reads the coordinator has answered.
+func readsDone(t *testing.T, ctx context.Context, c *harness.Cluster) uint64 {
+	t.Helper()
+	st, err := c.Status(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Reads.Done
+}
+
 // What nobody changes costs no message, with one mount and with two.
 func TestMountsLookAgain(t *testing.T) {
 	t.Parallel()
@@ -119,13 +129,7 @@ func TestMountsLookAgain(t *testing.T) {
 	for _, m := range mnt { // a lease comes within a moment of the mount's start
 		shell(t, ctx, m, unchanged)
 	}
-	reads := func() uint64 {
-		st, err := c.Status(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st.Reads.Done
-	}
+	reads := func() uint64 { return readsDone(t, ctx, c) }
 	few := func() bool {
 		before := reads()
 		for _, m := range mnt {
@@ -237,11 +241,7 @@ func TestMountForesees(t *testing.T) {
 	c := newCluster(t)
 	startAll(t, ctx, c)
 	mnt, _ := mountOf(t, ctx, c, "mount")
-	cl, err := c.Client(ctx, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cl.Close() }()
+	cl := dial(t, ctx, c, 0)
 	in := func(name string) string { return filepath.Join(mnt, name) }
 	touched := time.Unix(1_000_000_000, 5)
 	for i, change := range []func() error{
@@ -298,13 +298,8 @@ func TestMountForesees(t *testing.T) {
 // foreseesMuch: files made and removed one after the other cost no reads, but for
 // those after a push, one a second.
 func foreseesMuch(t *testing.T, ctx context.Context, c *harness.Cluster, in func(name string) string) {
-	reads := func() uint64 {
-		st, err := c.Status(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st.Reads.Done
-	}
+	t.Helper()
+	reads := func() uint64 { return readsDone(t, ctx, c) }
 	for done := false; !done; {
 		before := reads()
 		for range 3 { // from the second on it is known that the name is free

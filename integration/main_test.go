@@ -92,7 +92,13 @@ func newCluster(t *testing.T, args ...string) *harness.Cluster {
 // said is logged on failure.
 func started(t *testing.T, name string, env []string, args ...string) *harness.Proc {
 	t.Helper()
-	p, err := harness.Start(name, env, binary, args...)
+	return startedBy(t, name, env, append([]string{binary}, args...)...)
+}
+
+// startedBy is started with a command that is tpcfs.
+func startedBy(t *testing.T, name string, env []string, command ...string) *harness.Proc {
+	t.Helper()
+	p, err := harness.Start(name, env, command[0], command[1:]...)
 	if err != nil {
 		t.Fatal(err)
 	}

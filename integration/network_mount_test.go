@@ -100,7 +100,7 @@ func TestNetworkCutsMounts(t *testing.T) {
 	}
 	for h, p := range looking {
 		before := 0
-		for line := range strings.Lines(outcomeLines(t, p)) {
+		for line := range strings.Lines(outcomeLines(t, ctx, p)) {
 			var began float64
 			var text string
 			var size int
@@ -121,9 +121,10 @@ func TestNetworkCutsMounts(t *testing.T) {
 	settle(t, ctx, c)
 }
 
-func outcomeLines(t *testing.T, p *harness.Proc) string {
+// outcomeLines are outcome's, line by line, of a helper that has to end well.
+func outcomeLines(t *testing.T, ctx context.Context, p *harness.Proc) string {
 	t.Helper()
-	<-p.Done()
+	outcome(t, ctx, p)
 	if p.ExitCode() != 0 {
 		t.Errorf("%s: exit %d: %s", p.Name, p.ExitCode(), p.Output())
 	}

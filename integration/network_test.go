@@ -52,19 +52,7 @@ func networked(t *testing.T, ctx context.Context, clients ...string) (*harness.C
 func mountOn(t *testing.T, ctx context.Context, n *harness.Net, host string) string {
 	t.Helper()
 	mnt := mountDir(t, tempDir(t))
-	command := n.Command(host, binary, "mount", "--foreground", "--coordinator", n.Addr(harness.Coordinator), mnt)
-	p, err := harness.Start("mount on "+host, nil, command[0], command[1:]...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Terminate(patience); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() || strings.Contains(p.Output(), "DATA RACE") {
-			t.Errorf("mount on %s:\n%s", host, p.Output())
-		}
-	})
+	p := startedBy(t, "mount on "+host, nil, n.Command(host, binary, "mount", "--foreground", "--coordinator", n.Addr(harness.Coordinator), mnt)...)
 	if _, err := p.WaitLine(ctx, "ready"); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +230,8 @@ func TestNetworkRandom(t *testing.T) {
 				s.cut(way(rnd.Intn(3)), host, "")
 				counts["cut off"]++
 			case 1:
-				s.must(s.net.Worsen(s.ctx, host, []string{"", "5mbit", "50mbit"}[rnd.Intn(3)], rnd.Intn(2) == 0))
+				k := 1 + rnd.Intn(5) // 0 would be no fault
+				s.must(s.net.Worsen(s.ctx, host, []string{"", "5mbit", "50mbit"}[k%3], k >= 3))
 				counts["bad"]++
 			default:
 				if host == harness.Coordinator {

@@ -152,10 +152,8 @@ func mountOf(t *testing.T, ctx context.Context, c *harness.Cluster, name string,
 func TestMountsAppend(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
-	c := newCluster(t)
-	startAll(t, ctx, c)
-	one, _ := mountOf(t, ctx, c, "one")
-	two, _ := mountOf(t, ctx, c, "two")
+	_, _, mnt := twoMounts(t, ctx)
+	one, two := mnt[0], mnt[1]
 	const lines = 400
 	done := make(chan harness.Result, 2)
 	for name, mnt := range map[string]string{"one": one, "two": two} {

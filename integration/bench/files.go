@@ -76,10 +76,10 @@ func lookedUp(ctx context.Context, bin, dir string, c *harness.Cluster, files in
 	if err := os.Mkdir(s.mnt, 0o755); err != nil {
 		return r, err
 	}
+	defer func() { err = errors.Join(err, s.unmount()) }()
 	if err := s.serve(ctx, s.mnt, s.mountCommand()...); err != nil {
 		return r, err
 	}
-	defer func() { err = errors.Join(err, s.unmount()) }()
 	stop := s.watch()
 	defer stop()
 	began := time.Now()

@@ -1,5 +1,5 @@
-// Command bench measures tpcfs against the bare disk of the same machine and
-// prints ratios, measured in one run, with the floors and aims of DESIGN.md
+// Command bench measures tpcfs against the bare disk, or a loopback mount, of the same machine and
+// prints ratios, and some figures of their own, measured in one run, with the floors and aims of DESIGN.md
 // ("Figures"). It exits with 1 when a floor does not hold.
 package main
 

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tpcfs/integration/harness"
 )
 
@@ -105,9 +107,7 @@ func (s *sideBySide) cool(ctx context.Context) error {
 
 // dropCaches has the kernel write all that is dirty, then forget it.
 func dropCaches() error {
-	if r := harness.Run(context.Background(), nil, nil, "sync"); r.Code != 0 {
-		return fmt.Errorf("sync: %s", r.Err)
-	}
+	unix.Sync()
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
 		return fmt.Errorf("measuring what nobody has in memory needs root: %w", err)
 	}
@@ -151,7 +151,7 @@ func run(ctx context.Context, name string, args ...string) (time.Duration, error
 	began := time.Now()
 	r := harness.Run(ctx, nil, nil, name, args...)
 	if r.Code != 0 {
-		return 0, fmt.Errorf("%s %v: exit code %d: %s", name, args, r.Code, r.Err)
+		return 0, fmt.Errorf("%s %v: exit code %d: %s%s", name, args, r.Code, r.Out, r.Err)
 	}
 	return time.Since(began), nil
 }

@@ -337,9 +337,8 @@ func (s *stay) put(ctx context.Context, dir, name string, size int) error {
 	if err := os.WriteFile(local, random(size, 1), 0o600); err != nil {
 		return err
 	}
-	r := harness.Run(ctx, nil, nil, s.Bin, "put", "--coordinator", s.Addr(harness.Coordinator), local, name)
-	if r.Code != 0 {
-		return fmt.Errorf("put: exit %d: %s", r.Code, r.Err)
+	if _, err := run(ctx, s.Bin, "put", "--coordinator", s.Addr(harness.Coordinator), local, name); err != nil {
+		return err
 	}
 	return os.Remove(local)
 }
@@ -384,11 +383,10 @@ func scrubSpeed(ctx context.Context, bin, dir string, _ options) (rows []row, er
 			return nil, err
 		}
 		bare = append(bare, took)
-		began := time.Now()
-		if r := harness.Run(ctx, nil, nil, bin, "scrub", "--rate", "0", "--coordinator", s.Addr(harness.Coordinator)); r.Code != 0 {
-			return nil, fmt.Errorf("scrub: exit %d: %s%s", r.Code, r.Out, r.Err)
+		if took, err = run(ctx, bin, "scrub", "--rate", "0", "--coordinator", s.Addr(harness.Coordinator)); err != nil {
+			return nil, err
 		}
-		scrub = append(scrub, time.Since(began))
+		scrub = append(scrub, took)
 	}
 	b, c := median(bare), median(scrub)
 	return []row{{"scrub of all three, to reading their files from the disk at once", b.Seconds() / c.Seconds(), "x", 0.3, 0.6, false,

@@ -56,7 +56,7 @@ func mountUnchanged(ctx context.Context, bin, dir string, _ options) (rows []row
 	return append(rows, s.memory("2,000 files looked at", 256, 128)), nil
 }
 
-// look times a command on both mounts, in turns. Warm, once more before.
+// look times a command on both mounts, in turns, after one that does not count.
 func (s *sideBySide) look(ctx context.Context, n int, cold bool, command func(dir string) []string) (map[string][]time.Duration, error) {
 	times := map[string][]time.Duration{}
 	for turn := range n + 1 {

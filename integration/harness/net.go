@@ -57,8 +57,8 @@ func NewNet(ctx context.Context, names ...string) (*Net, error) {
 	if err := n.ip(ctx, n.router, script); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	if r := Run(ctx, nil, nil, "nsenter", append(within(n.router), "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")...); r.Code != 0 {
-		return nil, errors.Join(errors.New(r.Err), n.Close())
+	if err := n.sh(ctx, "echo 1 > /proc/sys/net/ipv4/ip_forward"); err != nil {
+		return nil, errors.Join(err, n.Close())
 	}
 	for _, h := range n.hosts {
 		if err := n.ip(ctx, h.proc, fmt.Sprintf("link set lo up\naddr add 10.77.%[1]d.2/24 dev eth\nlink set eth up\nroute add default via 10.77.%[1]d.1\n", h.n)); err != nil {

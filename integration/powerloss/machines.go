@@ -69,14 +69,15 @@ func (s *slowness) set(by time.Duration) {
 func (s *slowness) wait() {
 	s.mu.Lock()
 	by := s.by
+	if by == 0 {
+		s.mu.Unlock()
+		return
+	}
 	if s.changed == nil {
 		s.changed = make(chan struct{})
 	}
 	changed := s.changed
 	s.mu.Unlock()
-	if by == 0 {
-		return
-	}
 	select {
 	case <-time.After(by):
 	case <-changed:
