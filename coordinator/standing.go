@@ -60,9 +60,9 @@ func (c *Coordinator) Standing() (Standing, bool) {
 }
 
 // ReadStanding reads who took part from the data directory of a coordinator that does not
-// run, with that minimum (0: a majority). Nothing is changed. false: the journal does not
-// say, or cannot be read, as Open will tell.
-func ReadStanding(dir string, minInSync int) (Standing, bool) {
+// run, with that minimum (0: a majority) and the addresses that these peers would have.
+// Nothing is changed. false: the journal does not say, or cannot be read, as Open will tell.
+func ReadStanding(dir string, minInSync int, peers []Peer) (Standing, bool) {
 	var config *wire.Config
 	err := journal.Dump(disk.New(), path.Join(dir, journalName), func(b journal.BlockInfo) error {
 		for _, data := range b.Records {
@@ -80,7 +80,12 @@ func ReadStanding(dir string, minInSync int) (Standing, bool) {
 		return Standing{}, false
 	}
 	s := Standing{Least: commit.LeastOf(len(config.Configured), minInSync, minInSync == 0)}
+	told := map[string]string{}
+	for _, p := range peers {
+		told[p.Name] = p.Addr
+	}
 	for _, m := range config.Configured {
+		m = commit.Addressed(m, told[m.Name])
 		s.Members = append(s.Members, StandingMember{m.Name, m.Addr, slices.Contains(config.InSync, m.Name)})
 	}
 	return s, true

@@ -412,7 +412,7 @@ func coordinatorOf(t *testing.T, dir string, members ...string) {
 	c := &wire.Config{ID: wire.ConfigID{Epoch: 1, Counter: 1}}
 	for _, m := range members {
 		name, addr, _ := strings.Cut(strings.TrimSuffix(m, "!"), "=")
-		c.Configured = append(c.Configured, wire.Member{Name: name, Addr: addr})
+		c.Configured = append(c.Configured, wire.Member{Name: name, Addr: addr, Flag: addr})
 		if !strings.HasSuffix(m, "!") {
 			c.InSync = append(c.InSync, name)
 		}
@@ -454,6 +454,7 @@ func TestUpAfterMembersHaveChanged(t *testing.T) {
 		{"more are needed than it has itself", []string{a, b, c, d, e}, "abc", 4, "", 0},
 		{"more than with those that were added", []string{a, b, c, d, e}, "abc", 6, "--min-in-sync 6: there are 5 participants", 2},
 		{"a directory has gone", []string{a, b, c}, "ab", 0, "was made with c, too: put back from a backup", 1},
+		{"they ran as processes since, and two have gone", []string{"a=10.0.0.1:1", "b=10.0.0.2:1", "c=10.0.0.3:1"}, "c", 0, "participant-b missing, and 2 of 3", 1},
 		{"all have", []string{a, b, c}, "", 0, "participant-c missing, and 2 of 3", 1},
 	} {
 		dir := t.TempDir()

@@ -70,7 +70,7 @@ one that is out may be emptied.`,
 	f.evictFlags.add(cmd)
 	f.scrubFlags.add(cmd)
 	f.mountFlags.add(cmd)
-	cmd.Flags().IntVar(&f.participants, "participants", 3, "how many participants; fixed at the first start")
+	cmd.Flags().IntVar(&f.participants, "participants", 3, "how many participants of its own; fixed at the first start (tpcfs members adds others)")
 	return cmd
 }
 

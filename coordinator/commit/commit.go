@@ -66,8 +66,9 @@ type Options struct {
 	MinInSync int
 	Majority  bool
 	// Exact: Peers have to be the configured participants, but for those that
-	// operators have made of them, added, or removed (P14). Otherwise they tell addresses
-	// of those that they name, and Notices has what is odd.
+	// operators have made of them, added, or removed (P14); one that no config has is
+	// left out. Otherwise they tell addresses of those that they name. Notices has what is
+	// odd.
 	Exact bool
 	// EvictAfter is how long, in milliseconds, a member may be without a link
 	// before it is evicted, default 3000.
@@ -280,14 +281,14 @@ func (m *Machine) adopt(c *wire.Config) error {
 	}
 	var missing []string
 	for _, f := range c.Configured {
-		mem := &member{name: f.Name, addr: f.Addr, flag: f.Flag, storage: f.Storage, in: slices.Contains(c.InSync, f.Name)}
-		switch a, ok := addr[f.Name]; {
+		a, ok := addr[f.Name]
+		now := Addressed(f, a)
+		mem := &member{name: now.Name, addr: now.Addr, flag: now.Flag, storage: now.Storage, in: slices.Contains(c.InSync, now.Name)}
+		switch {
 		case !ok && len(m.o.Peers) > 0 && m.o.Exact && f.Addr != f.Flag: // an operator has brought it
 		case !ok && len(m.o.Peers) > 0:
 			missing = append(missing, f.Name)
-		case ok && a != f.Flag:
-			mem.addr, mem.flag = a, a
-		case ok && a != f.Addr && !m.o.Exact:
+		case ok && a != now.Addr && !m.o.Exact:
 			m.notices = append(m.notices, fmt.Sprintf("--participant %s=%s is older than what tpcfs members has made of it: %s counts; correct the flag, or leave it out", f.Name, a, f.Addr))
 		}
 		delete(addr, f.Name)
@@ -319,6 +320,15 @@ func (m *Machine) adopt(c *wire.Config) error {
 			strings.Join(slices.Sorted(maps.Keys(addr)), ", "))}
 	}
 	return nil
+}
+
+// Addressed is a configured participant with the address that counts: the one that was
+// told last. told is what a peer of its name has now, "" without one.
+func Addressed(f wire.Member, told string) wire.Member {
+	if told != "" && told != f.Flag {
+		f.Addr, f.Flag = told, told
+	}
+	return f
 }
 
 // Notices says what is odd about the list of peers, and what to do.

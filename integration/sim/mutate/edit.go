@@ -82,7 +82,7 @@ var editMutants = []mutant{
 	},
 	{
 		rule: "P14", leaves: "the same flag as before goes before what operators have changed",
-		edits: []edit{{"coordinator/commit/commit.go", "		case ok && a != f.Flag:", "		case ok:"}},
+		edits: []edit{{"coordinator/commit/commit.go", "told != \"\" && told != f.Flag", "told != \"\""}},
 		test:  "./coordinator/commit TestFlagsAndEdits",
 	},
 	{
