@@ -127,7 +127,7 @@ func (k *boltKV) Update(fn func(w KVWriter) error) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(makeBuckets(tx), fn(&boltWriter{tx: tx})); err != nil {
+	if err := errors.Join(makeBuckets(tx), fn(&boltWriter{k: k, tx: tx})); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
@@ -175,7 +175,7 @@ func (t *boltTx) Get(key string) (val []byte, ok bool, err error) {
 	defer t.k.guard("get", &err)()
 	b := t.bucket(key[0])
 	if b == nil {
-		return nil, false, t.withoutBucket(key[0])
+		return nil, false, t.k.withoutBucket(t.tx, key[0])
 	}
 	want := []byte(key[1:])
 	c := b.Cursor()
@@ -222,16 +222,16 @@ func (k *boltKV) misplaced(what string) error {
 
 // withoutBucket: there is none of that name. Is it that nothing was ever written to it?
 // A new kv has all of them.
-func (t *boltTx) withoutBucket(name byte) error {
+func (k *boltKV) withoutBucket(tx *bolt.Tx, name byte) error {
 	n := 0
-	c := t.tx.Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
-		if n++; v != nil || len(k) != 1 || !strings.Contains(allBuckets, string(k)) {
+	c := tx.Cursor()
+	for b, v := c.First(); b != nil; b, v = c.Next() {
+		if n++; v != nil || len(b) != 1 || !strings.Contains(allBuckets, string(b)) {
 			n = len(allBuckets)
 		}
 	}
 	if n >= len(allBuckets) {
-		return t.k.misplaced(fmt.Sprintf("the bucket %c", name))
+		return k.misplaced(fmt.Sprintf("the bucket %c", name))
 	}
 	return nil
 }
@@ -263,7 +263,7 @@ func (c *boltCursor) Next() (key string, val []byte, ok bool, err error) {
 	if first {
 		b := c.t.bucket(c.from[0])
 		if b == nil {
-			return "", nil, false, c.t.withoutBucket(c.from[0])
+			return "", nil, false, c.t.k.withoutBucket(c.t.tx, c.from[0])
 		}
 		c.c = b.Cursor()
 		k, v = c.c.Seek([]byte(c.from[1:]))
@@ -287,6 +287,7 @@ func (c *boltCursor) Next() (key string, val []byte, ok bool, err error) {
 }
 
 type boltWriter struct {
+	k    *boltKV
 	tx   *bolt.Tx
 	name byte
 	b    *bolt.Bucket
@@ -296,9 +297,15 @@ func (w *boltWriter) bucket(name byte) (*bolt.Bucket, error) {
 	if w.b != nil && w.name == name {
 		return w.b, nil
 	}
-	b, err := w.tx.CreateBucketIfNotExists([]byte{name})
-	if err != nil {
-		return nil, err
+	b := w.tx.Bucket([]byte{name})
+	if b == nil { // an older kv may not have had it
+		err := w.k.withoutBucket(w.tx, name)
+		if err == nil {
+			b, err = w.tx.CreateBucket([]byte{name})
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	switch name {
 	case bucketInode, bucketInline, bucketSum, bucketOpTime, bucketChange:

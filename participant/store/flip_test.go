@@ -146,6 +146,12 @@ func TestLostBucketOfTheKV(t *testing.T) {
 		t.Fatal(err)
 	}
 	absent(wire.CodeCorrupt)
+	var d *DamageError
+	err = kv.Update(func(w KVWriter) error { return w.Put(key, seal(key, []byte("x"))) })
+	if !errors.As(err, &d) {
+		t.Errorf("a row is put in a bucket that is lost: %v", err)
+	}
+	absent(wire.CodeCorrupt)
 	if err := kv.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ var storeMutants = []mutant{
 	},
 	{
 		rule: "S1", leaves: "a bucket that is gone is empty",
-		edits: []edit{{"participant/store/boltkv.go", "		return nil, false, t.withoutBucket(key[0])\n", "		return nil, false, nil\n"}},
+		edits: []edit{{"participant/store/boltkv.go", "		return nil, false, t.k.withoutBucket(t.tx, key[0])\n", "		return nil, false, nil\n"}},
 		test:  "./participant/store TestLostBucketOfTheKV",
 	},
 	{
