@@ -317,6 +317,7 @@ func (c *Coordinator) start() {
 	c.crew.start(func() { c.tellMissing(members) })
 	c.crew.start(c.repairQueued)
 	c.crew.start(c.tellRemoved)
+	c.recallScrub()
 	c.crew.start(c.scrubScheduled)
 	go c.own()
 }

@@ -116,11 +116,13 @@ func (s *speed) note(now time.Time, c *wire.CatchUp) {
 	}
 }
 
+// sleep waits; that is no work that a rest would follow.
 func (r *rejoin) sleep(d time.Duration) {
 	select {
 	case <-time.After(d):
 	case <-r.l.ctx.Done():
 	}
+	r.stepped = time.Time{}
 }
 
 func (r *rejoin) run() error {
@@ -156,12 +158,11 @@ func (r *rejoin) middleRound() error {
 		return err
 	}
 	start := wire.Position{Epoch: r.c.epoch.Number, Index: at}
-	began := time.Now()
 	if _, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncRound, Position: start}, nil); err != nil {
 		return err
 	}
 	r.since, r.full = start, false
-	return r.paces(time.Since(began))
+	return r.paces(time.Since(r.stepped))
 }
 
 // paces tells how long the newcomer took to make a round durable, and waits a moment

@@ -31,6 +31,9 @@ const (
 
 // scrubber runs one scrub at a time.
 type scrubber struct {
+	fresh bool       // there was no SCRUB at the start
+	keeps sync.Mutex // held while SCRUB is written; taken before mu
+
 	mu     sync.Mutex // guards the following
 	report wire.ScrubReport
 	places []int              // in report.Members, by member; -1: it is not there
@@ -176,9 +179,8 @@ func (c *Coordinator) endScrub(r *scrubRun) {
 		s.since = now
 	}
 	s.rememberLocked(&report, c.called())
-	kept := wire.ScrubReport{Ended: s.since.UnixMilli(), Members: s.last}
 	s.mu.Unlock()
-	c.keepScrub(&kept)
+	c.keepScrub()
 	for _, m := range report.Members {
 		if m.Found > 0 || m.Problem != "" {
 			c.log.Warn("a scrub has found something", "name", m.Name, "found", m.Found, "repaired", m.Repaired, "notes", strings.Join(m.Notes, "; "), "problem", m.Problem)

@@ -19,9 +19,14 @@ const (
 
 // keepScrub writes down what the last scrubs have found, and when the last one of all
 // ended. Without it the next start does not know of it.
-func (c *Coordinator) keepScrub(r *wire.ScrubReport) {
+func (c *Coordinator) keepScrub() {
+	s := &c.scrub
+	s.keeps.Lock()
+	defer s.keeps.Unlock()
+	s.mu.Lock()
+	b, err := json.Marshal(&wire.ScrubReport{Ended: s.since.UnixMilli(), Members: s.last})
+	s.mu.Unlock()
 	name := path.Join(c.o.Dir, scrubName)
-	b, err := json.Marshal(r)
 	if err == nil {
 		err = disk.WriteWhole(c.o.FS, name, name+".tmp", b)
 	}
@@ -30,32 +35,31 @@ func (c *Coordinator) keepScrub(r *wire.ScrubReport) {
 	}
 }
 
-// readScrub reads what the last scrub has found; one that cannot be read is none.
-func (c *Coordinator) readScrub() (r wire.ScrubReport, ok bool) {
+// recallScrub reads what the last scrubs have found, before there are others; what
+// cannot be read is nothing.
+func (c *Coordinator) recallScrub() {
+	s := &c.scrub
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = time.Now()
+	var kept wire.ScrubReport
 	b, err := disk.ReadWhole(c.o.FS, path.Join(c.o.Dir, scrubName), maxScrub)
-	if err != nil {
-		return r, false
+	if err == nil {
+		err = json.Unmarshal(b, &kept)
 	}
-	err = json.Unmarshal(b, &r)
-	r.ID, r.Running = 0, false
-	return r, err == nil
+	if s.fresh = err != nil; !s.fresh {
+		s.since, s.last = time.UnixMilli(min(kept.Ended, s.since.UnixMilli())), kept.Members
+	}
 }
 
 // scrubScheduled begins a scrub whenever the last one is long enough ago.
 func (c *Coordinator) scrubScheduled() {
 	s := &c.scrub
-	last, known := c.readScrub()
-	s.mu.Lock()
-	if s.since = time.Now(); known {
-		s.since = time.UnixMilli(min(last.Ended, s.since.UnixMilli()))
-	}
-	s.last = last.Members
-	s.mu.Unlock()
 	if c.o.ScrubEvery == 0 {
 		return
 	}
-	if !known {
-		c.keepScrub(&wire.ScrubReport{Ended: time.Now().UnixMilli()}) // from now on
+	if s.fresh {
+		c.keepScrub() // the time counts from now on
 	}
 	select {
 	case <-c.ready:

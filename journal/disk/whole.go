@@ -46,7 +46,10 @@ func ReadWhole(fsys FS, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("it has %d bytes, at most %d are expected", size, limit)
 	}
 	b := make([]byte, size)
-	if n, err := f.ReadAt(b, 0); n < len(b) && !errors.Is(err, io.EOF) {
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		return nil, err
 	}
 	return b, nil
