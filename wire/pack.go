@@ -39,7 +39,7 @@ func PackHeader(mutations []Mutation, contents int) ([]byte, error) {
 		if extents += len(mutations[i].Extents); extents > MaxMutations {
 			return nil, NewError(CodeTooMany, fmt.Sprintf("more than %d extents in a transaction", MaxMutations))
 		}
-		m := Marshal(&mutations[i])
+		m := Marshal(mutations[i])
 		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(m))), m...)
 	}
 	if n := len(b) + contents; n > MaxPack {

@@ -10,7 +10,7 @@ import (
 )
 
 var quickTypes = []any{&Piece{}, &Read{}, &PositionedRead{}, &ReadReply{},
-	&Down{}, &Up{}, &Transact{}, &TransactReply{}, &Mutation{}, &Prepare{}, &Vote{}, &Outcome{}, &Touched{}}
+	&Down{}, &Up{}, &Transact{}, &TransactReply{}, &Mutation{}, &Outcome{}}
 
 // general encodes without the quick codec.
 func general(t testing.TB, v any) []byte {
@@ -86,7 +86,7 @@ func TestQuickFields(t *testing.T) {
 				}
 			}
 		})
-		if bare := typ == reflect.TypeFor[Transact]() || typ == reflect.TypeFor[Prepare](); quick == 0 && !bare { // TestQuickCommit has those with mutations
+		if bare := typ == reflect.TypeFor[Transact](); quick == 0 && !bare { // TestQuickCommit has those with mutations
 			t.Errorf("%s: none was decoded quickly", typ.Name())
 		}
 	}

@@ -20,15 +20,8 @@ func (e *quickEncoder) message(v any) bool {
 		return e.transactReply(&v)
 	case Mutation:
 		return e.mutation(&v)
-	case Prepare:
-		return e.prepare(&v)
-	case Vote:
-		return e.vote(&v)
 	case Outcome:
 		e.outcome(&v)
-		return true
-	case Touched:
-		e.touched(&v)
 		return true
 	default:
 		return false
@@ -354,25 +347,10 @@ func (d *quickDecoder) message(v any) bool {
 		d.bad = n.Extents != nil
 		d.mutation(&n)
 		return d.take(func() { *v = n })
-	case *Prepare:
-		n := *v
-		d.bad = n.Mutations != nil
-		d.prepare(&n)
-		return d.take(func() { *v = n })
-	case *Vote:
-		n := *v
-		d.bad = n.Outcome != nil || n.Touched != nil
-		d.vote(&n)
-		return d.take(func() { *v = n })
 	case *Outcome:
 		n := *v
 		d.bad = n.Results != nil || n.Orphans != nil
 		d.outcome(&n)
-		return d.take(func() { *v = n })
-	case *Touched:
-		n := *v
-		d.bad = n.Inos != nil || n.Names != nil || n.Left != nil
-		d.touched(&n)
 		return d.take(func() { *v = n })
 	default:
 		return false

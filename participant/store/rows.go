@@ -317,7 +317,7 @@ func decodeSums(b []byte) ([]blockCheck, error) {
 
 func encodeOp(ms int64, outcome *wire.Outcome) []byte {
 	b := be.AppendUint64(make([]byte, 0, 64), uint64(ms))
-	return append(b, wire.Marshal(outcome)...)
+	return append(b, wire.Marshal(*outcome)...)
 }
 
 func decodeOp(b []byte) (ms int64, outcome wire.Outcome, err error) {

@@ -10,7 +10,7 @@ import (
 	"tpcfs/wire"
 )
 
-// Memory of a Writer: what it keeps before it begins to send, and what is then
+// Memory of a Writer, or an Ahead: what it keeps before it begins to send, and what is then
 // on its way.
 const (
 	writerHolds = 8 // pieces of wire.PieceSize
@@ -300,7 +300,7 @@ func (u *upload) run(o *operation, name string, report func(bytes int64)) {
 	}
 }
 
-// pieceStream reads what a Writer writes.
+// pieceStream reads what a Writer, or an Ahead, writes.
 type pieceStream struct {
 	u    *upload
 	ctx  context.Context
