@@ -69,7 +69,7 @@ type Options struct {
 	// waiting before they go on without it (P15): default 10 s; less than 0: for ever.
 	EvictSlow time.Duration
 	// ResyncRate bounds what is brought in a second to a participant that
-	// catches up, in bytes; 0: no bound, but it rests for three quarters of the time
+	// catches up, in bytes; 0: no bound, but it rests for most of the time
 	// while clients make changes.
 	ResyncRate int64
 	// ScrubEvery is how often all copies are verified and compared (S5b); 0: never.

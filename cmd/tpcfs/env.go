@@ -31,7 +31,8 @@ func nameVariables(cmd *cobra.Command) {
 }
 
 // applyEnv sets every flag that the command line does not from its variable.
-// An empty variable counts as none, but that of --operator: without one every client is.
+// An empty variable counts as none, except --operator's, which is refused: without
+// operators every client is one.
 func applyEnv(flags *pflag.FlagSet, lookup func(string) (string, bool)) error {
 	var first error
 	flags.VisitAll(func(f *pflag.Flag) {

@@ -136,7 +136,7 @@ func (f *upFlags) participantDir(i int) string {
 // members finds out who takes part: as the coordinator's journal says, which knows what
 // operators have changed, or, at the first start, all of its own.
 func (f *upFlags) members(made int) error {
-	f.takes, f.known = coordinator.ReadStanding(filepath.Join(f.dir, "coordinator"), f.minInSync)
+	f.takes, f.known = coordinator.ReadStanding(filepath.Join(f.dir, "coordinator"), f.minInSync, f.peers())
 	if !f.known {
 		for i := range f.participants {
 			f.takes.Members = append(f.takes.Members, coordinator.StandingMember{Name: participantName(i), Addr: inProcess + participantName(i), InSync: true})
