@@ -82,6 +82,9 @@ func (a *ahead) Of(content Content) (Content, error) {
 	if a.over {
 		return content, ErrAheadOver
 	}
+	if err := a.ctx.Err(); err != nil { // also where all of it has been sent
+		return content, err
+	}
 	if len(a.cur) > 0 {
 		if err := a.flush(); err != nil {
 			return content, err

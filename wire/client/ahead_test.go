@@ -81,12 +81,12 @@ func TestAheadIsLost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := NewFake()
-			c := newClient(t, f, Options{})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if name == "link" {
 				_ = spoil(f, nil, nil)
 			}
+			c := newClient(t, f, Options{})
 			a, err := c.Ahead(ctx, "a", 0)
 			if err == nil {
 				_, err = a.Write(want)

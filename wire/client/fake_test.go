@@ -16,7 +16,8 @@ import (
 // Fake is a coordinator in memory: one tree, op ids, stages and links as the
 // real one has them. Its connections can be made to fail.
 type Fake struct {
-	// fault, if set, is asked before each call what goes wrong with it.
+	// fault, if set, is asked before each call what goes wrong with it. It is set
+	// before the client is made or between its calls: it connects beside New.
 	fault func(call string) fault
 	// piece, if set, sees each piece of a read and may change it; an error
 	// ends the connection.

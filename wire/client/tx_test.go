@@ -97,6 +97,9 @@ func TestTxLimits(t *testing.T) {
 	for target := strings.Repeat("t", wire.MaxPathLen); names.Len() < 18_000; {
 		names.Symlink(target, fmt.Sprint("l", names.Len()))
 	}
+	if _, err := c.Stat(t.Context(), ""); err != nil { // it is connected
+		t.Fatal(err)
+	}
 	f.fault = func(call string) fault {
 		t.Error("a call:", call)
 		return fine
