@@ -38,6 +38,10 @@ const (
 	pingPerSec = 20
 )
 
+// directBytes is up to how many bytes are read or written directly: what takes
+// longer leaves the scheduler its say.
+const directBytes = 64 << 10
+
 // unixBuffer is how many bytes may be on their way through a unix socket: a few
 // pieces, so that writing one waits less often for the peer to read another.
 const unixBuffer = 512 << 10
@@ -55,6 +59,7 @@ var errPings = errors.New("the peer sends pings without measure")
 // of them keep from the processors.
 type conn struct {
 	net.Conn
+	direct       *direct // nil: Conn has no direct way
 	writeTimeout time.Duration
 	readTimeout  time.Duration
 
@@ -91,7 +96,7 @@ func newConn(c net.Conn, readTimeout, writeTimeout time.Duration) *conn {
 	case *net.UnixConn:
 		_ = c.SetWriteBuffer(unixBuffer) // smaller, it is slower
 	}
-	return &conn{Conn: c, readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now(),
+	return &conn{Conn: c, direct: newDirect(c), readTimeout: readTimeout, writeTimeout: writeTimeout, inBuf: make([]byte, readAhead), pings: pingBurst, pinged: time.Now(),
 		live: map[*stream]struct{}{}, join: join}
 }
 
@@ -161,12 +166,12 @@ func (c *conn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	if !c.held {
-		return c.Conn.Write(b)
+		return c.write(b)
 	}
 	c.held = false
 	if len(b) <= c.join {
 		c.joined = append(append(c.joined[:0], c.hdr[:]...), b...)
-		n, err := c.Conn.Write(c.joined)
+		n, err := c.write(c.joined)
 		return max(0, n-muxHeader), err
 	}
 	c.pair = [2][]byte{c.hdr[:], b}
@@ -190,7 +195,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	if len(b) < readAhead {
 		into = c.inBuf
 	}
-	n, err := c.Conn.Read(into)
+	n, err := c.read(into)
 	c.failed(err)
 	if !c.follow(into[:n]) {
 		c.failed(errPings)
@@ -202,6 +207,20 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.in = c.in[n:]
 	}
 	return n, err
+}
+
+func (c *conn) write(b []byte) (int, error) {
+	if c.direct != nil && len(b) <= directBytes {
+		return c.direct.write(b)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *conn) read(b []byte) (int, error) {
+	if c.direct != nil && len(b) <= directBytes {
+		return c.direct.read(b)
+	}
+	return c.Conn.Read(b)
 }
 
 // extend moves a deadline on, once at least a sixteenth of it has passed:
