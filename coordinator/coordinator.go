@@ -90,6 +90,11 @@ type Options struct {
 	// them, again; default: a lease (wire.LockLease), for a new cluster none.
 	LockGrace time.Duration
 
+	// SessionIdle is how long a client is remembered that says nothing, and
+	// WatcherIdle how long a mount is, with the deleted files that it has open (F7); at
+	// least a lease (wire.Lease). Default 10 min, and 1 min.
+	SessionIdle, WatcherIdle time.Duration
+
 	// MaxStages bounds the contents being staged at one time, default 64;
 	// each takes at most 1 MiB of memory. More wait.
 	MaxStages int
@@ -144,6 +149,9 @@ func (o *Options) validate() error {
 	o.EvictSlow = max(o.EvictSlow, -time.Millisecond)
 	if o.MinInSync < 0 || o.ResyncRate < 0 {
 		return wire.NewError(wire.CodeInvalid, "a negative number of participants or bytes")
+	}
+	if o.SessionIdle < 0 || o.WatcherIdle < 0 {
+		return wire.NewError(wire.CodeInvalid, "a negative time for which a client is remembered")
 	}
 	if o.ScrubEvery < 0 {
 		return wire.NewError(wire.CodeInvalid, "a negative time between two scrubs")
@@ -268,6 +276,7 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		MaxAhead: c.o.MaxAhead, MaxBytes: c.o.MaxBytes, MaxQueued: c.o.MaxQueued,
 		MinInSync: c.o.MinInSync, Majority: c.o.MinInSync == 0, Exact: c.o.Local,
 		EvictAfter: c.o.EvictAfter.Milliseconds(), EvictSlow: c.o.EvictSlow.Milliseconds(), Heartbeat: max(c.o.EvictAfter.Milliseconds()/6, 1),
+		SessionIdle: c.o.SessionIdle.Milliseconds(), WatcherIdle: c.o.WatcherIdle.Milliseconds(),
 	}
 	n := configured(&state, c.o.Participants)
 	if opts.MinInSync > n {

@@ -164,7 +164,7 @@ func outcome(t *testing.T, ctx context.Context, p *harness.Proc) string {
 	return strings.TrimSpace(strings.ReplaceAll(p.Output(), "\n", " "))
 }
 
-// locking is a cluster with two mounts of it.
+// locking is a cluster with two mounts of it; its coordinator may have flags.
 type locking struct {
 	t      *testing.T
 	ctx    context.Context
@@ -173,10 +173,13 @@ type locking struct {
 	mounts [2]*harness.Proc
 }
 
-func newLocking(t *testing.T) *locking {
+func newLocking(t *testing.T, coordinator ...string) *locking {
 	t.Helper()
 	ctx := testContext(t)
 	k := &locking{t: t, ctx: ctx, c: newCluster(t)}
+	if len(coordinator) > 0 {
+		k.c.Evicts = append([]string{"--min-in-sync", "3"}, coordinator...)
+	}
 	startAll(t, ctx, k.c)
 	for i := range k.mnt {
 		dir := filepath.Join(tempDir(t), strconv.Itoa(i))

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,6 +21,8 @@ type coordinatorFlags struct {
 	evictFlags
 	scrubFlags
 	participants []string
+	sessionIdle  time.Duration
+	mountIdle    time.Duration
 }
 
 func (a *app) coordinatorCommand() *cobra.Command {
@@ -50,6 +53,13 @@ come back with an empty --dir. Until it has everything it answers nobody.`,
 	f.evictFlags.add(cmd)
 	f.scrubFlags.add(cmd)
 	cmd.Flags().StringSliceVar(&f.participants, "participant", nil, "a participant and its address, `NAME=ADDR`; once for each")
+	cmd.Flags().DurationVar(&f.sessionIdle, "session-idle", 10*time.Minute, "how long a client is remembered that says nothing")
+	cmd.Flags().DurationVar(&f.mountIdle, "mount-idle", time.Minute, "how long a mount is, with the deleted files that it has open")
+	for _, name := range []string{"session-idle", "mount-idle"} { // for tests: nobody gains by others
+		if err := cmd.Flags().MarkHidden(name); err != nil {
+			panic(err) // the flag is defined above
+		}
+	}
 	return cmd
 }
 
@@ -84,6 +94,9 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	if err := f.scrubFlags.check("coordinator"); err != nil {
 		return err
 	}
+	if least := wire.Lease * time.Millisecond; f.mountIdle < least || f.sessionIdle < f.mountIdle {
+		return usage("coordinator", "--session-idle %s, --mount-idle %s: the first is the longer one, the other %s at least", f.sessionIdle, f.mountIdle, least)
+	}
 	peers, err := parsePeers(f.participants)
 	if err != nil {
 		return err
@@ -99,7 +112,8 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	dial := func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
 		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: log})
 	}
-	o := coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log}
+	o := coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log,
+		SessionIdle: f.sessionIdle, WatcherIdle: f.mountIdle}
 	f.evictFlags.fill(&o)
 	f.scrubFlags.fill(&o)
 	c, err := coordinator.Open(o)

@@ -1,0 +1,198 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tpcfs/integration/harness"
+	"tpcfs/wire"
+	"tpcfs/wire/client"
+)
+
+// lostMount is two mounts of which the first one dies or stands still while it has
+// files open that have no name, and locks of every kind.
+type lostMount struct {
+	*locking
+	look *client.Client
+	h    *holder // in mount 0
+}
+
+var lockKinds = []string{"flock", "posix", "ofd"}
+
+// newLostMount starts them: whose mount says nothing for idle is forgotten.
+func newLostMount(t *testing.T, idle time.Duration) *lostMount {
+	t.Helper()
+	k := &lostMount{locking: newLocking(t, "--mount-idle", idle.String())}
+	k.look = dial(t, k.ctx, k.c, patience)
+	shell(t, k.ctx, k.mnt[0], "for n in plain mine theirs; do printf contents > $n; done")
+	k.h = startHolder(t, k.ctx, k.mnt[0])
+	for i, name := range []string{"plain", "mine", "theirs"} {
+		k.h.opens(name, 100+i)
+	}
+	k.h.wants("os.unlink('mine')", "None")
+	k.h.wants("os.dup2(os.open('.', os.O_RDWR | os.O_TMPFILE), 103)", "103")
+	for _, fd := range []int{101, 103} {
+		k.h.wants(fmt.Sprintf("os.pwrite(%d, b'kept', 0), os.fsync(%d)", fd, fd), "(4, None)")
+	}
+	return k
+}
+
+func (k *lostMount) unnamed() int { return unnamedFiles(k.t, k.ctx, k.look, k.mnt[1]) }
+
+// locksAll starts processes on a mount, each of which locks a file in its own way,
+// which in steps is KIND.
+func (k *lostMount) locksAll(mount int, steps ...string) (ps []*harness.Proc) {
+	for _, kind := range lockKinds {
+		var own []string
+		for _, s := range steps {
+			own = append(own, strings.Replace(s, "KIND", kind, 1))
+		}
+		ps = append(ps, locker(k.t, filepath.Join(k.mnt[mount], kind), own...))
+	}
+	return ps
+}
+
+// losesAll is locksAll of mount 0, whose processes find out what has become of their
+// locks when others wait for them.
+func (k *lostMount) losesAll() []*harness.Proc {
+	k.t.Helper()
+	ps := k.locksAll(0, "KIND ex 0 0", "write 0 mine", "say holds", "await "+k.c.Addr(harness.Coordinator), "write 4 more", "KIND un 0 0", "say after")
+	k.hold(ps)
+	return ps
+}
+
+func (k *lostMount) hold(ps []*harness.Proc) {
+	k.t.Helper()
+	for i, p := range ps {
+		if _, err := p.WaitLine(k.ctx, "holds"); err != nil || strings.Contains(p.Output(), again) {
+			k.t.Fatal(lockKinds[i], p.Output(), err)
+		}
+	}
+}
+
+// taken waits until the others have the locks that mount 0 had when it was lost.
+func (k *lostMount) taken(lost time.Time, ps []*harness.Proc) {
+	k.t.Helper()
+	for i, p := range ps {
+		if got := outcome(k.t, k.ctx, p); got != "ok ok" {
+			k.t.Fatalf("%s: who waits for the lock of a mount that is lost: %s", lockKinds[i], got)
+		}
+	}
+	if took := time.Since(lost); took > 4*wire.LockLease*time.Millisecond {
+		k.t.Errorf("who waits for the locks of a mount that is lost gets them after %v", took)
+	}
+}
+
+// heardLost: who held a lock hears that it is lost, and what it had written is not
+// mixed into what the next holder wrote.
+func (k *lostMount) heardLost(ps []*harness.Proc, want string) {
+	k.t.Helper()
+	for i, p := range ps {
+		if got := outcome(k.t, k.ctx, p); !strings.HasSuffix(got, " input/output error after") {
+			k.t.Errorf("%s: who lost its lock heard %q", lockKinds[i], got)
+		}
+		for _, mnt := range k.mnt {
+			if got := shell(k.t, k.ctx, mnt, "cat "+lockKinds[i]); got != want {
+				k.t.Errorf("%s: the file has %q, want %q", lockKinds[i], got, want)
+			}
+		}
+	}
+}
+
+// TestStoppedMountIsBack: a mount that stands still for longer than its lease loses its
+// locks, and nothing else: its session is remembered, and files without a name stay
+// for it, also one that another mount deletes meanwhile. When it is killed, its locks
+// go as soon, and those files when it is forgotten.
+func TestStoppedMountIsBack(t *testing.T) {
+	t.Parallel()
+	const idle = 20 * time.Second
+	k := newLostMount(t, idle)
+	holders := k.losesAll()
+	k.h.wants("os.pwrite(100, b'changed.', 0)", "8")
+	lost := time.Now()
+	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waiters := k.locksAll(1, "KIND ex 0 0 wait", "write 0 theirs")
+	shell(t, k.ctx, k.mnt[1], "rm theirs; [ ! -e theirs ]")
+	k.taken(lost, waiters)
+	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	k.heardLost(holders, "theirs")
+	k.h.wants("os.fsync(100), os.pread(100, 9, 0)", "(None, b'changed.')")
+	if got := shell(t, k.ctx, k.mnt[1], "cat plain"); got != "changed." {
+		t.Errorf("what was written in a file without a lock is %q in the other mount", got)
+	}
+	for fd, want := range map[int]string{101: "b'keptents'", 102: "b'contents'", 103: "b'kept'"} {
+		k.h.wants(fmt.Sprintf("os.pread(%d, 9, 0)", fd), want)
+		k.h.wants(fmt.Sprintf("os.pwrite(%d, b'K', 0), os.fsync(%d)", fd, fd), "(1, None)")
+	}
+	eventually(k.ctx, t, "three files are kept without a name", func() bool { return k.unnamed() == 3 })
+
+	k.hold(k.locksAll(0, "KIND ex 0 0", "say holds", "stay"))
+	if err := k.mounts[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	lost = time.Now()
+	k.taken(lost, k.locksAll(1, "KIND ex 0 0 wait", "write 0 again!"))
+	if n := k.unnamed(); n != 3 && time.Since(lost) < idle/2 {
+		t.Errorf("of three files that a mount had open without a name %d are left %v after its end", n, time.Since(lost))
+	}
+	eventually(k.ctx, t, "what a mount had open that is no more is reclaimed", func() bool { return k.unnamed() == 0 })
+	if took := time.Since(lost); took > idle+patience/6 {
+		t.Errorf("what a mount had open is reclaimed %v after its end", took)
+	}
+}
+
+// TestStoppedMountIsForgotten: when it is back, what it had open without a name is gone
+// as its locks are, and says so. Its other data goes out under a new session, and
+// all goes on.
+func TestStoppedMountIsForgotten(t *testing.T) {
+	t.Parallel()
+	k := newLostMount(t, 6*time.Second)
+	holders := k.losesAll()
+	k.h.wants("os.pwrite(100, b'changed.', 0), os.pwrite(101, b'lost', 0), os.pwrite(103, b'lost', 0)", "(8, 4, 4)")
+	lost := time.Now()
+	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waiters := k.locksAll(1, "KIND ex 0 0 wait", "write 0 theirs")
+	shell(t, k.ctx, k.mnt[1], "rm theirs")
+	k.taken(lost, waiters)
+	eventually(k.ctx, t, "what a mount has open that is forgotten is reclaimed", func() bool { return k.unnamed() == 0 })
+	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	k.heardLost(holders, "theirs")
+	for _, fd := range []int{101, 102, 103} {
+		for _, step := range []string{"os.pread(%d, 9, 0)", "os.pwrite(%d, b'K', 0)", "os.fsync(%d)", "os.fstat(%d)"} {
+			k.h.wants(fmt.Sprintf(step, fd), "EIO")
+		}
+	}
+	k.h.wants("os.fsync(100), os.pread(100, 9, 0)", "(None, b'changed.')")
+	if got := shell(t, k.ctx, k.mnt[1], "cat plain"); got != "changed." {
+		t.Errorf("what was written in a file without a lock is %q in the other mount", got)
+	}
+	k.h.end()
+	k.hold(k.locksAll(0, "KIND ex 0 0", "say holds", "stay"))
+	k.goesOn()
+}
+
+// goesOn: both mounts do all that they did before.
+func (k *lostMount) goesOn() {
+	k.t.Helper()
+	for i := range k.mnt {
+		if got := shell(k.t, k.ctx, k.mnt[i], "printf new > n; exec 3<n; rm n; cat <&3; cat plain"); got != "newchanged." {
+			k.t.Errorf("mount %d: %q", i, got)
+		}
+	}
+	ctx, cancel := context.WithTimeout(k.ctx, patience/2)
+	defer cancel()
+	eventually(ctx, k.t, "nothing is left", func() bool { return k.unnamed() == 0 })
+}
