@@ -96,7 +96,7 @@ func (f *fileSystem) gatherCtime(ino wire.Ino) (gathered bool) {
 		if !n.dirtyLocked() || n.cur.empty() && (n.flying != nil || !n.mtimeSet && !n.atimeSet) {
 			return // no transaction is to come that would bring it
 		}
-		n.changedLocked(time.Now(), f.o.CommitAfter)
+		n.changedLocked(n.timeLocked(f.clock.now()), f.o.CommitAfter)
 		gathered = true
 	})
 	return gathered
@@ -144,7 +144,7 @@ func (f *fileSystem) setRemoved(ino wire.Ino, m wire.Mutation) bool {
 	if !ok {
 		return false
 	}
-	now := time.Now().UnixNano()
+	now := max(f.clock.now(), a.Ctime+1)
 	a.Ctime = now
 	for _, set := range []struct {
 		what wire.SetMask
@@ -211,7 +211,7 @@ func (f *fileSystem) gatherAttr(n *node, m wire.Mutation) (wire.Mutation, error)
 	if !n.dirtyLocked() && !n.orphan {
 		return m, nil
 	}
-	now := time.Now()
+	now := n.timeLocked(f.clock.now())
 	changed := false
 	if m.Set&wire.SetSize != 0 && n.c != nil {
 		size := n.c.Size()
@@ -225,13 +225,13 @@ func (f *fileSystem) gatherAttr(n *node, m wire.Mutation) (wire.Mutation, error)
 	}
 	if m.Set&(wire.SetMtime|wire.SetMtimeNow) != 0 {
 		if m.Set&wire.SetMtimeNow != 0 {
-			m.Mtime = now.UnixNano()
+			m.Mtime = now
 		}
 		n.mtime, n.mtimeSet, changed = m.Mtime, true, true
 	}
 	if m.Set&(wire.SetAtime|wire.SetAtimeNow) != 0 {
 		if m.Set&wire.SetAtimeNow != 0 {
-			m.Atime = now.UnixNano()
+			m.Atime = now
 		}
 		n.atime, n.atimeSet, changed = m.Atime, true, true
 	}

@@ -144,10 +144,10 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		return nil
 	}
 	if !guarded && n.mtimeSet {
-		n.moveTimesLocked() // as rebase does, for who comes in between
+		n.moveTimesLocked(f.clock.now()) // as rebase does, for who comes in between
 	}
 	before := *n.timesLocked()
-	p := n.planLocked(guarded, fl.with)
+	p, ctime := n.planLocked(guarded, fl.with), n.ctime
 	if len(p.mutations) == 0 { // what was unsure turned out to be done, or the base has it
 		n.saved, n.cur = n.gen, noEdits()
 		n.mu.Unlock()
@@ -155,7 +155,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		return nil
 	}
 	flying := n.cur
-	n.flying, n.flyingSize, n.cur = &flying, before.size, noEdits()
+	n.flying, n.flyingSize, n.flyingCtime, n.cur = &flying, before.size, ctime, noEdits()
 	fl.gen = n.gen
 	since := n.since
 	n.since = time.Time{}
@@ -170,7 +170,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.flying = nil
+	n.flying, n.flyingCtime = nil, 0
 	if n.forfeit {
 		n.forfeit = false
 		n.dropLocked()

@@ -41,6 +41,9 @@ type fake struct {
 	space     int64                                                   // of all contents; 0: no bound
 	sink      bool                                                    // contents are counted, not kept
 	list      int                                                     // entries of a page; 0: as asked for
+	off       time.Duration                                           // its clock less this machine's
+	time      int64                                                   // of the last transaction
+	was       map[wire.Ino]*fakeInode                                 // before it
 }
 
 type fakeInode struct {
@@ -178,6 +181,8 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		}
 	}
 	saved := f.copyInodes()
+	f.was = saved
+	f.time = max(f.time+1, time.Now().Add(f.off).UnixNano())
 	out := wire.Outcome{Tx: f.nextID}
 	f.nextID += wire.ID(len(mutations))
 	for i, m := range mutations {
@@ -280,8 +285,11 @@ func (f *fake) copyInodes() map[wire.Ino]*fakeInode {
 }
 
 func (f *fake) apply(m wire.Mutation, data []byte, tx wire.ID, ino wire.Ino) (wire.Result, error) {
-	now := time.Now().UnixNano()
+	now := f.time
 	in, err := f.resolve(m.At)
+	if err == nil && f.was[in.attr.Ino] != nil { // one transaction does not change a file at two times
+		now = m.ChangeTime(f.was[in.attr.Ino].attr.Ctime, now)
+	}
 	missing := wire.CodeOf(err) == wire.CodeNotExist
 	if m.IfVersion != 0 && (in == nil || in.attr.Version != m.IfVersion) {
 		if in == nil {
@@ -572,7 +580,9 @@ func (f *fake) Watch(ctx context.Context, w wire.Watch) (wire.Watched, error) {
 	case !f.leases:
 		return wire.Watched{}, wire.NewError(wire.CodeUnsupported, "no leases here")
 	case w.Epoch == 0:
-		return wire.Watched{Epoch: 1, Number: 1, Touched: wire.Touched{Wide: true}}, nil
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return wire.Watched{Epoch: 1, Number: 1, Touched: wire.Touched{Wide: true}, Time: time.Now().Add(f.off).UnixNano()}, nil
 	}
 	<-ctx.Done()
 	return wire.Watched{}, wire.NewError(wire.CodeCanceled, "")

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -131,7 +130,7 @@ func (f *fileSystem) keepsPages(n *node, a wire.Attr, flags uint32) bool {
 
 // cut gathers a truncation to nothing.
 func (f *fileSystem) cut(ctx context.Context, n *node) error {
-	return f.change(ctx, n, needNothing, func(now time.Time) error {
+	return f.change(ctx, n, needNothing, func() error {
 		n.cur.truncate(n.c.Size(), 0)
 		n.cur.keep = 0 // also of a base that was longer, or not loaded
 		return n.c.Truncate(0)
@@ -139,7 +138,7 @@ func (f *fileSystem) cut(ctx context.Context, n *node) error {
 }
 
 // change applies fn to the node's contents, under mu, and notes the change.
-func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func(now time.Time) error) error {
+func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func() error) error {
 	f.pages.wrote(n.ino)
 	for {
 		if err := f.ensure(ctx, n, what); err != nil {
@@ -150,15 +149,15 @@ func (f *fileSystem) change(ctx context.Context, n *node, what need, fn func(now
 			n.mu.Unlock()
 			continue
 		}
-		now := time.Now()
-		err := fn(now)
+		err := fn()
 		if err == nil {
 			after := f.o.CommitAfter
 			if n.c.Spilled() {
 				after = f.o.SpillCommitAfter
 			}
-			n.changedLocked(now, after)
-			n.touchLocked(now)
+			at := n.timeLocked(f.clock.now())
+			n.changedLocked(at, after)
+			n.touchLocked(at)
 			f.aheadLocked(n)
 		}
 		n.mu.Unlock()
@@ -196,7 +195,7 @@ func (f *fileSystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		}
 	}
 	written := 0
-	err := f.change(ctx, n, needBase, func(time.Time) (err error) {
+	err := f.change(ctx, n, needBase, func() (err error) {
 		if h.lost.Load() { // set under mu, with what was gathered before given up
 			return syscall.EIO
 		}

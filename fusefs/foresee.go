@@ -74,7 +74,7 @@ func foreseen(was wire.Attr, m *wire.Mutation, out *wire.Outcome) changes {
 		if m.Kind != wire.MutSetattr || m.Set&wire.SetSize != 0 {
 			return changes{}
 		}
-		setForeseen(&was, m, out.Time)
+		setForeseen(&was, m, was.Ctime, out.Time)
 		return changes{was: was}
 	}
 	entries, dirs := -1, 0
@@ -105,15 +105,15 @@ func foreseenWrite(was wire.Attr, p *plan, out *wire.Outcome) changes {
 	if was.Ino == 0 || out.Time == 0 || p.mutations[0].Kind != wire.MutWriteFile || p.mutations[0].Write != wire.WriteWhole {
 		return changes{}
 	}
-	size := p.contents[0].Size()
+	size, before := p.contents[0].Size(), was.Ctime
 	was.Version, was.Size, was.Blocks = out.Tx, size, (size+511)/512
-	changeForeseen(&was, &p.mutations[0], out.Time, true)
+	changeForeseen(&was, p.mutations[0].ChangeTime(before, out.Time), true)
 	for i := range p.mutations[1:] {
 		m := &p.mutations[1+i]
 		if m.Kind != wire.MutSetattr || m.Set&wire.SetSize != 0 {
 			return changes{}
 		}
-		setForeseen(&was, m, out.Time)
+		setForeseen(&was, m, before, out.Time)
 	}
 	return changes{was: was}
 }
@@ -151,8 +151,9 @@ func madeForeseen(dir wire.Attr, m *wire.Mutation, out *wire.Outcome) wire.Attr 
 	return a
 }
 
-// setForeseen applies a setattr that leaves the size.
-func setForeseen(a *wire.Attr, m *wire.Mutation, at int64) {
+// setForeseen applies a setattr that leaves the size, by a transaction before
+// which the ctime was before.
+func setForeseen(a *wire.Attr, m *wire.Mutation, before, at int64) {
 	if m.Set&wire.SetMode != 0 {
 		a.Mode = a.Mode&wire.ModeType | m.Mode&wire.ModePerm
 	}
@@ -162,7 +163,7 @@ func setForeseen(a *wire.Attr, m *wire.Mutation, at int64) {
 	if m.Set&wire.SetGID != 0 {
 		a.GID = m.GID
 	}
-	changeForeseen(a, m, at, false)
+	changeForeseen(a, m.ChangeTime(before, at), false)
 	switch {
 	case m.Set&wire.SetAtime != 0:
 		a.Atime = m.Atime
@@ -178,10 +179,7 @@ func setForeseen(a *wire.Attr, m *wire.Mutation, at int64) {
 }
 
 // changeForeseen gives a file that was there the times of a change.
-func changeForeseen(a *wire.Attr, m *wire.Mutation, at int64, contents bool) {
-	if off := m.Ctime - at; m.Ctime >= max(a.Ctime, 1) && -wire.MaxCtimeOff <= off && off <= wire.MaxCtimeOff {
-		at = m.Ctime
-	}
+func changeForeseen(a *wire.Attr, at int64, contents bool) {
 	a.Ctime = max(a.Ctime, at)
 	if contents {
 		a.Mtime = max(a.Mtime, at)

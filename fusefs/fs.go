@@ -24,6 +24,7 @@ type fileSystem struct {
 	log    *slog.Logger
 	depot  *depot
 	cached *cache
+	clock  *clock
 	pages  pages
 
 	ctx         context.Context // ends with the kernel's connection: nobody waits any more
@@ -75,9 +76,10 @@ type handle struct {
 const maxReading = 48
 
 func newFileSystem(c service, o Options) *fileSystem {
+	clock := &clock{}
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		client:        c, o: o, log: o.Logger,
+		client:        timed{c, clock}, clock: clock, o: o, log: o.Logger,
 		depot:   &depot{dir: o.SpillDir, fileBytes: o.FileMemory, bytes: o.Memory},
 		cached:  newCache(),
 		watched: make(chan struct{}),

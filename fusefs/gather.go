@@ -140,7 +140,7 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 	// base. A notification could not: it voids the GETATTR that is under way
 	// and with it the new size.
 	if !happened {
-		n.moveTimesLocked()
+		n.moveTimesLocked(f.clock.now())
 	}
 	return nil
 }

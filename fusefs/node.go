@@ -52,6 +52,7 @@ type node struct {
 	mtime, atime       int64 // nanoseconds since 1970; gathered if set
 	mtimeSet, atimeSet bool
 	ctime              int64     // of the last change, nanoseconds since 1970
+	flyingCtime        int64     // of the last one in the commit in flight; 0: none
 	privChecked        bool      // set-id bits are known to be gone since the last chmod
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
@@ -145,24 +146,28 @@ func (n *node) basedLocked() bool {
 	return !n.dirtyLocked() || n.cur.needsBase() && (n.flying == nil || n.flying.needsBase())
 }
 
-// changedLocked notes a change, whose time is the ctime. The contents' mtime follows.
-func (n *node) changedLocked(now time.Time, after time.Duration) {
+// timeLocked is the time of a change that is made now: after that of each earlier
+// one that this mount knows of.
+func (n *node) timeLocked(now int64) int64 { return max(now, n.ctime+1, n.attr.Ctime+1) }
+
+// changedLocked notes a change of a time, which is the ctime. A commit is due after
+// a while.
+func (n *node) changedLocked(at int64, after time.Duration) {
 	n.gen++
-	n.ctime = max(n.ctime, now.UnixNano())
+	n.ctime = max(n.ctime, at)
 	if n.since.IsZero() {
-		n.since = now
-		n.next = now.Add(after)
+		n.since = time.Now()
+		n.next = n.since.Add(after)
 	}
 }
 
 // touchLocked sets the gathered mtime: contents changed.
-func (n *node) touchLocked(now time.Time) { n.mtime, n.mtimeSet = now.UnixNano(), true }
+func (n *node) touchLocked(at int64) { n.mtime, n.mtimeSet = at, true }
 
 // moveTimesLocked gives the gathered contents an mtime that was not shown yet.
-func (n *node) moveTimesLocked() {
-	now := time.Now().UnixNano()
-	n.mtime, n.mtimeSet = max(now, n.mtime+1), true
-	n.ctime = max(n.ctime+1, now)
+func (n *node) moveTimesLocked(now int64) {
+	n.ctime = n.timeLocked(now)
+	n.mtime, n.mtimeSet = max(n.ctime, n.mtime+1), true
 }
 
 // dropLocked forgets the contents. There must be no edits.
@@ -230,6 +235,9 @@ func (n *node) overlayLocked(a *wire.Attr) {
 	}
 	if n.atimeSet {
 		a.Atime = n.atime
+	}
+	if n.dirtyLocked() && !n.unsure && n.ctime > n.flyingCtime && a.Ctime >= n.ctime { // others have changed it since
+		n.ctime = a.Ctime + 1
 	}
 	a.Ctime = max(a.Ctime, n.ctime)
 }

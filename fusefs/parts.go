@@ -26,7 +26,7 @@ type plan struct {
 	appended  int       // the first append's place in mutations; -1: none
 	ahead     *ahead    // sent of a content while it was written; nil: nothing
 	aheadOf   int       // ... of this one
-	ctime     int64     // of each
+	ctime     int64     // of each that is added
 }
 
 func (p *plan) release() {
@@ -76,6 +76,9 @@ func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 		set.Set |= wire.SetAtime
 	}
 	if set.Set != 0 {
+		if with.Set != 0 {
+			p.ctime = 0 // that is a change of now, the others were before it
+		}
 		p.add(set, nil)
 	}
 	return p

@@ -3,7 +3,6 @@ package fusefs
 import (
 	"context"
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -204,7 +203,7 @@ func (f *fileSystem) write(ctx context.Context, h *handle, data []byte, at int64
 	if err := f.makeRoom(ctx, n, false); err != nil {
 		return 0, err
 	}
-	err = f.change(ctx, n, needBase, func(time.Time) error {
+	err = f.change(ctx, n, needBase, func() error {
 		if h.lost.Load() {
 			return syscall.EIO
 		}

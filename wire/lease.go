@@ -101,4 +101,7 @@ type Watched struct {
 	// Watch which it has open: it holds them from then on (F7). The others it
 	// opens no more.
 	Unnamed []Ino `cbor:"4,keyasint,omitempty"`
+	// Time is the coordinator's, in nanoseconds since 1970: no change has a later
+	// one yet.
+	Time int64 `cbor:"6,keyasint,omitempty"`
 }

@@ -166,17 +166,27 @@ type Mutation struct {
 	IfIno Ino `cbor:"26,keyasint,omitempty"`
 
 	// Ctime, if not 0, in nanoseconds since 1970: when the client's user made the
-	// change, of a writeFile of a file that exists, or of a setattr. It is the
-	// file's ctime (and the mtime of its contents) in place of the transaction's
-	// time, unless it is before the ctime that there was, or more than
-	// MaxCtimeOff away from that time.
+	// change, of a writeFile of a file that exists, or of a setattr, by the
+	// coordinator's clock (ChangeTime).
 	Ctime int64 `cbor:"27,keyasint,omitempty"`
 }
 
-// MaxCtimeOff bounds how far Ctime may be from the transaction's time, in
-// nanoseconds: clocks differ, and what is gathered waits for its commit. Farther
-// ones would hide changes from those who look for what has changed since.
+// MaxCtimeOff bounds how long before the transaction's time Ctime may be, in
+// nanoseconds: what is gathered waits for its commit. Earlier ones would hide
+// changes from those who look for what has changed since.
 const MaxCtimeOff = 60 * 1_000_000_000
+
+// ChangeTime is the time of a change by a transaction of time tx to a file that
+// had the ctime was before it: its ctime, and the mtime of its contents, unless
+// they are later. It is Ctime where that is after was, and a little before tx,
+// and else tx: no file's ctime is after the time of its last transaction, so
+// the next one's is later, whatever clients' clocks say.
+func (m *Mutation) ChangeTime(was, tx int64) int64 {
+	if m.Ctime > max(was, 0) && m.Ctime <= tx && tx-m.Ctime <= MaxCtimeOff {
+		return m.Ctime
+	}
+	return tx
+}
 
 // Extent is a part of a file's new contents. Its bytes are where Content's
 // would be.

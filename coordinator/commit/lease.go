@@ -330,7 +330,7 @@ func (m *Machine) tell(id wire.SessionID, l *lease) {
 	if begins {
 		l.first = m.leases.number
 	}
-	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number, Unnamed: unnamed}
+	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number, Unnamed: unnamed, Time: max(m.state.Time, m.wall)}
 	out.Touched.Wide = l.all
 	for n := l.acked + 1; n <= m.leases.number && !out.Touched.Wide; n++ {
 		if p := m.pushed(n); p != nil {

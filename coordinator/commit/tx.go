@@ -339,7 +339,7 @@ func (m *Machine) putPrepare(r *Request) {
 		m.reply(r, nil, wire.NewError(wire.CodeUnavailable, "this epoch's transaction numbers are used up: restart the coordinator; nothing changed"))
 		return
 	}
-	m.state.Time = max(m.state.Time, m.wall)
+	m.state.Time = max(m.state.Time+1, m.wall) // of each change of a file another
 	n := len(m.members)
 	t := &tx{id: id, count: count, alone: !m.othersMayOpen(q.Op.Session), op: q.Op, votes: make([]wire.Verdict, n), errs: make([]*wire.Error, n), since: m.now, time: m.state.Time, waiters: []*Request{r}}
 	p := &wire.Prepare{

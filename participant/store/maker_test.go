@@ -105,6 +105,9 @@ func (k *txMaker) make(n int, stage stageFunc) (*vote.Tx, [][]byte) {
 		if !ok {
 			break
 		}
+		if d.Created {
+			d.Ctime = 0
+		}
 		k.tree.bound(tx, &d, data)
 		d.Sums = k.sums(&d)
 		tx.Bounds, contents = append(tx.Bounds, d), append(contents, data)

@@ -42,11 +42,11 @@ type memTree struct {
 	doubtful map[wire.Ino]bool
 }
 
-// change is touch at d.Ctime, where that is later than the file's own, and near.
+// change is touch at d.Ctime, if it has one.
 func (t *memTree) change(f *memFile, tx *vote.Tx, d *vote.Bound, contents bool) {
 	time := tx.Time
-	if c := d.Ctime; !d.Created && c != 0 && c >= f.attr.Ctime && max(c-time, time-c) <= wire.MaxCtimeOff {
-		time = c
+	if d.Ctime != 0 {
+		time = d.Ctime
 	}
 	t.touch(f, time, contents)
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 
@@ -188,13 +189,9 @@ func (n *inode) touch(t int64, contents bool) {
 	}
 }
 
-// change is touch at the time that a mutation of the transaction says.
+// change is touch at the time that a mutation's Bound says (bound.go).
 func (n *inode) change(tx *vote.Tx, d *vote.Bound, contents bool) {
-	t := tx.Time
-	if off := d.Ctime - t; !d.Created && d.Ctime >= max(n.attr.Ctime, 1) && -wire.MaxCtimeOff <= off && off <= wire.MaxCtimeOff {
-		t = d.Ctime
-	}
-	n.touch(t, contents)
+	n.touch(cmp.Or(d.Ctime, tx.Time), contents)
 }
 
 func encodeInode(n *inode) []byte {

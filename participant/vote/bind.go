@@ -161,8 +161,19 @@ func (b *binder) writeFile(m *wire.Mutation, newIno wire.Ino) error {
 	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: m.Ctime}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: b.changeTime(m, f.node)}
 	return b.content(m, f.node, bd, false)
+}
+
+// changeTime is Bound.Ctime of a mutation of a file.
+func (b *binder) changeTime(m *wire.Mutation, n *node) int64 {
+	if n.fresh {
+		return 0
+	}
+	if t := m.ChangeTime(n.Attr.Ctime, b.prepare.Time); t != b.prepare.Time {
+		return t
+	}
+	return 0
 }
 
 func (b *binder) createFile(m *wire.Mutation, f named, ino wire.Ino) error {
@@ -498,7 +509,7 @@ func (b *binder) setattr(m *wire.Mutation) error {
 	if m.Set&wire.SetMode != 0 && isType(f.node, wire.ModeSymlink) {
 		return no(wire.CodeUnsupported, m.At, "a symbolic link has no mode of its own")
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Set: m.Set, Mode: m.Mode & wire.ModePerm, UID: m.UID, GID: m.GID, Atime: m.Atime, Mtime: m.Mtime, Ctime: m.Ctime}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Set: m.Set, Mode: m.Mode & wire.ModePerm, UID: m.UID, GID: m.GID, Atime: m.Atime, Mtime: m.Mtime, Ctime: b.changeTime(m, f.node)}
 	if m.Set&wire.SetSize != 0 {
 		bd.Size = m.Size
 		if bd.Tail, err = b.resize(m, f.node); err != nil {

@@ -34,7 +34,9 @@ import "tpcfs/wire"
 // mtime and ctime of every directory that gains or loses an entry, become the
 // larger of what they were and the transaction's time, so that decisions in
 // another order than ids give the same rows everywhere. In place of that time
-// stands Ctime, as wire.Mutation says. Directories' entry
+// stands Ctime, if it is not 0: what the file's own was counts when it is bound,
+// not when it is applied, as a rename, which does not lock the inode, may come
+// between. Directories' entry
 // counts and link counts change by one, up or down (P1: commutative).
 type Bound struct {
 	Kind     wire.MutationKind `cbor:"1,keyasint"`
@@ -79,7 +81,7 @@ type Bound struct {
 	Sums []BlockSum `cbor:"34,keyasint,omitempty"`
 	// Room is how much more of the disk the contents may take, in bytes.
 	Room int64 `cbor:"35,keyasint,omitempty"`
-	// Ctime is Mutation.Ctime.
+	// Ctime is Mutation.ChangeTime, if that is not the transaction's time.
 	Ctime int64 `cbor:"36,keyasint,omitempty"` // nanoseconds since 1970
 }
 

@@ -112,12 +112,35 @@ var unnamedMutants = []mutant{
 		rule: "F4", leaves: "a change's own time counts however old it is",
 		edits: []edit{
 			{
-				"participant/store/rows.go",
-				`-wire.MaxCtimeOff <= off && off <= wire.MaxCtimeOff {`,
-				`off <= wire.MaxCtimeOff {`,
+				"wire/mutation.go",
+				` && tx-m.Ctime <= MaxCtimeOff {`,
+				` {`,
 			},
 		},
-		test: "./participant/store TestGivenCtime",
+		test: "./wire TestChangeTime",
+	},
+	{
+		rule: "F4", leaves: "a client's clock may be ahead of the coordinator's",
+		edits: []edit{
+			{
+				"wire/mutation.go",
+				` && m.Ctime <= tx && `,
+				` && `,
+			},
+		},
+		test: "./wire TestChangeTime",
+	},
+	{
+		rule: "F4", leaves: "what a file's ctime was counts when a change is applied",
+		edits: []edit{
+			{
+				"participant/store/rows.go",
+				`	n.touch(cmp.Or(d.Ctime, tx.Time), contents)`,
+				`	m := wire.Mutation{Ctime: d.Ctime}
+	n.touch(cmp.Or(m.ChangeTime(n.attr.Ctime, tx.Time)), contents)`,
+			},
+		},
+		test: "./participant/store TestTimesInAnyOrder",
 	},
 	{
 		rule: "F7", leaves: "after a restart who has detached is waited for",

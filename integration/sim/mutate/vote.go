@@ -60,12 +60,12 @@ var voteMutants = []mutant{
 	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: m.Ctime}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: b.changeTime(m, f.node)}
 	return b.content(`,
 				`	if err := version(m, f.node); err != nil {
 		return err
 	}
-	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: m.Ctime}
+	bd := Bound{Kind: m.Kind, Ino: f.ino, Ctime: b.changeTime(m, f.node)}
 	return b.content(`,
 			},
 		},
