@@ -322,11 +322,11 @@ func (c *Coordinator) start() {
 	for range slots {
 		c.peers = append(c.peers, &peer{state: stateGreeting})
 	}
+	c.recallScrub()
 	c.growTo(members)
 	c.crew.start(func() { c.tellMissing(members) })
 	c.crew.start(c.repairQueued)
 	c.crew.start(c.tellRemoved)
-	c.recallScrub()
 	c.crew.start(c.scrubScheduled)
 	go c.own()
 }

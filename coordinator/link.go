@@ -146,7 +146,6 @@ type peer struct {
 	since time.Time // when it was last in sync; zero: it is, or never was
 	copy  wire.CatchUp
 	held  bool   // it is not greeted: it is to be evicted
-	full  bool   // it catches up by a comparison of everything
 	told  string // the state that the log has told last; "": none
 }
 
@@ -207,19 +206,6 @@ func (p *peer) isHeld() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.held
-}
-
-// compares notes that it has to be compared in full, or has been.
-func (p *peer) compares(full bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.full = full
-}
-
-func (p *peer) comparesAll() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.full
 }
 
 // inSync notes that the participant is in the config, or is no more.

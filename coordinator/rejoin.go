@@ -37,6 +37,11 @@ func (c *Coordinator) catchUp(l *link) {
 	for l.ctx.Err() == nil {
 		r := &rejoin{c: c, l: l, began: time.Now()}
 		err := r.run()
+		if err == nil && c.comparesAll(l.member) {
+			if err := c.renews(l.name, false); err != nil {
+				c.log.Warn("that a participant has got everything anew cannot be remembered: it does so once more when it is evicted", "name", l.name, "err", err)
+			}
+		}
 		if err == nil || l.ctx.Err() != nil {
 			return
 		}
@@ -129,7 +134,7 @@ func (r *rejoin) run() error {
 	if r.donor = r.c.pick(nil); r.donor == nil {
 		return wire.NewError(wire.CodeUnavailable, "no participant is in sync and there to copy from")
 	}
-	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin, Full: r.c.peers[r.l.member].comparesAll()}, nil)
+	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin, Full: r.c.comparesAll(r.l.member)}, nil)
 	if err != nil {
 		return err
 	}
@@ -291,7 +296,6 @@ func (r *rejoin) lastRound() (again bool, err error) {
 		r.l.cancel()
 		return false, wire.NewError(wire.CodeUnavailable, "the in-sync set has changed in its last round")
 	}
-	r.c.peers[r.l.member].compares(false)
 	r.c.log.Log(context.Background(), r.c.noticeLevel(), "participant has caught up", "name", r.l.name,
 		"took", time.Since(r.began).Round(time.Millisecond).String(), "bytes", r.total, "paused", time.Since(paused).Round(time.Millisecond).String())
 	return false, nil

@@ -2,10 +2,7 @@ package coordinator
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +23,8 @@ const (
 	scrubNotes   = 20               // that are kept of a participant
 	scrubPauses  = 30 * time.Second // before a scheduled one is tried again
 	compareTries = 100              // to meet all at one position
-	rejoinWait   = 10 * time.Minute // for a participant that gets everything anew, per GiB and once
+	rejoinWait   = 10 * time.Minute // for a participant that gets everything anew
+	scrubIDs     = 32               // bits of a scrub's number that count those of one epoch
 )
 
 // scrubber runs one scrub at a time.
@@ -37,11 +35,13 @@ type scrubber struct {
 	mu     sync.Mutex // guards the following
 	report wire.ScrubReport
 	places []int              // in report.Members, by member; -1: it is not there
-	chosen []bool             // by member: whose contents the one under way verifies
+	run    *scrubRun          // the last one; nil: none yet
 	cancel context.CancelFunc // of the one under way
 	since  time.Time          // when the last one of all ended; else, since when there was none
 	last   []wire.ScrubMember // what the last one that looked at it has found, of each participant
-	ids    uint64
+	missed []string           // participants that a scheduled one has not looked at to the end
+	renew  []string           // participants whose rows are wrong: they have to get everything anew
+	count  uint64
 }
 
 // Scrub implements wire.Service.
@@ -114,10 +114,9 @@ func (c *Coordinator) startScrub(req *wire.ScrubRequest, scheduled bool) error {
 		return &wire.Error{Code: wire.CodeBusy, Op: "scrub", Text: "one is under way, since " + time.UnixMilli(s.report.Began).Format(time.DateTime) + ": tpcfs status shows how far it is"}
 	}
 	ctx, cancel := context.WithCancel(c.ctx)
-	s.ids++
+	s.count++
 	s.cancel = cancel
-	s.chosen = chosen
-	s.report = wire.ScrubReport{ID: s.ids, Running: true, Scheduled: scheduled, Began: time.Now().UnixMilli()}
+	s.report = wire.ScrubReport{ID: c.epoch.Number<<scrubIDs + s.count, Running: true, Scheduled: scheduled, Began: time.Now().UnixMilli()}
 	s.places = make([]int, len(names))
 	for i, name := range names {
 		if s.places[i] = -1; name != "" {
@@ -125,7 +124,9 @@ func (c *Coordinator) startScrub(req *wire.ScrubRequest, scheduled bool) error {
 			s.report.Members = append(s.report.Members, wire.ScrubMember{Name: name})
 		}
 	}
-	r := &scrubRun{c: c, rate: c.o.ScrubRate, chosen: chosen, rotten: make([]map[wire.ID]bool, len(c.peers))}
+	r := &scrubRun{c: c, rate: c.o.ScrubRate, chosen: chosen, rotten: make([]map[wire.ID]bool, len(c.peers)),
+		damaged: make([]bool, len(c.peers)), met: make([]int, len(c.peers)), failed: make([]error, len(c.peers))}
+	s.run = r
 	if req.Rate != 0 {
 		r.rate = req.Rate
 	}
@@ -179,8 +180,15 @@ func (c *Coordinator) endScrub(r *scrubRun) {
 		s.since = now
 	}
 	s.rememberLocked(&report, c.called())
+	for _, m := range report.Members {
+		if !report.Stopped && (report.Scheduled || m.Problem == "") {
+			s.missed = with(s.missed, m.Name, m.Problem != "")
+		}
+	}
 	s.mu.Unlock()
-	c.keepScrub()
+	if err := c.keepScrub(); err != nil {
+		c.log.Warn("what a scrub has found cannot be remembered", "err", err)
+	}
 	for _, m := range report.Members {
 		if m.Found > 0 || m.Problem != "" {
 			c.log.Warn("a scrub has found something", "name", m.Name, "found", m.Found, "repaired", m.Repaired, "notes", strings.Join(m.Notes, "; "), "problem", m.Problem)
@@ -212,6 +220,11 @@ type scrubRun struct {
 	rotten []map[wire.ID]bool
 	ahead  uint64 // entries from now to where all are to be compared
 	sums   bool   // there are rows of checksums that differ
+
+	damaged []bool  // by member: it has said that its rows are; guarded by the scrubber's mu
+	ranges  int     // that were compared
+	met     []int   // of those, by member: it was asked with the others
+	failed  []error // by member: why it could not be asked last
 }
 
 func (r *scrubRun) run(ctx context.Context) {
@@ -319,251 +332,16 @@ func (r *scrubRun) mend(ctx context.Context, i int, lack *wire.Lack) {
 	}
 }
 
-// compare compares the rows of all participants in sync, and has one renewed that
-// does not agree with the majority. That takes all from any of the others: they have
-// to be known as right in all, and to lack nothing that it has. So it is not done
-// with two that are wrong, with checksums that differ, where one may have the last
-// block that is right and others know it as bad, or when not all was compared.
-func (r *scrubRun) compare(ctx context.Context) {
-	bad := map[int]bool{} // members that do not agree with the majority
-	all := r.compareRanges(ctx, bad)
-	why := ""
-	switch {
-	case !all:
-		why = "not everything could be compared"
-	case r.sums:
-		why = "checksums differ too, and another scrub of all participants has to repair contents first"
-	case len(bad) > 1:
-		why = "another one is wrong as well, and it might get everything from that: look which of them is right, and start the others on empty directories, one after the other"
-	}
-	for _, i := range slices.Sorted(maps.Keys(bad)) {
-		if why == "" {
-			r.renew(ctx, i)
-			continue
-		}
-		r.c.scrub.change(i, func(m *wire.ScrubMember) { note(m, "it does not get everything anew: "+why) })
-	}
-}
-
-// compareRanges compares range by range; false: it did not come to the end.
-func (r *scrubRun) compareRanges(ctx context.Context, bad map[int]bool) bool {
-	fails := 0
-	for from, more := []byte(nil), true; more && ctx.Err() == nil; {
-		links := r.c.others(-1)
-		if len(links) < 2 {
-			r.problem("there is nobody to compare its metadata with")
-			return false
-		}
-		first, _, err := r.ask(ctx, links[0], wire.Compare{From: from, Choose: true})
-		if err != nil {
-			r.problemAt(links[0].member, err)
-			if fails++; fails > compareTries {
-				r.problem("its metadata could not be compared")
-				return false
-			}
-			pause(ctx, repairBusy)
-			continue
-		}
-		req := wire.Compare{From: from, Next: first.Next}
-		if len(from) == 0 && len(first.Next) == 0 {
-			return true // a store without rows
-		}
-		all, err := r.atOnePosition(ctx, req)
-		if err != nil {
-			return false // those that have failed are noted
-		}
-		if slices.ContainsFunc(all, func(a compared) bool { return string(a.Digest) != string(all[0].Digest) || a.More }) {
-			if !r.differ(ctx, req, bad) {
-				return false
-			}
-		}
-		r.c.scrub.mu.Lock()
-		r.c.scrub.report.Rows += first.Rows
-		r.c.scrub.mu.Unlock()
-		from, more = first.Next, len(first.Next) > 0
-	}
-	return ctx.Err() == nil
-}
-
-func (r *scrubRun) problem(text string) {
-	for i := range r.chosen {
-		r.problemAt(i, errors.New(text))
-	}
-}
-
-// problemAt notes why a participant was not looked at to the end, or, of one that
-// says so, that its rows are damaged.
-func (r *scrubRun) problemAt(i int, err error) {
-	r.c.scrub.change(i, func(m *wire.ScrubMember) {
-		if wire.CodeOf(err) == wire.CodeCorrupt {
-			m.Found++
-			note(m, err.Error())
-		}
-		if m.Problem == "" && r.chosen[i] {
-			m.Problem = err.Error()
-		}
-	})
-}
-
-// compared is a participant's answer.
-type compared struct {
-	wire.Compared
-	member int
-	body   []byte
-	err    error
-}
-
-func (r *scrubRun) ask(ctx context.Context, l *link, req wire.Compare) (wire.Compared, []byte, error) {
-	ctx, cancel := l.during(ctx)
-	defer cancel()
-	req.Epoch = r.c.epoch
-	l.need(req.Index)
-	return l.replica.Compare(ctx, req)
-}
-
-// atOnePosition asks all participants in sync for rows of one position. While changes
-// come that is one some way ahead, where each of them stops for a moment.
-func (r *scrubRun) atOnePosition(ctx context.Context, req wire.Compare) ([]compared, error) {
-	for range compareTries {
-		req.Index = r.c.readPoint.Load() + r.ahead
-		var all []compared
-		answers := make(chan compared, len(r.c.links))
-		links := r.c.others(-1)
-		for _, l := range links {
-			go func() { // it ends with the call, which is waited for
-				c, body, err := r.ask(ctx, l, req)
-				answers <- compared{c, l.member, body, err}
-			}()
-		}
-		for range links {
-			all = append(all, <-answers)
-		}
-		slices.SortFunc(all, func(a, b compared) int { return a.member - b.member })
-		failed := slices.IndexFunc(all, func(a compared) bool { return a.err != nil })
-		if failed >= 0 { // it may be gone soon, and the others are compared
-			r.problemAt(all[failed].member, all[failed].err)
-			pause(ctx, repairBusy)
-			continue
-		}
-		if len(all) > 1 && !slices.ContainsFunc(all, func(a compared) bool { return a.Position != all[0].Position }) {
-			return all, nil
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if slices.ContainsFunc(all, func(a compared) bool { return a.Position.Index > req.Index }) {
-			r.ahead = max(4, min(2*r.ahead, 1<<16)) // it was too late there
-		} else {
-			r.ahead /= 2
-		}
-	}
-	err := errors.New("the participants were never at one position: too much changes to compare their metadata")
-	r.problem(err.Error())
-	return nil, err
-}
-
-// differ looks for the rows that differ, and for whose; false: they could not be
-// had.
-func (r *scrubRun) differ(ctx context.Context, req wire.Compare, bad map[int]bool) bool {
-	req.Rows = true
-	all, err := r.atOnePosition(ctx, req)
-	if err != nil {
-		return false
-	}
-	rows := map[string]map[int]string{} // digest and name, by key and member
-	for _, a := range all {
-		list, err := wire.DecodeRows(a.body)
-		if err != nil {
-			r.problemAt(a.member, err)
-			return false
-		}
-		for _, row := range list {
-			if rows[row.Key] == nil {
-				rows[row.Key] = map[int]string{}
-			}
-			rows[row.Key][a.member] = string(row.Val)
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(rows)) {
-		r.judge(key, rows[key], all, bad)
-	}
-	return true
-}
-
-// judge tells who is right about a row: the majority, if there is one. Of checksums
-// it does not: each participant marks blocks as bad by itself (S5), and many that
-// have lost one are not more right than one that has it.
-func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map[int]bool) {
-	says := map[string][]int{} // "": it has none
-	for _, a := range all {
-		says[row[a.member]] = append(says[row[a.member]], a.member)
-	}
-	if len(says) == 1 {
-		return
-	}
-	sums := key[0] == sumRow
-	if r.sums = r.sums || sums; sums && r.isRotten(key, all) {
-		return
-	}
-	name := ""
-	for val := range says {
-		if len(val) >= wire.RowDigest {
-			name = val[wire.RowDigest:]
-		}
-	}
-	var names []string
-	for _, val := range slices.SortedFunc(maps.Keys(says), func(a, b string) int { return says[a][0] - says[b][0] }) {
-		var who []string
-		for _, i := range says[val] {
-			who = append(who, r.c.peers[i].called())
-		}
-		names = append(names, strings.Join(who, "+"))
-	}
-	for _, members := range says {
-		if 2*len(members) > len(all) {
-			continue
-		}
-		majority := !sums && slices.ContainsFunc(slices.Collect(maps.Values(says)), func(o []int) bool { return 2*len(o) > len(all) })
-		for _, i := range members {
-			if majority {
-				bad[i] = true
-			}
-			r.c.scrub.change(i, func(m *wire.ScrubMember) {
-				m.Found++
-				note(m, fmt.Sprintf("%s differs: %s", name, strings.Join(names, " | ")))
-			})
-		}
-	}
-}
-
-// sumRow begins the keys of rows of checksums; the object's number follows.
-const sumRow = 's'
-
-// isRotten: is the row about checksums of an object that has rotten blocks? What a
-// participant does not know of them it keeps in that row.
-func (r *scrubRun) isRotten(key string, all []compared) bool {
-	for _, a := range all {
-		for object := range r.rotten[a.member] {
-			if strings.HasPrefix(key, string(binary.BigEndian.AppendUint64([]byte{sumRow}, uint64(object)))) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // renew has a participant whose rows are wrong evicted, and get everything anew.
 func (r *scrubRun) renew(ctx context.Context, i int) {
 	var found int64
 	r.c.scrub.change(i, func(m *wire.ScrubMember) { found = m.Found - m.Repaired })
-	if !r.c.expel(ctx, i) {
-		r.c.scrub.change(i, func(m *wire.ScrubMember) {
-			note(m, "too few participants are in sync for it to leave and get everything anew")
-		})
+	if why := r.c.expel(ctx, i); why != "" {
+		r.c.scrub.change(i, func(m *wire.ScrubMember) { note(m, why) })
 		return
 	}
 	for end := time.Now().Add(rejoinWait); time.Now().Before(end) && ctx.Err() == nil; pause(ctx, catchUpPause) {
-		if !r.c.peers[i].comparesAll() {
+		if !r.c.comparesAll(i) {
 			r.c.scrub.change(i, func(m *wire.ScrubMember) {
 				m.Repaired += found
 				note(m, "it was evicted, and has got everything anew from the others")
@@ -575,14 +353,20 @@ func (r *scrubRun) renew(ctx context.Context, i int) {
 }
 
 // expel has a participant evicted, so that it compares everything when it comes
-// back. false: the others could not go on without it.
-func (c *Coordinator) expel(ctx context.Context, i int) bool {
+// back: that is durable before, since this coordinator may not see it. "": it is out;
+// else, why not.
+func (c *Coordinator) expel(ctx context.Context, i int) (why string) {
 	may := make(chan bool, 1)
-	if !c.ask(ctx, func() { may <- c.m.InSync(i) && c.m.MayGo(i) }) || !<-may {
-		return false
+	if !c.ask(ctx, func() { may <- c.m.InSync(i) && c.m.MayGo(i) }) {
+		return "the coordinator ends"
+	}
+	if !<-may {
+		return "too few participants are in sync for it to leave and get everything anew"
 	}
 	p := c.peers[i]
-	p.compares(true)
+	if err := c.renews(p.called(), true); err != nil {
+		return "it is not evicted, since a restart of the coordinator would forget why: " + err.Error()
+	}
 	p.hold(true)
 	defer p.hold(false)
 	if l := c.links[i].Load(); l != nil {
@@ -594,8 +378,8 @@ func (c *Coordinator) expel(ctx context.Context, i int) bool {
 			break
 		}
 		if !<-in {
-			return true
+			return ""
 		}
 	}
-	return false // it may be evicted yet, and then compares everything
+	return "it could not be evicted in time: it is looked at again soon, and gets everything anew whenever it is evicted"
 }

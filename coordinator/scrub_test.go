@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,38 +153,158 @@ func TestScrubIsStopped(t *testing.T) {
 	})
 }
 
-// A scheduled scrub comes when the last one is long enough ago, over restarts too, and
-// only while all participants are there.
+// A scheduled scrub comes when the last one is long enough ago, over restarts too. It goes on
+// without who is away, says so, and looks at that one, alone, when it is back.
 func TestScrubSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		k := newCluster(t)
+		k := newEvicting(t)
 		k.o.ScrubEvery = 10 * time.Minute
 		k.serve()
 		k.verifies(k.copies())
-		is := func(what string, want bool) {
+		last := uint64(0)
+		is := func(what, want string) {
 			t.Helper()
 			r, err := k.c.Scrub(ctx, wire.ScrubRequest{})
-			if err != nil || (r.ID > 0) != want || want && (!r.Scheduled || r.Ended == 0) {
-				t.Fatalf("%s: %+v, %v", what, r, err)
+			got := ""
+			for _, m := range r.Members {
+				if got += m.Name; m.Problem != "" {
+					got += "?"
+				}
+			}
+			if last == r.ID {
+				got = ""
+			}
+			if last = r.ID; err != nil || got != want || want != "" && (!r.Scheduled || r.Ended == 0) {
+				t.Fatalf("%s: %q, want %q: %+v, %v", what, got, want, r, err)
+			}
+		}
+		warned := func(want bool) {
+			t.Helper()
+			st, err := k.c.Status(ctx, wire.StatusRequest{})
+			if err != nil || slices.ContainsFunc(st.Warnings, func(w string) bool { return strings.Contains(w, "has not looked at participant c") }) != want {
+				t.Fatalf("warned of c: %v, want %v: %q, %v", !want, want, st.Warnings, err)
 			}
 		}
 		time.Sleep(9 * time.Minute)
-		is("before its time", false)
+		is("before its time", "")
 		k.close()
 		k.serve()
 		k.nodes[2].kill()
 		time.Sleep(2 * time.Minute)
-		is("while one is away", false)
+		is("while one is away", "abc?")
+		warned(true)
+		k.close()
+		last = 0
+		k.serve()
+		time.Sleep(5 * time.Minute)
+		is("while it is still away", "")
+		warned(true)
 		k.nodes[2].revive()
 		time.Sleep(time.Minute)
-		is("in its time", true)
+		is("when it is back", "c")
+		warned(false)
 		k.close()
+		last = 0
 		k.serve()
-		time.Sleep(8 * time.Minute)
-		is("before its time again", false)
+		time.Sleep(2 * time.Minute)
+		is("before its time again", "")
 		k.scrubbed(wire.ScrubRequest{Names: []string{"b"}}) // that is none of all
+		last = k.scrubbed(wire.ScrubRequest{Names: []string{"b"}}).ID
 		time.Sleep(3 * time.Minute)
-		is("in its time again, although one was scrubbed meanwhile", true)
+		is("in its time again, although one was scrubbed meanwhile", "abc")
+		k.close()
+	})
+}
+
+// A coordinator that ends between its verdict that a participant's rows are wrong and
+// the end of the comparison of everything: the next one has everything compared, if
+// the participant is out of sync, and else looks for the verdict again.
+func TestScrubVerdictOutlivesTheCoordinator(t *testing.T) {
+	right, wrong := map[string]string{"e1": "x"}, map[string]string{"e1": "z"}
+	for name, evicted := range map[string]bool{"evicted": true, "not evicted": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newEvicting(t).serve()
+				k.put("x", []byte("1"))
+				k.rowsOf(right, wrong, right)
+				var fulls atomic.Int32
+				k.nodes[1].set(func() {
+					k.nodes[1].onResync = func(req wire.Resync) error {
+						if req.Step != wire.ResyncBegin {
+							return nil
+						}
+						if !req.Full {
+							t.Error("it does not compare everything")
+						}
+						if fulls.Add(1) == 1 {
+							k.nodes[1].kill() // nothing comes of the first attempt
+						}
+						return nil
+					}
+				})
+				if evicted {
+					if _, err := k.c.Scrub(ctx, wire.ScrubRequest{Start: true}); err != nil {
+						t.Fatal(err)
+					}
+					for fulls.Load() == 0 {
+						time.Sleep(time.Millisecond)
+					}
+				} else if err := k.c.renews("b", true); err != nil { // and it dies here
+					t.Fatal(err)
+				}
+				k.close()
+				fulls.Store(1)
+				k.nodes[1].revive()
+				k.serve()
+				if !evicted {
+					time.Sleep(2 * scrubPauses)
+				}
+				k.state(1, stateInSync)
+				synctest.Wait()
+				if n := fulls.Load(); n < 2 {
+					t.Errorf("it has compared everything %d times", n-1)
+				}
+				k.close()
+				k.serve()
+				if k.state(1, stateInSync); k.c.comparesAll(1) {
+					t.Error("what is done is remembered")
+				}
+				k.close()
+				k.wantAlike()
+			})
+		})
+	}
+}
+
+// What a participant says of its damaged rows until it ends is one finding; one that
+// could not be asked for a moment was compared all the same.
+func TestScrubAsksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newEvicting(t).serve()
+		k.put("x", []byte("1"))
+		same := map[string]string{"e1": "x"}
+		k.rowsOf(same, same, same)
+		says := func(i int, err error, times int) {
+			k.nodes[i].set(func() {
+				answers := k.nodes[i].onCompare
+				k.nodes[i].onCompare = func(req wire.Compare) (wire.Compared, []byte, error) {
+					k.nodes[i].mu.Lock()
+					times--
+					now := times >= 0
+					k.nodes[i].mu.Unlock()
+					if now {
+						return wire.Compared{}, nil, err
+					}
+					return answers(req)
+				}
+			})
+		}
+		says(0, errLost, 3)
+		says(2, wire.NewError(wire.CodeCorrupt, "its metadata are damaged"), 3)
+		r := k.scrubbed(wire.ScrubRequest{})
+		if a, c := r.Members[0], r.Members[2]; a.Problem != "" || a.Found != 0 || c.Found != 1 || len(c.Notes) != 1 || c.Problem == "" {
+			t.Errorf("%+v", r)
+		}
 		k.close()
 	})
 }

@@ -2,83 +2,175 @@ package coordinator
 
 import (
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
 )
 
-// What scrubs have found last is remembered in a file of the data directory, so that a coordinator
-// that starts often scrubs as often as another one.
+// What scrubs have found last, and whose rows they have found wrong, is remembered in a file of the
+// data directory: a coordinator that starts often scrubs as often as another one, and one that
+// starts in the middle still has such a participant compare everything.
 const (
 	scrubName = "SCRUB"
 	maxScrub  = 1 << 20 // bytes
 )
 
-// keepScrub writes down what the last scrubs have found, and when the last one of all
-// ended. Without it the next start does not know of it.
-func (c *Coordinator) keepScrub() {
+// keptScrub is what SCRUB holds.
+type keptScrub struct {
+	Ended   int64              `json:"ended"` // of the last one of all, ms since 1970
+	Members []wire.ScrubMember `json:"members"`
+	Missed  []string           `json:"missed,omitempty"`
+	Renew   []string           `json:"renew,omitempty"`
+}
+
+// with is a list that holds the name, or does not.
+func with(list []string, name string, in bool) []string {
+	list = slices.DeleteFunc(slices.Clone(list), func(o string) bool { return o == name })
+	if in {
+		list = append(list, name)
+	}
+	return list
+}
+
+// keepScrub writes down what is to be remembered. Without it the next start does not
+// know of it.
+func (c *Coordinator) keepScrub() error {
 	s := &c.scrub
 	s.keeps.Lock()
 	defer s.keeps.Unlock()
+	names := c.called()
+	gone := func(name string) bool { return !slices.Contains(names, name) }
 	s.mu.Lock()
-	b, err := json.Marshal(&wire.ScrubReport{Ended: s.since.UnixMilli(), Members: s.last})
+	s.missed, s.renew = slices.DeleteFunc(s.missed, gone), slices.DeleteFunc(s.renew, gone)
+	b, err := json.Marshal(&keptScrub{Ended: s.since.UnixMilli(), Members: s.last, Missed: s.missed, Renew: s.renew})
 	s.mu.Unlock()
 	name := path.Join(c.o.Dir, scrubName)
 	if err == nil {
 		err = disk.WriteWhole(c.o.FS, name, name+".tmp", b)
 	}
 	if err != nil {
-		c.log.Warn("what a scrub has found cannot be remembered", "file", name, "err", err)
+		return &wire.Error{Code: wire.CodeIO, Op: "write", Name: name, Text: err.Error()}
 	}
+	return nil
 }
 
-// recallScrub reads what the last scrubs have found, before there are others; what
-// cannot be read is nothing.
+// recallScrub reads what is remembered, before anything uses it; what cannot be read is
+// nothing.
 func (c *Coordinator) recallScrub() {
 	s := &c.scrub
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since = time.Now()
-	var kept wire.ScrubReport
-	b, err := disk.ReadWhole(c.o.FS, path.Join(c.o.Dir, scrubName), maxScrub)
+	var kept keptScrub
+	name := path.Join(c.o.Dir, scrubName)
+	b, err := disk.ReadWhole(c.o.FS, name, maxScrub)
 	if err == nil {
 		err = json.Unmarshal(b, &kept)
 	}
 	if s.fresh = err != nil; !s.fresh {
 		s.since, s.last = time.UnixMilli(min(kept.Ended, s.since.UnixMilli())), kept.Members
+		s.missed, s.renew = kept.Missed, kept.Renew
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		c.log.Warn("what scrubs have found cannot be read: the time to the next one counts from now on", "file", name, "err", err)
 	}
 }
 
-// scrubScheduled begins a scrub whenever the last one is long enough ago.
-func (c *Coordinator) scrubScheduled() {
+// renews notes, durably, that a participant has to get everything anew, or that it has.
+func (c *Coordinator) renews(name string, has bool) error {
 	s := &c.scrub
-	if c.o.ScrubEvery == 0 {
-		return
+	s.mu.Lock()
+	s.renew = with(s.renew, name, has)
+	s.mu.Unlock()
+	err := c.keepScrub()
+	if err != nil && has {
+		s.mu.Lock()
+		s.renew = with(s.renew, name, false)
+		s.mu.Unlock()
 	}
-	if s.fresh {
-		c.keepScrub() // the time counts from now on
+	return err
+}
+
+// comparesAll: does a participant that catches up compare everything?
+func (c *Coordinator) comparesAll(i int) bool {
+	s := &c.scrub
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.renew, c.peers[i].called())
+}
+
+// scrubScheduled begins a scrub whenever one is due.
+func (c *Coordinator) scrubScheduled() {
+	if c.scrub.fresh && c.o.ScrubEvery > 0 {
+		if err := c.keepScrub(); err != nil { // the time counts from now on
+			c.log.Warn("when the next scrub is due cannot be remembered", "err", err)
+		}
 	}
 	select {
 	case <-c.ready:
 	case <-c.ctx.Done():
 		return
 	}
+	rest := scrubPauses // grows while what is due is not done
 	for c.ctx.Err() == nil {
-		s.mu.Lock()
-		left := c.o.ScrubEvery - time.Since(s.since)
-		s.mu.Unlock()
-		if left <= 0 {
+		names, due, left := c.scrubDue()
+		switch {
+		case !due:
+			rest, left = scrubPauses, min(left, scrubPauses)
+		case c.startScrub(&wire.ScrubRequest{Names: names}, true) == nil:
+			left, rest = rest, min(2*rest, max(c.o.ScrubEvery, time.Hour))
+		default: // one is under way: it may be what is due
 			left = scrubPauses
-			there := slices.DeleteFunc(c.called(), func(name string) bool { return name == "" })
-			if len(c.others(-1)) == len(there) { // else it would be one of some
-				_ = c.startScrub(&wire.ScrubRequest{}, true) // busy: that one counts
-			}
 		}
 		pause(c.ctx, left)
 	}
+}
+
+// scrubDue tells what is to be scrubbed now; no names: all. left is the time until all are
+// due again. Who is away then is not waited for: it is looked at, alone, when it is back.
+// One whose rows were found wrong and that is in sync was not evicted, since a coordinator
+// died or too few stayed: its verdict is looked for again.
+func (c *Coordinator) scrubDue() (names []string, due bool, left time.Duration) {
+	var there []string
+	for _, l := range c.others(-1) {
+		there = append(there, l.name)
+	}
+	s := &c.scrub
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if left = scrubPauses; c.o.ScrubEvery > 0 {
+		left = max(c.o.ScrubEvery-time.Since(s.since), 0)
+	}
+	in := func(name string) bool { return slices.Contains(there, name) }
+	if len(there) > 0 && left == 0 || slices.ContainsFunc(s.renew, in) {
+		return nil, true, left
+	}
+	names = slices.DeleteFunc(slices.Clone(s.missed), func(name string) bool { return !in(name) })
+	return names, len(names) > 0, max(left, time.Second)
+}
+
+// scrubWarnings are what a status says of scrubs that have not done what they should.
+func (c *Coordinator) scrubWarnings(members []wire.MemberStatus) (list []string) {
+	s := &c.scrub
+	s.mu.Lock()
+	missed, renew := slices.Clone(s.missed), slices.Clone(s.renew)
+	s.mu.Unlock()
+	for _, m := range members {
+		switch ended := m.Scrub != nil && m.Scrub.Ended > 0; {
+		case ended && m.Scrub.Found > m.Scrub.Repaired:
+			list = append(list, "the last scrub has found at participant "+m.Name+" what it could not repair: "+strings.Join(m.Scrub.Notes, "; "))
+		case m.InSync && slices.Contains(renew, m.Name) && (m.Scrub == nil || ended):
+			list = append(list, "a scrub that was cut short has found the metadata of participant "+m.Name+" wrong: another one looks again soon")
+		case ended && slices.Contains(missed, m.Name):
+			list = append(list, "the scheduled scrub has not looked at participant "+m.Name+" to the end ("+m.Scrub.Problem+"): it is tried again, once it is in sync and there")
+		}
+	}
+	return list
 }
 
 // scrubOf is what the scrub under way, or the last one, has found at a participant.
@@ -88,7 +180,7 @@ func (c *Coordinator) scrubOf(name string) *wire.ScrubMember {
 	defer s.mu.Unlock()
 	list := s.last
 	for i, at := range s.places {
-		if at >= 0 && s.chosen[i] && s.report.Members[at].Name == name { // it is under way there
+		if at >= 0 && s.run.chosen[i] && s.report.Members[at].Name == name { // it is under way there
 			list = s.report.Members
 		}
 	}

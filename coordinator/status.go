@@ -2,8 +2,6 @@ package coordinator
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -46,11 +44,7 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 			m.Error = err.Error()
 		}
 	}
-	for _, m := range s.Members {
-		if m.Scrub != nil && m.Scrub.Ended > 0 && m.Scrub.Found > m.Scrub.Repaired {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("the last scrub has found at participant %s what it could not repair: %s", m.Name, strings.Join(m.Scrub.Notes, "; ")))
-		}
-	}
+	s.Warnings = append(s.Warnings, c.scrubWarnings(s.Members)...)
 	return s, nil
 }
 

@@ -82,7 +82,7 @@ type ScrubRequest struct {
 
 // ScrubReport is how far a scrub is, or what the last one has found.
 type ScrubReport struct {
-	ID        uint64        `cbor:"1,keyasint" json:"id"` // since the coordinator's start; 0: an older one's
+	ID        uint64        `cbor:"1,keyasint" json:"id"` // no other has it; 0: none since the coordinator's start
 	Running   bool          `cbor:"2,keyasint" json:"running"`
 	Scheduled bool          `cbor:"3,keyasint" json:"scheduled"`
 	Stopped   bool          `cbor:"4,keyasint" json:"stopped"`

@@ -32,8 +32,9 @@ it is said which copies differ. A participant whose metadata are damaged ends: s
 
 Exit code 0: all is clean; 9: something was found, and all of it repaired; 10: something
 was not repaired; 8: a participant was not looked at, or not to the end. Ctrl-C stops
-the scrub. The coordinator begins one by itself every --scrub-every; tpcfs status
-shows what the last one has found.`,
+the scrub. The coordinator begins one by itself every --scrub-every, without who is
+away, whom it looks at when that one is back; tpcfs status shows what the last one
+has found.`,
 		Example: `  tpcfs scrub
   tpcfs scrub b --rate 0
   tpcfs scrub -o json | jq '.members[] | {name, found, repaired}'`,
