@@ -1,4 +1,4 @@
-// Package coordinator is the coordinator's service: one owner goroutine around
+// Package coordinator is the coordinator's service: one owner at a time around
 // the commit machine, a link to each participant, the journal, reads and the
 // staging of large contents (DESIGN.md sections 4 and 5). *Coordinator
 // implements wire.Service.
@@ -180,7 +180,7 @@ type Coordinator struct {
 	cluster wire.UUID
 	epoch   wire.Epoch
 
-	// The owner's alone:
+	// The owner's alone (inbox):
 	identities int // of the members, as the machine was last seen
 	m          *commit.Machine
 	greets     uint64 // the number of the last greeting
@@ -188,7 +188,9 @@ type Coordinator struct {
 	lastMS     int64 // milliseconds since began that the machine was told of
 	served     bool
 	closing    chan struct{} // closed when Close was called
+	shut       bool          // ... and the machine was told
 	drained    bool
+	batch      []func() // of the last turn, to be used again
 
 	locks lockKeeper
 
@@ -248,7 +250,7 @@ func Open(o Options) (*Coordinator, error) {
 		stages: newPlaces(o.MaxStages, o.Patience, "too many contents are being staged; nothing changed"),
 		large:  newPlaces(o.MaxReads, o.Patience, "too many large files are being read"),
 	}
-	c.inbox.wake = make(chan struct{}, 1)
+	c.inbox.open()
 	c.repairs.wake = make(chan struct{}, 1)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if err := c.reign(run); err != nil {

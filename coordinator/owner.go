@@ -3,6 +3,9 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -13,42 +16,78 @@ import (
 	"tpcfs/wire/failpoint"
 )
 
-// inbox is what the owner has to do next. Its length is bounded by its
-// users: requests by the sessions' limits, messages by the streams'.
+// inbox is what is to be done with the machine, in order. There is one owner at
+// a time: whoever posts while there is none becomes it, and does what is there on
+// its own goroutine, since waking another one takes longer than all that is done.
+// Its length is bounded by its users: requests by the sessions' limits, messages
+// by the streams'.
 type inbox struct {
-	mu     sync.Mutex // guards the following
+	mu     sync.Mutex // guards the following; never held during a turn
 	items  []func()
+	ticked bool // the clock has gone on
+	owned  bool // somebody is the owner
 	closed bool
-	wake   chan struct{} // capacity 1: items is not empty
+	// wake, of capacity 1, passes ownership on to the owner goroutine.
+	wake chan struct{}
 }
 
-// post hands the owner a function. false: the owner is gone.
-func (b *inbox) post(f func()) bool {
-	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return false
-	}
-	b.items = append(b.items, f)
-	n := len(b.items)
-	b.mu.Unlock()
-	if n == 1 {
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
-	}
-	return true
+// open makes the owner goroutine the first owner: until it begins nothing is done.
+func (b *inbox) open() {
+	b.owned = true
+	b.wake = make(chan struct{}, 1)
+	b.wake <- struct{}{}
 }
 
-// take returns what was posted; spare is used again.
-func (b *inbox) take(spare []func(), last bool) []func() {
+// post adds a function. owns: the caller has become the owner, and has to work.
+// ok is false when the coordinator has ended.
+func (b *inbox) post(f func()) (owns, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	items := b.items
-	b.items = spare[:0]
-	b.closed = last
-	return items
+	if b.closed {
+		return false, false
+	}
+	b.items = append(b.items, f)
+	owns, b.owned = !b.owned, true
+	return owns, true
+}
+
+// tick is post for what a tick does.
+func (b *inbox) tick() (owns bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ticked = true
+	owns, b.owned = !b.owned, true
+	return owns
+}
+
+// take is the owner's: what is to be done in a turn. some is false when there is
+// nothing, and then there is no owner any more. spare is used again.
+func (b *inbox) take(spare []func()) (items []func(), ticked, some bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.items) == 0 && !b.ticked {
+		b.owned = false
+		return nil, false, false
+	}
+	items, ticked = b.items, b.ticked
+	b.items, b.ticked = spare[:0], false
+	return items, ticked, true
+}
+
+// keeps: the owner has more to do; else there is none any more.
+func (b *inbox) keeps() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.owned = len(b.items) > 0 || b.ticked
+	return b.owned
+}
+
+// close returns what is left; nothing more is taken.
+func (b *inbox) close() []func() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return b.items
 }
 
 // crew is the coordinator's goroutines but the owner.
@@ -102,9 +141,18 @@ func (n *notifier) notify() {
 	}
 }
 
-func (c *Coordinator) post(f func()) bool { return c.inbox.post(f) }
+// post hands the owner a function, which may run on the caller's goroutine before
+// post returns: the caller holds no lock that a turn takes (of a link, a peer, the
+// crew, a notifier, the repairer, the journal). false: the owner is gone.
+func (c *Coordinator) post(f func()) bool {
+	owns, ok := c.inbox.post(f)
+	if owns && c.work(1) {
+		c.inbox.wake <- struct{}{} // there is room: only the owner passes it on
+	}
+	return ok
+}
 
-// ask runs f in the owner and waits for it; f may run later all the same when
+// ask has the owner run f and waits for it; f may run later all the same when
 // ctx ends first. false: it did not run yet, and perhaps never will.
 func (c *Coordinator) ask(ctx context.Context, f func()) bool {
 	ran := make(chan struct{})
@@ -125,48 +173,84 @@ func (c *Coordinator) ask(ctx context.Context, f func()) bool {
 	}
 }
 
-// own is the owner goroutine: everything that changes the machine happens here.
+// own is the owner goroutine: it keeps the clock, goes on with what others leave
+// of their work, and ends the coordinator.
 func (c *Coordinator) own() {
 	tick := time.NewTicker(c.o.Tick)
 	defer tick.Stop()
-	var batch []func()
 	var drain <-chan time.Time
 	closing := c.closing
 	for {
-		ticked := false
+		owns := false
 		select {
 		case <-c.inbox.wake:
+			owns = true
 		case <-tick.C:
-			ticked = true
+			owns = c.inbox.tick()
 		case <-closing:
 			closing = nil
-			c.m.Shut()
 			drain = time.After(c.o.DrainWait)
+			owns, _ = c.inbox.post(func() { c.m.Shut(); c.shut = true })
 		case <-drain:
-			c.drained = true
+			owns, _ = c.inbox.post(func() { c.drained = true })
 		}
-		batch = c.inbox.take(batch, false)
-		c.m.Clock(time.Now().UnixNano())
-		for i, f := range batch {
-			f()
-			batch[i] = nil
-		}
-		if ticked {
-			c.tick()
-		}
-		c.carryOut(c.m.Ready())
-		if ticked {
-			c.tickLedger()
-		}
-		if c.m.Stopped() != nil || closing == nil && (c.drained || c.m.Settled()) {
-			break
+		if owns && c.work(math.MaxInt) {
+			c.end()
+			return
 		}
 	}
-	c.end(batch)
+}
+
+// work is the owner's: turn after turn, at most so many, while there is
+// something to do. The caller is the owner still when more is left to do; after
+// any number of turns, that is the coordinator's end.
+func (c *Coordinator) work(turns int) (more bool) {
+	defer crash()
+	for ; turns > 0 && !c.over(); turns-- {
+		items, ticked, some := c.inbox.take(c.batch)
+		if !some {
+			return false
+		}
+		c.batch = items
+		c.turn(items, ticked)
+	}
+	return c.over() || c.inbox.keeps()
+}
+
+// crash ends the process if the caller panics: the machine is not what it should
+// be, and whoever has called would go on.
+func crash() {
+	if r := recover(); r != nil {
+		stack := debug.Stack()
+		go panic(fmt.Sprintf("%v, in\n%s", r, stack))
+		select {}
+	}
+}
+
+// turn does what was posted, and all that follows from it: everything that
+// changes the machine happens here, by one goroutine at a time.
+func (c *Coordinator) turn(items []func(), ticked bool) {
+	c.m.Clock(time.Now().UnixNano())
+	for i, f := range items {
+		f()
+		items[i] = nil
+	}
+	if ticked {
+		c.tick()
+	}
+	c.carryOut(c.m.Ready())
+	if ticked {
+		c.tickLedger()
+	}
+}
+
+// over: the coordinator ends.
+func (c *Coordinator) over() bool {
+	return c.m.Stopped() != nil || c.shut && (c.drained || c.m.Settled())
 }
 
 // end answers everybody, ends all goroutines and closes the files.
-func (c *Coordinator) end(batch []func()) {
+func (c *Coordinator) end() {
 	stop := c.m.Stopped()
 	if stop == nil {
 		c.m.Halt(wire.NewError(wire.CodeUnavailable, "it was shut down"))
@@ -175,7 +259,7 @@ func (c *Coordinator) end(batch []func()) {
 	}
 	c.readPoint.Store(0)
 	c.cancel()
-	for _, f := range c.inbox.take(batch, true) {
+	for _, f := range c.inbox.close() {
 		f()
 	}
 	c.carryOut(c.m.Ready())

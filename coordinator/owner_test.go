@@ -2,7 +2,12 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,7 +60,7 @@ func snapshotBesideConfig(t *testing.T) {
 		return &lateReplica{r, func() {
 			time.Sleep(5 * time.Millisecond) // the others have answered
 			c, begun := <-opened, make(chan struct{})
-			c.post(func() {
+			go c.post(func() { // which may do it itself
 				close(begun)
 				time.Sleep(50 * time.Millisecond)
 			})
@@ -100,4 +105,89 @@ func TestStageWaitsForTheJournal(t *testing.T) {
 		}
 		k.close()
 	})
+}
+
+// Who posts something while nobody is the owner does it at once, itself, and one
+// turn only: what that brings is left to the owner goroutine.
+func TestPostWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		synctest.Wait() // all wait
+		var first, second, third bool
+		let := make(chan struct{})
+		k.c.post(func() {
+			first = true
+			k.c.post(func() {
+				select {
+				case <-let:
+				case <-time.After(time.Minute):
+					t.Error("who has posted one does another's")
+				}
+				second = true
+			})
+		})
+		if !first {
+			t.Error("post returned, and it was not done")
+		}
+		close(let) // not before: who has posted the first one does not do the second
+		synctest.Wait()
+		if !second {
+			t.Error("what was posted in a turn was not done")
+		}
+		k.c.post(func() { third = true })
+		if !third {
+			t.Error("nobody owns, and yet it was not done")
+		}
+		k.close()
+		if k.c.post(func() { t.Error("it ran after the end") }) {
+			t.Error("something was taken after the end")
+		}
+	})
+}
+
+// What many post is done one at a time, and in each one's order.
+func TestPostOrder(t *testing.T) {
+	k := newCluster(t).serve()
+	const posters, each = 8, 200
+	var last [posters]int
+	var wg sync.WaitGroup
+	total := 0 // the race detector watches these
+	for p := range posters {
+		wg.Go(func() {
+			for i := range each {
+				k.c.post(func() {
+					if total++; last[p] != i {
+						t.Errorf("%d is done after %d of its %d", i, last[p], p)
+					}
+					last[p] = i + 1
+				})
+			}
+		})
+	}
+	wg.Wait()
+	if !k.c.ask(context.Background(), func() {}) || total != posters*each { // it is behind them all
+		t.Errorf("%d done of %d", total, posters*each)
+	}
+	k.close()
+}
+
+// A bug in a turn ends the process, also where its caller would go on: the rpc
+// server answers for a handler that panics.
+func TestPanicInTurnIsFatal(t *testing.T) {
+	if os.Getenv("TPCFS_TEST_PANIC") == "" {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestPanicInTurnIsFatal$")
+		cmd.Env = append(os.Environ(), "TPCFS_TEST_PANIC=1")
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || !strings.Contains(string(out), "panic: a bug, in") || !strings.Contains(string(out), "coordinator.TestPanicInTurnIsFatal") {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	k := newCluster(t).serve()
+	func() {
+		defer func() { _ = recover() }()
+		k.c.ask(context.Background(), func() { panic("a bug") })
+	}()
+	os.Exit(0) // it goes on
 }

@@ -14,7 +14,7 @@
 //
 //	member.go     participant: owner.go, service.go (Greet), gate.go, stream.go
 //	restart.go    participant: recovery.go, teardown; coordinator: reign, ledger.go (openLedger)
-//	reign.go      coordinator: owner.go (carryOut, journal, tick), link.go, ledger.go
+//	reign.go      coordinator: owner.go (turn, carryOut, journal, tick), link.go, ledger.go
 //	client.go     a client of wire.Service: links, retries, stages, reads (coordinator: read.go, stage.go, transact.go)
 //	writer.go     journal.Writer: the queue before the Log, and its goroutine
 //	operator.go   coordinator: members.go, and the operators who call it
