@@ -40,7 +40,9 @@ only tells addresses that have changed, and may be left out.
 A participant that dies, hangs or cannot be reached is evicted: changes pause for
 a moment and go on with the others, of which --min-in-sync have to be there. When it
 is back it catches up by itself, in the background; one whose disk was lost may
-come back with an empty --dir. Until it has everything it answers nobody.`,
+come back with an empty --dir. Until it has everything it answers nobody.
+
+Of two processors it uses one, which is quicker; GOMAXPROCS sets another number.`,
 		Example: `  tpcfs coordinator --dir /srv/tpcfs-coordinator \
       --participant a=127.0.0.1:7421 --participant b=127.0.0.1:7422 --participant c=unix:/run/tpcfs-c.sock
   tpcfs coordinator --dir /srv/tpcfs-coordinator --listen 0.0.0.0:7420 --tls /etc/tpcfs/main.pem \
@@ -116,6 +118,7 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 		SessionIdle: f.sessionIdle, WatcherIdle: f.mountIdle}
 	f.evictFlags.fill(&o)
 	f.scrubFlags.fill(&o)
+	defer useProcessors(a.lookupEnv)()
 	c, err := coordinator.Open(o)
 	if err != nil {
 		return err
