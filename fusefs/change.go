@@ -335,7 +335,7 @@ func (f *fileSystem) make(cancel <-chan struct{}, h *fuse.InHeader, name string,
 		return statusOf(err)
 	}
 	f.seeDir(a)
-	fillEntry(out, a)
+	f.fillEntry(out, m.At, a)
 	return fuse.OK
 }
 

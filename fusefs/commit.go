@@ -75,6 +75,7 @@ func (f *fileSystem) fly(n *node, fl *flight) {
 	if took {
 		n.give()
 	}
+	f.recallFrom(fl.ctx, fl.lent) // with the turn a READ might wait for it
 	close(fl.done)
 	f.reap(n)
 }
@@ -166,7 +167,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	p.release()
 	if err == nil {
-		f.cached.learn(known, n.at(), foreseenWrite(known.was, &p, &out), &out)
+		fl.lent = f.cached.learn(known, n.at(), foreseenWrite(known.was, &p, &out), &out)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -83,7 +83,8 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 			}
 			if ok && f.fresh(ctx, &a, saves) {
 				f.seeDir(a)
-				fillEntry(entry, a)
+				f.fillEntry(entry, wire.At{Dir: d.ino, Path: e.Name}, a)
+				entry.SetAttrTimeout(f.cached.lend(a))
 			} // else node id 0: the name alone
 		}
 		return nil

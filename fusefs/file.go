@@ -39,7 +39,7 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	}
 	n := f.hold(a.Ino)
 	f.beginEmpty(n, a, tx)
-	fillEntry(&out.EntryOut, a)
+	f.fillEntry(&out.EntryOut, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, a)
 	out.Fh = f.openHandle(n, in.Flags)
 	return fuse.OK
 }

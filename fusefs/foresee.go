@@ -31,16 +31,18 @@ func (c *cache) foresee(at wire.At) foresight {
 }
 
 // learn takes the outcome of a transaction of a file, or of a name: what it has
-// touched is forgotten, what is foreseen of it is kept.
-func (c *cache) learn(before foresight, at wire.At, now changes, out *wire.Outcome) {
+// touched is forgotten, what is foreseen of it is kept. The kernel has to forget
+// attributes before the change is said to be done; the names it knows.
+func (c *cache) learn(before foresight, at wire.At, now changes, out *wire.Outcome) recall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.attrs[before.was.Ino] != before.was || !c.untouchedLocked(before.asked, before.was.Ino, now.made.Ino, at) {
 		now = changes{}
 	}
 	c.forgetTouchedLocked(out.Touched)
+	r := c.recallLocked(out.Touched)
 	if bootNow() >= c.until || c.floor > before.asked {
-		return
+		return r
 	}
 	for _, a := range []wire.Attr{now.was, now.made} {
 		if a.Ino != 0 && len(c.attrs) < maxCached {
@@ -50,6 +52,7 @@ func (c *cache) learn(before foresight, at wire.At, now changes, out *wire.Outco
 	if now.name && len(c.entries) < maxCached {
 		c.entries[at] = now.made.Ino
 	}
+	return r
 }
 
 // untouchedLocked reports that nothing was heard, since it was asked at a number,

@@ -26,6 +26,10 @@ type fileSystem struct {
 	cached *cache
 	clock  *clock
 	pages  pages
+	kernel kernel // who is told to forget; nil: it is lent nothing
+
+	forgetful forgetful
+	asking    asking
 
 	ctx         context.Context // ends with the kernel's connection: nobody waits any more
 	disconnect  context.CancelFunc
@@ -35,12 +39,13 @@ type fileSystem struct {
 	leases      atomic.Bool   // this mount has, or had, a lease: what is open here the service keeps (F7)
 	swept       chan struct{} // closed when nothing gathered is left
 
-	wg      sync.WaitGroup // all goroutines of the mount but go-fuse's
-	panics  atomic.Uint64
-	lost    atomic.Uint64 // files whose gathered writes were given up
-	saves   atomic.Uint64 // commits done
-	reading chan struct{} // a place for each READ at the service
-	aheads  chan struct{} // a place for each head start
+	wg       sync.WaitGroup // all goroutines of the mount but go-fuse's
+	panics   atomic.Uint64
+	requests atomic.Uint64 // of the kernel that a handler has begun
+	lost     atomic.Uint64 // files whose gathered writes were given up
+	saves    atomic.Uint64 // commits done
+	reading  chan struct{} // a place for each READ at the service
+	aheads   chan struct{} // a place for each head start
 
 	mu      sync.Mutex // guards below; taken before a node's
 	nodes   map[wire.Ino]*node
@@ -158,12 +163,14 @@ func (f *fileSystem) lossError() error {
 // String names the file system in go-fuse's messages.
 func (f *fileSystem) String() string { return "tpcfs" }
 
-// Forget has little to do: node ids are inode numbers, which are never reused.
+// Forget takes back what the kernel was told of an inode. Node ids are inode
+// numbers, which are never reused.
 func (f *fileSystem) Forget(nodeid, nlookup uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.removed, wire.Ino(nodeid))
 	delete(f.seenDirs, wire.Ino(nodeid))
+	f.cached.forgotten(wire.Ino(nodeid), nlookup)
 }
 
 // peek returns the inode's node, held until letGo; nil if there is none.
@@ -353,22 +360,31 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	}
 	f.seeDir(a)
 	fillAttr(&out.Attr, a)
+	out.SetTimeout(f.cached.lend(a))
 	return fuse.OK
 }
 
-// Lookup finds a name. The kernel keeps nothing of the answer (F1).
+// Lookup finds a name.
 func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if len(name) > wire.MaxNameLen {
 		return fuse.Status(syscall.ENAMETOOLONG)
 	}
 	ctx, end := f.begin(cancel, in)
 	defer end()
-	a, err := f.find(ctx, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, in.Pid)
+	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
+	a, err := f.find(ctx, at, in.Pid)
+	if wire.CodeOf(err) == wire.CodeNotExist {
+		if term := f.cached.lendName(at, 0); term > 0 {
+			out.SetEntryTimeout(term) // without a node id: there is none
+			return fuse.OK
+		}
+	}
 	if err != nil {
-		return statusOf(f.inGone(wire.Ino(in.NodeId), err))
+		return statusOf(f.inGone(at.Dir, err))
 	}
 	f.seeDir(a)
-	fillEntry(out, a)
+	f.fillEntry(out, at, a)
+	out.SetAttrTimeout(f.cached.lend(a))
 	return fuse.OK
 }
 
@@ -410,9 +426,16 @@ func staleIfGone(err error) error {
 	return err
 }
 
-func fillEntry(out *fuse.EntryOut, a wire.Attr) {
+// fillEntry tells the kernel of an inode by a name; without one where there is
+// none. It asks again for the attributes, which whoever makes something, or
+// changes it, cannot lend: the kernel takes them though it was told to forget (F9).
+func (f *fileSystem) fillEntry(out *fuse.EntryOut, at wire.At, a wire.Attr) {
 	out.NodeId = uint64(a.Ino)
 	fillAttr(&out.Attr, a)
+	f.cached.lookedUp(a.Ino)
+	if at.Path != "" {
+		out.SetEntryTimeout(f.cached.lendName(at, a.Ino))
+	}
 }
 
 func fillAttr(out *fuse.Attr, a wire.Attr) {

@@ -19,6 +19,7 @@ const signalPoll = 50 * time.Millisecond
 // handlers with SA_RESTART interrupt healthy callers all the time. The caller
 // calls end.
 func (f *fileSystem) begin(cancel <-chan struct{}, h *fuse.InHeader) (ctx context.Context, end func()) {
+	f.requests.Add(1)
 	ctx, stop := context.WithCancel(f.ctx)
 	thread := h.Pid
 	f.wg.Go(func() {

@@ -12,14 +12,15 @@ import (
 
 // What a mount has read of attributes and names it answers from while it has a
 // lease (F9): the service tells it what others change, and nobody hears that a
-// change is done before this mount has forgotten what it knew of that. The
-// kernel caches nothing but pages: each of its questions comes here, costs no
+// change is done before this mount has forgotten what it knew of that, and the
+// kernel what it was lent (kernel.go). What the kernel asks again costs no
 // message, and finds what is true now.
 
 const (
 	maxCached  = 200_000 // attributes, and as many names
 	maxTouches = 8192    // touched inodes and names that are remembered
 	watchPause = 200 * time.Millisecond
+	hearWait   = time.Second // for the service; then nothing is known any more
 )
 
 // cache is what the mount has read under its lease.
@@ -36,10 +37,17 @@ type cache struct {
 	told    map[wire.Ino]map[question]answer
 
 	toldBytes int // of all in told, about
+
+	lends     bool // there is a kernel that can be told to forget
+	alone     bool // no other session has a lease
+	loans     map[wire.Ino]loan
+	namesLent time.Duration    // of the boot clock, with the margin: the kernel may have names
+	heard     lately[struct{}] // inodes that others have touched
+	turned    time.Duration    // of the boot clock, when heard last forgot
 }
 
 func newCache() *cache {
-	c := &cache{}
+	c := &cache{loans: map[wire.Ino]loan{}}
 	c.forgetLocked()
 	return c
 }
@@ -63,11 +71,25 @@ func (c *cache) forgetLocked() {
 	c.told, c.toldBytes = map[wire.Ino]map[question]answer{}, 0
 }
 
-// forget forgets what was touched; nil: that is not known.
-func (c *cache) forget(t *wire.Touched) {
+// forget forgets what was touched by others; nil: that is not known. The kernel
+// has to forget too.
+func (c *cache) forget(t *wire.Touched) recall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgetTouchedLocked(t)
+	r := c.recallLocked(t)
+	if t == nil {
+		return r
+	}
+	c.recallNamesLocked(&r, t.Names)
+	if now := bootNow(); now-c.turned >= lookedFor {
+		c.turned = now
+		c.heard.turn()
+	}
+	for _, ino := range t.Inos {
+		c.heard.put(ino, struct{}{})
+	}
+	return r
 }
 
 func (c *cache) forgetTouchedLocked(t *wire.Touched) {
@@ -92,11 +114,11 @@ func (c *cache) forgetTouchedLocked(t *wire.Touched) {
 	}
 }
 
-// extend makes the lease good until then.
-func (c *cache) extend(until time.Duration) {
+// extend makes the lease good until then; alone: nobody else has one.
+func (c *cache) extend(until time.Duration, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.until = max(c.until, until)
+	c.until, c.alone = max(c.until, until), alone
 }
 
 // end gives the lease up.
@@ -167,9 +189,12 @@ func (c *cache) look(at wire.At) (a wire.Attr, known bool, err error) {
 	return a, known, nil
 }
 
-// doubt drops an inode's attributes: the service has shown newer ones.
+// doubt drops an inode's attributes: the service has shown newer ones, and will
+// tell of the change.
 func (c *cache) doubt(ino wire.Ino) {
-	c.forget(&wire.Touched{Inos: []wire.Ino{ino}})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgetTouchedLocked(&wire.Touched{Inos: []wire.Ino{ino}})
 }
 
 // vanished forgets an inode that is no more, with the names that led to it: the
@@ -198,12 +223,21 @@ func (f *fileSystem) lease() {
 	begun := func() { once.Do(func() { close(f.watched) }) }
 	defer begun()
 	for f.commits.Err() == nil {
+		ctx, askers := f.asking.begin(f.commits)
+		req := wire.Watch{Epoch: last.Epoch, Number: last.Number, Wait: wire.WatchEvery, Holds: holds}
+		if len(askers) > 0 {
+			req.Wait = 0
+		}
 		sent := bootNow()
-		got, err := f.client.Watch(f.commits, wire.Watch{Epoch: last.Epoch, Number: last.Number, Wait: wire.WatchEvery, Holds: holds})
-		if err != nil {
+		got, err := f.client.Watch(ctx, req)
+		if interrupted := f.asking.end(); err != nil {
+			f.asking.again(askers)
 			if code := wire.CodeOf(err); code == wire.CodeUnsupported || code == wire.CodeTooMany {
 				f.log.Debug("no lease: nothing that was read is kept", "err", err)
 				begun()
+			}
+			if interrupted {
+				continue
 			}
 			select {
 			case <-time.After(watchPause):
@@ -211,14 +245,86 @@ func (f *fileSystem) lease() {
 			}
 			continue
 		}
-		f.cached.forget(&got.Touched) // first: who opens a file now sees that it has no name
+		r := f.cached.forget(&got.Touched) // first: who opens a file now sees that it has no name
 		holds = f.heldOf(got.Unnamed)
-		f.cached.extend(sent + wire.Lease*time.Millisecond)
+		f.cached.extend(sent+wire.Lease*time.Millisecond, got.Alone)
+		f.recallFrom(f.commits, r) // before the next Watch says that it is forgotten
 		last = got
 		f.leases.Store(true)
 		begun()
+		for _, done := range askers {
+			close(done)
+		}
 	}
 	f.cached.end()
+}
+
+// asking are those who wait for a Watch that was sent after they have come.
+type asking struct {
+	mu     sync.Mutex // guards below; nothing is taken after it
+	list   []chan struct{}
+	cancel context.CancelFunc // of the Watch under way that nobody waits for
+	broken bool               // it was called
+}
+
+// begin begins a Watch under ctx for those who wait by now.
+func (a *asking) begin(ctx context.Context) (context.Context, []chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := a.list
+	a.list, a.broken = nil, false
+	if len(list) == 0 {
+		ctx, a.cancel = context.WithCancel(ctx)
+	}
+	return ctx, list
+}
+
+// end: the Watch has ended; interrupted: since somebody came.
+func (a *asking) end() (interrupted bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cancel != nil {
+		a.cancel()
+		a.cancel = nil
+	}
+	return a.broken
+}
+
+// again has them wait for the next.
+func (a *asking) again(list []chan struct{}) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list = append(a.list, list...)
+}
+
+// ask returns a channel that is closed when a Watch has been answered that is
+// sent from now on.
+func (a *asking) ask() <-chan struct{} {
+	done := make(chan struct{})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.list = append(a.list, done)
+	if a.cancel != nil && !a.broken {
+		a.broken = true
+		a.cancel()
+	}
+	return done
+}
+
+// hear waits until the mount has heard of all that was done so far, whether
+// somebody was told that it is done or not.
+func (f *fileSystem) hear() {
+	if f.leases.Load() {
+		timer := time.NewTimer(hearWait)
+		defer timer.Stop()
+		select {
+		case <-f.asking.ask():
+			return
+		case <-timer.C:
+		case <-f.ctx.Done():
+		}
+	}
+	f.recallFrom(f.ctx, f.cached.forget(nil))
 }
 
 // leased is stat, answered from what was read before where the lease allows.

@@ -9,7 +9,7 @@ import (
 
 func leasedCacheOf(names map[string]wire.Ino) *cache {
 	c := newCache()
-	c.extend(bootNow() + time.Hour)
+	c.extend(bootNow()+time.Hour, false)
 	asked := c.begin()
 	for name, ino := range names {
 		c.keepName(asked, rootAt(name), wire.Attr{Ino: ino})
@@ -78,7 +78,7 @@ func TestCacheWithoutLease(t *testing.T) {
 	c := leasedCacheOf(map[string]wire.Ino{"a": 5})
 	c.end()
 	c.keepName(c.begin(), rootAt("b"), wire.Attr{Ino: 6})
-	c.extend(bootNow() + time.Hour)
+	c.extend(bootNow()+time.Hour, false)
 	if c.knows(rootAt("a")) || c.knows(rootAt("b")) {
 		t.Error("what was read without a lease, or under one that was given up, is kept")
 	}

@@ -133,8 +133,8 @@ func (f *fileSystem) setLock(ctx context.Context, in *fuse.LkIn, wait bool) fuse
 	}
 	if r.Mode != wire.LockNone {
 		// Who held it may have been lost with changes that nobody has waited
-		// for: nothing read before is good enough (F10).
-		f.cached.forget(nil)
+		// for (F10).
+		f.hear()
 	}
 	if h.lost.Load() {
 		f.unlock(h.n, owner)

@@ -72,6 +72,7 @@ func mount(mountpoint string, c service, o Options) (*Mounted, error) {
 		return nil, err
 	}
 	m.device = deviceOf(point)
+	m.fs.lendTo(m.server)
 	m.raiseReadAhead()
 	m.fs.start()
 	if watch >= 0 {
@@ -189,6 +190,10 @@ func (m *Mounted) Wait() { <-m.done }
 
 // Panics counts the requests whose handlers panicked and were answered EIO.
 func (m *Mounted) Panics() uint64 { return m.fs.panics.Load() }
+
+// Requests counts what the kernel has asked, but what it only tells (Forget) and
+// what is answered from memory (opendir).
+func (m *Mounted) Requests() uint64 { return m.fs.requests.Load() }
 
 // Unmount commits what is gathered, for up to FlushWait, and unmounts; lazily
 // if somebody is in the tree: the mount point is free then, and the serving

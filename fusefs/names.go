@@ -45,7 +45,7 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	if err != nil {
 		return statusOf(err)
 	}
-	fillEntry(out, a)
+	f.fillEntry(out, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, a)
 	return fuse.OK
 }
 

@@ -92,6 +92,7 @@ type flight struct {
 	cancel context.CancelFunc
 
 	with wire.Mutation // mode and owner that go with it, if it sets any
+	lent recall        // what the kernel has to forget of the file before done is closed
 
 	gen     uint64 // the changes in it; set before done is closed
 	err     error  // set before done is closed

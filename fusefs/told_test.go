@@ -54,7 +54,7 @@ func TestToldIsForgotten(t *testing.T) {
 	if known(5, xattrOf("user.a")) {
 		t.Error("the lease is over, and the mount answers from it")
 	}
-	c.extend(bootNow() + time.Hour)
+	c.extend(bootNow()+time.Hour, false)
 	c.forget(nil)
 	if known(5, xattrOf("user.a")) || c.toldBytes != 0 {
 		t.Error("all is to be forgotten, and something is kept")
@@ -101,7 +101,7 @@ def told(f, *a):
 print(told(os.getxattr, "user.a"), told(os.getxattr, "user.none"), told(os.listxattr), os.stat("f").st_size, len(os.listdir("d")))
 '`)
 	}
-	m.fs.cached.extend(bootNow() + time.Hour)
+	m.fs.cached.extend(bootNow()+time.Hour, false)
 	first := look()
 	if !strings.Contains(first, "b'1' No data available ['user.a'] 8 301") {
 		t.Fatalf("it sees %q", first)
@@ -115,9 +115,10 @@ print(told(os.getxattr, "user.a"), told(os.getxattr, "user.none"), told(os.listx
 	}
 	ino := s.inodeOf("f")
 	s.set(func(f *fake) { f.inodes[ino].xattrs = map[string]string{"user.none": "2"} }) // as another mount does
-	m.fs.cached.forget(&wire.Touched{Inos: []wire.Ino{ino}})
+	told := func(touched *wire.Touched) { m.fs.recallFrom(t.Context(), m.fs.cached.forget(touched)) }
+	told(&wire.Touched{Inos: []wire.Ino{ino}})
 	s.put("new", "")
-	m.fs.cached.forget(&wire.Touched{Inos: []wire.Ino{wire.RootIno, s.inodeOf("new")}, Names: []wire.At{rootAt("new")}})
+	told(&wire.Touched{Inos: []wire.Ino{wire.RootIno, s.inodeOf("new")}, Names: []wire.At{rootAt("new")}})
 	if got := look(); !strings.Contains(got, "No data available b'2' ['user.none'] 8 301") {
 		t.Errorf("after a change it sees %q", got)
 	}

@@ -228,7 +228,7 @@ func (f *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 		return statusOf(err)
 	}
 	f.beginEmpty(n, a, done.Tx)
-	fillEntry(&out.EntryOut, a)
+	f.fillEntry(&out.EntryOut, wire.At{}, a)
 	out.Fh = f.openHandle(n, in.Flags)
 	return fuse.OK
 }

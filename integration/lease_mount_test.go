@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"tpcfs/integration/harness"
 	"tpcfs/wire"
+	"tpcfs/wire/client"
 )
 
 // coherent changes names and files in one mount and looks at them in another:
@@ -108,6 +110,68 @@ func TestMountsAreCoherent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// alone changes things through a client and through the only mount there is, in
+// turn, and looks at them through both. The mount has the kernel keep names and
+// attributes, and that there are none.
+func alone(t *testing.T, ctx context.Context, c *client.Client, mnt string, rounds int, seed uint64) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 1))
+	names := []string{"a", "b", "d/a", "d/b", "d"}
+	by := func(n string) string { return filepath.Join(mnt, n) }
+	acts := []struct{ client, mount func(n, to string) error }{
+		{func(n, _ string) error {
+			_, err := c.WriteFile(ctx, n, client.Bytes([]byte(fmt.Sprint(rng.Uint64()))), client.WriteOptions{})
+			return err
+		}, func(n, _ string) error { return os.WriteFile(by(n), []byte("by the mount"), 0o644) }},
+		{func(n, _ string) error { return c.DeleteFile(ctx, n) }, func(n, _ string) error { return unix.Unlink(by(n)) }},
+		{func(n, to string) error { return c.Rename(ctx, n, to) }, func(n, to string) error { return unix.Rename(by(n), by(to)) }},
+		{func(n, _ string) error { return c.Mkdir(ctx, n, 0o755) }, func(n, _ string) error { return unix.Mkdir(by(n), 0o755) }},
+		{func(n, _ string) error { return c.Rmdir(ctx, n) }, func(n, _ string) error { return unix.Rmdir(by(n)) }},
+		{func(n, _ string) error {
+			return c.SetAttr(ctx, n, wire.Mutation{Set: wire.SetMode, Mode: 0o600 | uint32(rng.IntN(0o200))})
+		},
+			func(n, _ string) error { return unix.Chmod(by(n), 0o600|uint32(rng.IntN(0o200))) }},
+	}
+	for i := range rounds {
+		n, to := names[rng.IntN(len(names))], names[rng.IntN(len(names))]
+		act := acts[rng.IntN(len(acts))]
+		do := act.client
+		if rng.IntN(3) == 0 {
+			do = act.mount
+		}
+		_ = do(n, to) // where it makes no sense it is an error
+		for _, n := range names {
+			want, wantErr := c.Stat(ctx, n)
+			var got unix.Stat_t
+			err := unix.Lstat(by(n), &got)
+			if there := wantErr == nil; there != (err == nil) {
+				t.Fatalf("seed %d, round %d: %s is %v by the client, %v by the mount", seed, i, n, wantErr, err)
+			}
+			if err == nil && (got.Ino != uint64(want.Ino) || got.Size != want.Size || got.Mode != want.Mode || got.Mtim.Nano() != want.Mtime || got.Ctim.Nano() != want.Ctime) {
+				t.Fatalf("seed %d, round %d: %s is %+v by the client, %+v by the mount", seed, i, n, want, got)
+			}
+			if err != nil || got.Mode&unix.S_IFMT != unix.S_IFREG {
+				continue
+			}
+			text, err := os.ReadFile(by(n))
+			if whole, wrong := c.ReadFile(ctx, n); err != nil || wrong != nil || string(text) != string(whole) {
+				t.Fatalf("seed %d, round %d: %s has %q by the client, %v, %q by the mount, %v", seed, i, n, whole, wrong, text, err)
+			}
+		}
+	}
+}
+
+// What the kernel keeps while only one mount is there, it forgets before a client
+// hears that a change is done.
+func TestMountAloneIsCoherent(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	mnt, _ := mountOf(t, ctx, c, "mount")
+	alone(t, ctx, dial(t, ctx, c, patience), mnt, 200, uint64(seed(t)))
 }
 
 // readsDone is how many reads the coordinator has answered.

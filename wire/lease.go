@@ -84,7 +84,16 @@ type Watch struct {
 	Wait int64 `cbor:"5,keyasint,omitempty"`
 	// Holds are those of the last Watched's Unnamed that the session has open.
 	Holds []Ino `cbor:"6,keyasint,omitempty"`
+	// Lowest is the lowest sequence number of the session's requests that has no
+	// answer: of the changes below it, but those of Lost, the session knows.
+	Lowest uint64 `cbor:"7,keyasint,omitempty"`
+	// Lost are requests whose answer it will not hear. It is told of them as of
+	// others'; 0: of all its changes.
+	Lost []uint64 `cbor:"8,keyasint,omitempty"`
 }
+
+// MaxLost bounds the requests of a Watch's Lost.
+const MaxLost = 64
 
 // MaxUnnamed bounds the inodes of a Watched's Unnamed and a Watch's Holds.
 const MaxUnnamed = 1024
@@ -101,6 +110,9 @@ type Watched struct {
 	// Watch which it has open: it holds them from then on (F7). The others it
 	// opens no more.
 	Unnamed []Ino `cbor:"4,keyasint,omitempty"`
+	// Alone: no other session has a lease, or may have. When one comes, the
+	// session is told soon, and not asked before.
+	Alone bool `cbor:"5,keyasint,omitempty"`
 	// Time is the coordinator's, in nanoseconds since 1970: no change has a later
 	// one yet.
 	Time int64 `cbor:"6,keyasint,omitempty"`

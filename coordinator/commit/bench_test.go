@@ -24,6 +24,7 @@ type bench struct {
 	sent    [][]wire.Entry // by member, in this epoch
 	replies []Reply
 	watched []Watched
+	mounts  []*mount // that have begun a lease
 	dropped []Drop
 	edited  []Edited
 	gone    []*fake     // were removed, or replaced

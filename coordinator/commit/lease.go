@@ -43,12 +43,26 @@ type lease struct {
 	record *LeaseRecord // on its way to the journal; nil: it is there
 	all    bool         // the next answer makes it forget everything
 	after  uint64       // the entries up to here may let files go that others have open (F7)
+	alone  bool         // the last answer said so
+	lowest uint64       // Watch.Lowest and Lost
+	lost   []uint64
+	own    []ownPush // pushes of its own changes that it was not told of, up to number seen
+	seen   uint64
 	watch  *Watch
+}
+
+// ownPush is a change of the session's own. It has the answer, or will have it,
+// and is told only if that turns out to be lost.
+type ownPush struct {
+	seq     uint64
+	touched *wire.Touched
+	told    uint64 // with this number; 0: not yet
 }
 
 // push is what a transaction has changed.
 type push struct {
 	session wire.SessionID // whose transaction it was
+	seq     uint64         // of the request; 0: of none
 	touched *wire.Touched
 }
 
@@ -83,6 +97,9 @@ func (m *Machine) Ask(w *Watch, lag int64) {
 	if err == nil && l != nil && l.told > 0 && l.acked == 0 && !known { // else it could keep everybody waiting
 		err = wire.NewError(wire.CodeBusy, "the session was told to forget everything and has not said that it did; its lease runs out")
 	}
+	if err == nil && len(w.Watch.Lost) > wire.MaxLost {
+		err = &wire.Error{Code: wire.CodeProtocol, Text: fmt.Sprintf("%d requests without an answer, at most %d are told", len(w.Watch.Lost), wire.MaxLost)}
+	}
 	if m.stop != nil || m.closing {
 		err = wire.NewError(wire.CodeUnavailable, "the coordinator has stopped, or is shutting down")
 	}
@@ -112,6 +129,35 @@ func (m *Machine) Ask(w *Watch, lag int64) {
 	}
 	w.deadline = m.now + min(max(w.Watch.Wait, 0), wire.Lease)
 	l.until, l.watch = max(l.until, m.now+max(lag, 0)+leaseHeld), w
+	l.hears()
+}
+
+// hears notes of which of its own changes a session knows, or will not hear.
+func (l *lease) hears() {
+	l.lowest, l.lost = l.watch.Watch.Lowest, l.watch.Watch.Lost
+	l.own = slices.DeleteFunc(l.own, func(p ownPush) bool {
+		return p.told > 0 && p.told <= l.acked || p.seq < l.lowest && !slices.Contains(l.lost, p.seq)
+	})
+}
+
+// knows: has the session the answer to a request of its own, or may it have it yet?
+func (l *lease) knows(seq uint64) bool {
+	return seq > 0 && l.lowest > 0 && !slices.Contains(l.lost, seq)
+}
+
+// missed: is there a change of its own whose answer it will not hear?
+func (l *lease) missed() bool {
+	return slices.ContainsFunc(l.own, func(p ownPush) bool { return p.told == 0 && !l.knows(p.seq) })
+}
+
+// alone: may no other session answer from what it has read?
+func (m *Machine) alone(id wire.SessionID) bool {
+	for other := range m.leases.before {
+		if other != id {
+			return false
+		}
+	}
+	return len(m.leases.live) == 1 && m.leases.live[id] != nil
 }
 
 // grant begins a lease. Its session is told to forget everything, and counts as
@@ -208,13 +254,13 @@ func (m *Machine) expireLeases() {
 
 // push tells all sessions with a lease what a transaction has changed, and
 // returns the number of that.
-func (m *Machine) push(s wire.SessionID, touched *wire.Touched) uint64 {
+func (m *Machine) push(s wire.SessionID, seq uint64, touched *wire.Touched) uint64 {
 	l := &m.leases
 	if len(l.live) == 0 {
 		return l.number
 	}
 	l.number++
-	l.pushes = append(l.pushes, push{s, touched})
+	l.pushes = append(l.pushes, push{s, seq, touched})
 	least := l.number
 	for _, one := range l.live {
 		known := one.acked
@@ -294,14 +340,17 @@ func (m *Machine) settling(l *lease) bool {
 	return l.told == 0 && slices.ContainsFunc(m.order, func(t *tx) bool { return t.state == undecided && t.index <= l.after })
 }
 
-// news: is there a change by others that the session was not told of? Of its
-// own it hears in time: whoever waits for them has the answer.
+// news: is there a change by others that the session was not told of, or
+// somebody else now?
 func (m *Machine) news(id wire.SessionID, l *lease) bool {
 	if a := m.orphans.asked[id]; a != nil && len(a.inos) > 0 {
 		return true
 	}
+	if l.alone && !m.alone(id) || l.missed() {
+		return true
+	}
 	for n := max(l.told, l.acked) + 1; n <= m.leases.number; n++ {
-		if p := m.pushed(n); p == nil || p.session != id {
+		if p := m.pushed(n); p == nil || p.session != id || slices.Contains(l.lost, p.seq) {
 			return true
 		}
 	}
@@ -324,23 +373,56 @@ func (m *Machine) tell(id wire.SessionID, l *lease) {
 	// What has to be answered has a number of its own: the next Watch says with it
 	// that this answer has come, and not the one of a lease before.
 	begins := l.again && l.first == 0
-	if begins || len(unnamed) > 0 && l.told == m.leases.number {
-		m.push(id, &wire.Touched{})
+	if begins || (len(unnamed) > 0 || l.missed()) && l.told == m.leases.number {
+		m.push(id, 0, &wire.Touched{})
 	}
 	if begins {
 		l.first = m.leases.number
 	}
-	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number, Unnamed: unnamed, Time: max(m.state.Time, m.wall)}
+	out := wire.Watched{Epoch: m.epoch.Number, Number: m.leases.number, Unnamed: unnamed, Alone: m.alone(id), Time: max(m.state.Time, m.wall)}
 	out.Touched.Wide = l.all
 	for n := l.acked + 1; n <= m.leases.number && !out.Touched.Wide; n++ {
-		if p := m.pushed(n); p != nil {
-			out.Touched.Add(p.touched)
-		} else {
+		switch p := m.pushed(n); {
+		case p == nil:
 			out.Touched = wire.Touched{Wide: true}
+		case p.session == id && l.knows(p.seq):
+			l.keepOwn(n, p)
+		default:
+			out.Touched.Add(p.touched)
 		}
 	}
+	l.tellOwn(&out)
 	m.rd.Watched = append(m.rd.Watched, Watched{Watch: l.watch, Watched: out})
-	l.watch, l.all, l.told = nil, false, m.leases.number
+	l.watch, l.all, l.told, l.alone = nil, false, m.leases.number, out.Alone
+}
+
+// keepOwn keeps a change of the session's own for when its answer is lost.
+func (l *lease) keepOwn(n uint64, p *push) {
+	if n > l.seen {
+		l.seen = n
+		if p.seq >= l.lowest {
+			l.own = append(l.own, ownPush{seq: p.seq, touched: p.touched})
+		}
+	}
+}
+
+// tellOwn tells of those that are.
+func (l *lease) tellOwn(out *wire.Watched) {
+	if len(l.own) > maxPushes {
+		out.Touched = wire.Touched{Wide: true}
+	}
+	if out.Touched.Wide {
+		l.own = nil
+		return
+	}
+	for i := range l.own {
+		if p := &l.own[i]; !l.knows(p.seq) {
+			out.Touched.Add(p.touched)
+			if p.told == 0 {
+				p.told = out.Number
+			}
+		}
+	}
 }
 
 // expireHeld answers those whose wait is over (W3), and who gave up.

@@ -38,8 +38,12 @@ func (b *bench) rest() {
 }
 
 // ask asks, with what was told last forgotten.
-func (mo *mount) ask() {
-	mo.w = &Watch{Watch: wire.Watch{Session: mo.id, Link: mo.link, Epoch: mo.last.Epoch, Number: mo.last.Number, Wait: wire.WatchEvery}}
+func (mo *mount) ask() { mo.askKnowing(0) }
+
+// askKnowing is ask of a session that has had the answers to its requests below
+// the lowest, but for the lost ones.
+func (mo *mount) askKnowing(lowest uint64, lost ...uint64) {
+	mo.w = &Watch{Watch: wire.Watch{Session: mo.id, Link: mo.link, Epoch: mo.last.Epoch, Number: mo.last.Number, Wait: wire.WatchEvery, Lowest: lowest, Lost: lost}}
 	mo.b.m.Ask(mo.w, 0)
 	mo.b.run()
 }
@@ -69,6 +73,16 @@ func (mo *mount) begin() *mount {
 		mo.b.t.Fatalf("a lease begins with %+v: everything is to be forgotten", got)
 	}
 	mo.ask()
+	for _, other := range mo.b.mounts { // who was alone hears that it is not
+		heard := slices.ContainsFunc(mo.b.watched, func(w Watched) bool {
+			return w.Watch == other.w && w.Err == nil && !w.Watched.Alone && len(w.Watched.Touched.Names)+len(w.Watched.Unnamed) == 0
+		})
+		if heard {
+			other.told()
+			other.ask()
+		}
+	}
+	mo.b.mounts = append(mo.b.mounts, mo)
 	return mo
 }
 
@@ -111,6 +125,108 @@ func TestLease(t *testing.T) {
 	if d.told() == nil || len(d.last.Touched.Names) != 0 {
 		t.Errorf("told twice: %+v", d.last)
 	}
+}
+
+// A mount is not told of its own changes, whose answers it has or will have, but
+// of those that turn out to be lost, until it has heard.
+func TestLeaseOwnChanges(t *testing.T) {
+	b := newBench(t).serve()
+	a := &mount{b: b, id: alice, link: b.link}
+	a.begin()
+	tick := func() {
+		b.rest()
+		b.tick(wire.WatchEvery)
+	}
+	b.submit(1, "x")
+	b.submit(2, "y")
+	b.submit(3, "z")
+	tick()
+	a.wants("x", "y", "z") // of what it knows it has said nothing
+	a.askKnowing(4)
+	b.submit(4, "u")
+	b.submit(5, "v")
+	b.submit(6, "w")
+	tick()
+	a.wants()
+	a.askKnowing(7, 5)
+	a.wants("v") // at once
+	a.last.Number--
+	a.askKnowing(7, 5) // the answer was lost
+	tick()
+	a.wants("v")
+	a.askKnowing(7, 5)
+	tick()
+	a.wants()
+	a.askKnowing(7, 5, 7)
+	b.submit(7, "late")
+	b.rest()
+	a.wants("late")
+	a.askKnowing(8, 5, 7)
+	tick()
+	a.wants()
+	for i := range maxPushes + 10 {
+		b.m.push(alice, uint64(i+8), &wire.Touched{Inos: []wire.Ino{wire.Ino(i + 2)}})
+	}
+	a.askKnowing(8)
+	tick()
+	if got := a.told(); got == nil || !got.Touched.Wide {
+		t.Errorf("more of its own than is kept, and told %+v", got)
+	}
+	a.askKnowing(1e6)
+	tick()
+	a.wants()
+	a.last = wire.Watched{}
+	b.m.Ask(&Watch{Watch: wire.Watch{Session: alice, Link: a.link, Lost: make([]uint64, wire.MaxLost+1)}}, 0)
+	b.run()
+	if got := b.watched[len(b.watched)-1]; wire.CodeOf(got.Err) != wire.CodeProtocol {
+		t.Errorf("too many lost ones, and %v", got.Err)
+	}
+}
+
+// A mount is told that it is alone, and at once when it is no more; also those
+// that an earlier reign knew count.
+func TestLeaseAlone(t *testing.T) {
+	b := newBench(t).serve()
+	d := b.mount(dave)
+	is := func(m *mount, alone bool) {
+		t.Helper()
+		if got := m.told(); got == nil || got.Alone != alone {
+			t.Fatalf("%v was told %+v, want alone %v", m.id, got, alone)
+		}
+		m.ask()
+	}
+	d.ask()
+	b.sync()
+	is(d, true)
+	e := b.mount(wire.SessionID{8})
+	e.ask()
+	is(d, false) // before the other has anything
+	b.sync()
+	is(e, false)
+	b.m.Detach(dave)
+	b.run()
+	b.sync()
+	b.tick(wire.WatchEvery)
+	is(e, true)
+	b.start()
+	b.rest()
+	e.link = b.m.Attach(e.id).Link
+	e.ask()
+	b.sync()
+	is(e, true)
+	b.mount(dave).begin()
+	is(e, false)
+	b.start()
+	b.rest()
+	e.link = b.m.Attach(e.id).Link
+	e.ask()
+	b.sync()
+	is(e, false) // the other may have its lease still
+	b.tick(leaseHeld)
+	e.ask()
+	b.sync()
+	b.tick(wire.WatchEvery)
+	is(e, true)
 }
 
 // The lease of a mount that says nothing runs out, no sooner than it may trust it.
@@ -274,7 +390,7 @@ func TestLeaseFarBehind(t *testing.T) {
 	b.rest()
 	d.wants("first")
 	for i := range maxPushes + 10 {
-		b.m.push(alice, &wire.Touched{Inos: []wire.Ino{wire.Ino(i + 2)}})
+		b.m.push(alice, 0, &wire.Touched{Inos: []wire.Ino{wire.Ino(i + 2)}})
 	}
 	if n := len(b.m.leases.pushes); n > maxPushes {
 		t.Errorf("%d pushes are kept", n)

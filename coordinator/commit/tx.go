@@ -449,7 +449,7 @@ func (m *Machine) tryDecide(t *tx) {
 		t.becomes(committed)
 		m.rd.Commits++
 		m.putCommit(t)
-		t.pushed = m.push(t.op.Session, t.touched)
+		t.pushed = m.push(t.op.Session, t.op.Seq, t.touched)
 		m.named(t.linked)
 		m.holds(t.op.Session, 0, t.outcome.Orphans...)
 		m.leaves(t)

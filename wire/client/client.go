@@ -92,8 +92,15 @@ type Client struct {
 	connecting  *attempt
 	lastSeq     uint64
 	unanswered  map[uint64]struct{} // sequence numbers in use
+	lost        []lostRequest       // the newest last
 	serviceTime int64               // ms, the latest heard of
 	heard       time.Time           // when, on the wall clock
+}
+
+// lostRequest is one whose answer nobody will hear; it may still happen.
+type lostRequest struct {
+	seq   uint64
+	since time.Time
 }
 
 // link is an attached connection.

@@ -296,7 +296,7 @@ func (c *Client) Statfs(ctx context.Context) (wire.Statfs, error) {
 }
 
 // Watch asks for a lease on what was read, or for more of it (wire.Watched).
-// Epoch, Number and Wait are the caller's, session and link the client's. The
+// Epoch, Number, Wait and Holds are the caller's, the rest is the client's. The
 // lease counts from before the call. It makes one attempt, once there is a link.
 func (c *Client) Watch(ctx context.Context, req wire.Watch) (wire.Watched, error) {
 	o, err := c.begin(ctx)
@@ -311,6 +311,7 @@ func (c *Client) Watch(ctx context.Context, req wire.Watch) (wire.Watched, error
 	ctx, cancel := context.WithTimeout(o.ctx, time.Duration(req.Wait)*time.Millisecond+watchGrace)
 	defer cancel()
 	req.Session, req.Link = c.o.Session, l.number
+	req.Lowest, req.Lost = c.known()
 	got, err := l.conn.Watch(ctx, req)
 	if err != nil {
 		_ = o.lostLink(l, err) // the next call connects again

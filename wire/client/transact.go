@@ -194,10 +194,10 @@ func (t *transaction) plan() (inline []int, err error) {
 }
 
 // commit stages and sends the transaction until it has an answer.
-func (t *transaction) commit() (wire.Outcome, error) {
+func (t *transaction) commit() (_ wire.Outcome, err error) {
 	o := t.o
 	t.op, t.first, t.maybe = wire.OpID{}, -1, false
-	defer func() { o.c.releaseSeq(t.op.Seq) }()
+	defer func() { o.c.releaseSeq(t.op.Seq, err) }()
 	for restaged := 0; ; {
 		l, err := t.ready()
 		switch {
@@ -394,10 +394,35 @@ func (c *Client) takeSeq() uint64 {
 }
 
 // releaseSeq: the operation has its answer, or nobody will ask again.
-func (c *Client) releaseSeq(seq uint64) {
+func (c *Client) releaseSeq(seq uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.unanswered, seq)
+	if seq != 0 && wire.CodeOf(err) == wire.CodeUnknownOutcome {
+		c.lost = append(c.lost, lostRequest{seq, time.Now()})
+	}
+}
+
+// lostFor is how long a request may still happen whose answer was given up: the
+// coordinator does not begin an older one (S1a).
+const lostFor = 11 * time.Minute
+
+// known tells of whose changes the session has heard, for a Watch: of all below
+// the lowest but those that are lost. Of too many lost ones it says nothing: 0.
+func (c *Client) known() (lowest uint64, lost []uint64) {
+	lowest = c.lowest()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.lost) > 0 && time.Since(c.lost[0].since) > lostFor {
+		c.lost = c.lost[1:]
+	}
+	if len(c.lost) > wire.MaxLost {
+		return 0, nil
+	}
+	for _, l := range c.lost {
+		lost = append(lost, l.seq)
+	}
+	return lowest, lost
 }
 
 // lowest is the lowest sequence number without an answer (W5).

@@ -1,0 +1,293 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"tpcfs/wire"
+)
+
+// fakeKernel notes what it is told to forget.
+type fakeKernel struct {
+	mu     sync.Mutex // guards below
+	inos   []wire.Ino
+	names  []wire.At
+	absent int                        // so often it does not know the inode yet
+	block  map[wire.Ino]chan struct{} // notices of an inode, or of a directory's names, wait for it
+}
+
+func (k *fakeKernel) wait(ino wire.Ino) {
+	k.mu.Lock()
+	block := k.block[ino]
+	k.mu.Unlock()
+	if block != nil {
+		<-block
+	}
+}
+
+func (k *fakeKernel) InodeNotify(node uint64, off int64, length int64) fuse.Status {
+	k.wait(wire.Ino(node))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.absent > 0 {
+		k.absent--
+		return fuse.ENOENT
+	}
+	k.inos = append(k.inos, wire.Ino(node))
+	return fuse.OK
+}
+
+func (k *fakeKernel) EntryNotify(parent uint64, name string) fuse.Status {
+	k.wait(wire.Ino(parent))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.names = append(k.names, wire.At{Dir: wire.Ino(parent), Path: name})
+	return fuse.OK
+}
+
+// told returns what it was told since the last call, in order of numbers.
+func (k *fakeKernel) told() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	slices.Sort(k.inos)
+	out := fmt.Sprint(k.inos, k.names)
+	k.inos, k.names = nil, nil
+	return out
+}
+
+// lending is a mount that has a lease and is alone, with attributes of some
+// inodes and their names in the root.
+func lending(t *testing.T, inos ...wire.Ino) (*fileSystem, *fakeKernel) {
+	t.Helper()
+	f := newFileSystem(newFake(), Options{})
+	k := &fakeKernel{block: map[wire.Ino]chan struct{}{}}
+	f.lendTo(k)
+	t.Cleanup(func() {
+		f.abandon()
+		f.wg.Wait()
+	})
+	f.cached.extend(bootNow()+time.Hour, true)
+	for _, ino := range inos {
+		f.cached.keepName(f.cached.begin(), rootAt(fmt.Sprint(ino)), wire.Attr{Ino: ino, Size: 1})
+	}
+	return f, k
+}
+
+// lendAll lends attributes and names, as a lookup does.
+func lendAll(t *testing.T, f *fileSystem, inos ...wire.Ino) {
+	t.Helper()
+	for _, ino := range inos {
+		a := f.cached.lend(wire.Attr{Ino: ino, Size: 1})
+		n := f.cached.lendName(rootAt(fmt.Sprint(ino)), ino)
+		f.cached.lookedUp(ino)
+		if a <= 0 || a > lentFor || n <= 0 || n > lentFor {
+			t.Fatalf("%d is lent for %v, its name for %v", ino, a, n)
+		}
+	}
+}
+
+// The kernel gets what is known to be true now, for no longer than the lease
+// allows; a name while no other mount is there.
+func TestKernelIsLent(t *testing.T) {
+	f, _ := lending(t, 5, 6)
+	c := f.cached
+	lendAll(t, f, 5, 6)
+	if d := c.lend(wire.Attr{Ino: 5, Size: 2}); d != 0 {
+		t.Errorf("what gathers here is lent for %v", d)
+	}
+	if d := c.lend(wire.Attr{Ino: 7}); d != 0 {
+		t.Errorf("what is not known is lent for %v", d)
+	}
+	if d := c.lendName(rootAt("5"), 6) + c.lendName(rootAt("none"), 0); d != 0 {
+		t.Errorf("a name that leads elsewhere is lent for %v", d)
+	}
+	c.keepName(c.begin(), rootAt("none"), wire.Attr{})
+	if d := c.lendName(rootAt("none"), 0); d <= 0 {
+		t.Error("that there is no such name is not lent")
+	}
+	c.extend(0, false)
+	if d := c.lendName(rootAt("5"), 5); d != 0 || c.lend(wire.Attr{Ino: 5, Size: 1}) == 0 {
+		t.Errorf("with another mount names are lent for %v", d)
+	}
+	c.extend(0, true)
+	for _, left := range []time.Duration{lentMargin + 100*time.Millisecond, lentMargin, -1} {
+		c.until = bootNow() + left
+		if d := max(c.lend(wire.Attr{Ino: 5, Size: 1}), c.lendName(rootAt("5"), 5)); d > max(0, left-lentMargin) || d == 0 && left > lentMargin {
+			t.Errorf("with %v of the lease left it is lent for %v", left, d)
+		}
+	}
+	c.until = bootNow() + time.Hour
+	c.forget(&wire.Touched{Inos: []wire.Ino{5}})
+	c.keep(c.begin(), wire.Attr{Ino: 5, Size: 1})
+	if d := c.lend(wire.Attr{Ino: 5, Size: 1}); d != 0 {
+		t.Errorf("others have just changed it, and it is lent for %v", d)
+	}
+	c.lends = false
+	if d := c.lend(wire.Attr{Ino: 6, Size: 1}); d != 0 {
+		t.Errorf("nobody can be told, and it is lent for %v", d)
+	}
+}
+
+// What others touch the kernel forgets before the mount goes on: of attributes
+// what it was lent, of names all while any are lent. What this mount has
+// changed it forgets too, but for the names.
+func TestKernelForgets(t *testing.T) {
+	f, k := lending(t, 5, 6, 7, 8)
+	lendAll(t, f, 5, 6)
+	push := func(touched *wire.Touched) string {
+		t.Helper()
+		f.recallFrom(t.Context(), f.cached.forget(touched))
+		return k.told()
+	}
+	touched := &wire.Touched{Inos: []wire.Ino{5, 7}, Names: []wire.At{rootAt("5"), rootAt("x")}}
+	if got := push(touched); got != "[5] [5 x]" {
+		t.Errorf("told %s", got)
+	}
+	if got := push(&wire.Touched{Inos: []wire.Ino{5}}); got != "[] []" {
+		t.Errorf("told %s of what it has no more", got)
+	}
+	f.recallFrom(t.Context(), f.cached.learn(foresight{}, rootAt("6"), changes{}, &wire.Outcome{Touched: &wire.Touched{Inos: []wire.Ino{6}, Names: []wire.At{rootAt("6")}}}))
+	if got := k.told(); got != "[6] []" {
+		t.Errorf("after a change of its own: told %s", got)
+	}
+	lendAll(t, f, 8)
+	f.cached.namesLent = 0
+	if got := push(&wire.Touched{Wide: true}); got != "[8] []" {
+		t.Errorf("everything is to go, and told %s", got)
+	}
+	if got := push(&wire.Touched{Names: []wire.At{rootAt("x")}}); got != "[] []" {
+		t.Errorf("no name is lent, and told %s", got)
+	}
+	// Names that nobody knows are waited for.
+	f.cached.namesLent = bootNow() + 30*time.Millisecond
+	until := f.cached.namesLent
+	push(nil)
+	if now := bootNow(); now < until {
+		t.Errorf("the kernel may have names for %v more", until-now)
+	}
+}
+
+// What a mount's own change has touched the kernel forgets before the change is
+// said to be done, though it may know by itself.
+func TestKernelForgetsOwnChanges(t *testing.T) {
+	f, k := lending(t, 5)
+	root, err := f.stat(t.Context(), wire.At{Dir: wire.RootIno})
+	if err != nil || f.cached.lend(root) == 0 {
+		t.Fatal("the root is not lent", err)
+	}
+	if _, err := f.transact(t.Context(), wire.Mutation{Kind: wire.MutMkdir, At: rootAt("d")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := k.told(); got != "[1] []" {
+		t.Errorf("told %s", got)
+	}
+}
+
+// An inode that the kernel was told of, and does not know yet, it is asked about
+// until it does, or has taken it back.
+func TestKernelIsAboutToKnow(t *testing.T) {
+	f, k := lending(t, 5, 6)
+	lendAll(t, f, 5, 6)
+	k.absent = 5
+	f.recallFrom(t.Context(), f.cached.forget(&wire.Touched{Inos: []wire.Ino{5}}))
+	if got := k.told(); got != "[5] []" {
+		t.Errorf("told %s", got)
+	}
+	f.cached.lookedUp(6)
+	f.cached.forgotten(6, 1)
+	if !f.cached.kernelKnows(6) {
+		t.Error("one of two lookups is taken back, and it is not known")
+	}
+	k.absent = 1 << 30
+	done := make(chan struct{})
+	r := f.cached.forget(&wire.Touched{Inos: []wire.Ino{6}})
+	go func() {
+		defer close(done)
+		f.recallFrom(t.Context(), r)
+	}()
+	f.cached.forgotten(6, 1)
+	<-done
+	if now := bootNow(); now >= r.until {
+		t.Error("it is waited for what the kernel has taken back")
+	}
+}
+
+// Nobody waits for a directory in which something is under way longer than what
+// was lent is good for; other directories and inodes do not wait for it at all.
+func TestKernelIsBusy(t *testing.T) {
+	f, k := lending(t, 5, 6)
+	lendAll(t, f, 5, 6)
+	busy, other := make(chan struct{}), wire.At{Dir: 9, Path: "c"}
+	k.block[wire.RootIno], k.block[5] = busy, busy
+	r := f.cached.forget(&wire.Touched{Inos: []wire.Ino{5, 6}, Names: []wire.At{rootAt("a"), rootAt("b"), other}})
+	r.until = bootNow() + 100*time.Millisecond
+	f.recallFrom(t.Context(), r)
+	if now := bootNow(); now < r.until {
+		t.Errorf("it goes on %v too early", r.until-now)
+	}
+	if got := k.told(); got != fmt.Sprintf("[6] [%v]", other) {
+		t.Errorf("told %s beside what is busy", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f.recallFrom(ctx, recall{names: []wire.At{rootAt("d")}, until: bootNow() + time.Hour})
+	close(busy)
+	f.wg.Wait()
+	if got := k.told(); got != "[5] [a b d]" {
+		t.Errorf("told %s in the end", got)
+	}
+}
+
+// While nobody else is there the kernel asks once: for what is there, and is
+// not. What others change it asks for again, at once.
+func TestKernelAsksOnce(t *testing.T) {
+	s := newFake()
+	s.leases = true
+	s.put("f", "contents")
+	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+	sh(t, dir, `mkdir $D/d; for i in $(seq 200); do : > $D/d/f$i; done`)
+	look := func() string {
+		t.Helper()
+		return sh(t, dir, `cd $D; find . -printf '%p %s %m\n' | sort | cksum; stat -c '%s %a' f; ls none 2>&1; cat f`)
+	}
+	m.fs.cached.extend(bootNow()+time.Hour, true)
+	first := look()
+	look()
+	before := m.Requests()
+	if again := look(); again != first {
+		t.Errorf("looking again shows %q, not %q", again, first)
+	}
+	if n := m.Requests() - before; n > 40 { // directories and files are opened, read and closed
+		t.Errorf("the kernel asks %d times about what it knows", n)
+	}
+	told := func(touched *wire.Touched) { m.fs.recallFrom(t.Context(), m.fs.cached.forget(touched)) }
+	ino := s.inodeOf("f")
+	s.set(func(f *fake) { f.inodes[ino].attr.Mode = wire.ModeRegular | 0o600 })
+	told(&wire.Touched{Inos: []wire.Ino{ino}})
+	s.put("none", "x")
+	told(&wire.Touched{Inos: []wire.Ino{wire.RootIno, s.inodeOf("none")}, Names: []wire.At{rootAt("none")}})
+	if got := look(); !strings.Contains(got, "8 600\n") || strings.Contains(got, "No such") {
+		t.Errorf("after changes by others it sees %q", got)
+	}
+	if _, err := s.Transact(t.Context(), []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt("f")}}, []Content{nil}); err != nil {
+		t.Fatal(err)
+	}
+	told(&wire.Touched{Inos: []wire.Ino{wire.RootIno, ino}, Names: []wire.At{rootAt("f")}})
+	if got := sh(t, dir, `ls $D`); got != "d\nnone\n" {
+		t.Errorf("it lists %q", got)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "f")); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("a file that others have removed: %v", err)
+	}
+}
