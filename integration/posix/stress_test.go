@@ -527,8 +527,10 @@ func testStress(t *testing.T, mounts int, env ...string) {
 	defer cancel()
 	w := newWorld(t, ctx, raced, mounts, env...)
 	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("TPCFS_TEST_SEED"), 10, 64); err == nil {
-		seed = s
+	if s := os.Getenv("TPCFS_TEST_SEED"); s != "" {
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("TPCFS_TEST_SEED: %v", err)
+		}
 	}
 	self, err := os.Executable()
 	if err != nil {
