@@ -241,6 +241,12 @@ func TestLocksOfASilentClient(t *testing.T) {
 // What a lost session had put is decided before its locks go: the next holder
 // sees it.
 func TestLostLocksWaitForWhatWasPut(t *testing.T) {
+	t.Run("silent", func(t *testing.T) { lostLocksWait(t, false) })
+	t.Run("ended by another client", func(t *testing.T) { lostLocksWait(t, true) })
+}
+
+func lostLocksWait(t *testing.T, ended bool) {
+	t.Helper()
 	k := newCluster(t).serve()
 	a, b := k.locker(), k.locker()
 	a.set(exclusive, 0)
@@ -262,6 +268,11 @@ func TestLostLocksWaitForWhatWasPut(t *testing.T) {
 		}
 	}
 	a.g.set(k.c, true)
+	if ended {
+		if err := b.EndSession(ctx, a.Session()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	k.lease()
 	k.lease()
 	unanswered(t, done)

@@ -43,10 +43,22 @@ func (c *Coordinator) Attach(ctx context.Context, req wire.Attach) (wire.Attache
 
 // Detach implements wire.Service.
 func (c *Coordinator) Detach(ctx context.Context, session wire.SessionID) error {
-	if !c.ask(ctx, func() { c.m.Detach(session); c.locks.end(session) }) {
+	if !c.ask(ctx, func() { c.endSession(session) }) {
 		return c.gone(ctx, "detach")
 	}
 	return nil
+}
+
+// endSession ends what a session has. Its locks go when what was put of it is
+// decided, as if it had been silent: who has them next sees that (F10).
+func (c *Coordinator) endSession(session wire.SessionID) {
+	last := c.m.Fence(session)
+	c.m.Detach(session)
+	if s := c.locks.clients[session]; s != nil && c.m.Undecided(session, last) {
+		s.lost, s.last = true, last
+		return
+	}
+	c.locks.end(session)
 }
 
 // Watch implements wire.Service.

@@ -184,6 +184,86 @@ func TestStoppedMountIsForgotten(t *testing.T) {
 	k.goesOn()
 }
 
+// TestDeadMountIsReplaced: the next mount on a machine ends the session of one that has
+// died there, and so its locks and files without a name go with it, and not of one that
+// stands still.
+func TestDeadMountIsReplaced(t *testing.T) {
+	t.Parallel()
+	const silent = 10 * time.Minute // nothing ends before by itself
+	k := newLostMount(t, silent)
+	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	mountOf(t, k.ctx, k.c, "beside one that stands still")
+	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for fd, want := range map[int]string{101: "b'keptents'", 102: "b'contents'", 103: "b'kept'"} {
+		k.h.wants(fmt.Sprintf("os.pread(%d, 9, 0)", fd), want)
+	}
+	if n := k.unnamed(); n != 2 {
+		t.Errorf("of two files that a mount has open without a name %d are left", n)
+	}
+	if err := k.mounts[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	next := started(t, "the next mount", nil, "mount", "--foreground", "--coordinator", k.c.Addr(harness.Coordinator), k.mnt[0])
+	if _, err := next.WaitLine(k.ctx, "ready"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(k.ctx, t, "what a mount had open that is replaced is reclaimed", func() bool { return k.unnamed() == 0 })
+	if got := shell(t, k.ctx, k.mnt[0], "cat plain"); got != "contents" {
+		t.Errorf("the next mount shows %q", got)
+	}
+}
+
+// TestDeadUpIsReplaced: so does the next start of up with its own mount.
+func TestDeadUpIsReplaced(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := tempDir(t)
+	mnt := mountDir(t, dir)
+	up := func() *harness.Proc {
+		p, err := harness.Start("up", nil, binary, "up", "--listen", "unix:"+dir+"/s", "--dir", dir+"/data", mnt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = p.Kill() })
+		if _, err := p.WaitLine(ctx, "ready"); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	unnamed := func() int {
+		cl, err := client.Dial(ctx, "unix:"+dir+"/s", client.Options{Wait: patience})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		return unnamedFiles(t, ctx, cl, mnt)
+	}
+	p := up()
+	shell(t, ctx, mnt, "printf contents > f")
+	h := startHolder(t, ctx, mnt)
+	h.opens("f", 100)
+	h.wants("os.unlink('f')", "None")
+	if n := unnamed(); n != 1 {
+		t.Fatalf("%d files without a name", n)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	p = up()
+	began := time.Now()
+	eventually(ctx, t, "what up had open that has died is reclaimed", func() bool { return unnamed() == 0 })
+	if took := time.Since(began); took > 45*time.Second {
+		t.Errorf("what up had open is reclaimed %v after its next start: by itself, a minute later", took)
+	}
+	if err := p.Terminate(patience); err != nil {
+		t.Error(err)
+	}
+}
+
 // goesOn: both mounts do all that they did before.
 func (k *lostMount) goesOn() {
 	k.t.Helper()

@@ -35,7 +35,10 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := 1
-	binary, err = harness.Build(dir+"/tpcfs-race", true, "failpoint")
+	err = harness.Runtime(dir + "/run")
+	if err == nil {
+		binary, err = harness.Build(dir+"/tpcfs-race", true, "failpoint")
+	}
 	if err == nil {
 		plain, err = harness.Build(dir+"/tpcfs", false)
 	}

@@ -119,7 +119,7 @@ func (a *app) mountForeground(ctx context.Context, f mountCmdFlags, mountpoint s
 	if err != nil {
 		return errors.Join(err, tell.say(describe("mount", err), exitCode(err)))
 	}
-	defer closeClient(c)
+	defer c.close()
 	force := forceOnSecondSignal(mountpoint)
 	defer force()
 	defer func() { err = errors.Join(err, a.unmount(m, mountpoint)) }()
@@ -159,22 +159,36 @@ func (a *app) unmount(m *fusefs.Mounted, mountpoint string) error {
 	return nil
 }
 
-func (a *app) mountOn(ctx context.Context, f mountCmdFlags, mountpoint string) (*client.Client, *fusefs.Mounted, error) {
+// mountClient is a mount's client, registered.
+type mountClient struct {
+	*client.Client
+	file *registered
+}
+
+func (c mountClient) close() {
+	closeClient(c.Client)
+	c.file.leave()
+}
+
+func (a *app) mountOn(ctx context.Context, f mountCmdFlags, mountpoint string) (mountClient, *fusefs.Mounted, error) {
+	var none mountClient
 	c, err := a.connect(ctx, "mount", f.clientFlags)
 	if err != nil {
-		return nil, nil, err
+		return none, nil, err
 	}
 	// A wrong address shows here and not as a directory that never answers.
 	_, err = c.Stat(ctx, "")
-	var m *fusefs.Mounted
-	if err == nil {
-		m, err = fusefs.Mount(mountpoint, c, f.options(a.logger()))
-	}
 	if err != nil {
 		closeClient(c)
-		return nil, nil, err
+		return none, nil, err
 	}
-	return c, m, nil
+	of := mountClient{c, register(ctx, a.logger(), c, mountpoint)}
+	m, err := fusefs.Mount(mountpoint, c, f.options(a.logger()))
+	if err != nil {
+		of.close()
+		return none, nil, err
+	}
+	return of, m, nil
 }
 
 // told is what the background process tells the one that started it.

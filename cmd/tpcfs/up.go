@@ -197,7 +197,7 @@ type house struct {
 	remote func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) // dials one that tpcfs members has brought
 	coord  *coordinator.Coordinator
 	server *server
-	client *client.Client
+	client *mountClient
 	mount  *fusefs.Mounted
 	wg     sync.WaitGroup // of the goroutines that watch the participants
 	quit   chan struct{}  // tells them to end
@@ -387,7 +387,7 @@ func (h *house) openMount(ctx context.Context, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	h.client = c
+	h.client = &mountClient{c, register(ctx, log, c, mountpoint)}
 	h.mount, err = fusefs.Mount(mountpoint, c, h.flags.mountFlags.options(log))
 	return err
 }
@@ -420,7 +420,7 @@ func (h *house) close(err error) error {
 		err = errors.Join(err, h.mount.Unmount(), h.mount.Close())
 	}
 	if h.client != nil {
-		err = errors.Join(err, h.client.Close())
+		h.client.close()
 	}
 	if h.server != nil {
 		err = errors.Join(err, h.server.close())

@@ -33,6 +33,12 @@ func Build(name string, race bool, tags ...string) (string, error) {
 	return name, nil
 }
 
+// Runtime makes a directory for what mounts leave that are killed: those of a run are
+// gone with it.
+func Runtime(dir string) error {
+	return errors.Join(os.Mkdir(dir, 0o700), os.Setenv("XDG_RUNTIME_DIR", dir))
+}
+
 // Proc is a running process.
 type Proc struct {
 	Name string

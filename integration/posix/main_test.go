@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "tpcfs-bin-")
 	code := 1
 	if err == nil {
+		err = harness.Runtime(dir + "/run")
+	}
+	if err == nil {
 		built := make(chan error, 1)
 		go func() {
 			var err error

@@ -182,6 +182,50 @@ func New(ctx context.Context, dial func(ctx context.Context) (Conn, error), o Op
 // Session is the client's id.
 func (c *Client) Session() wire.SessionID { return c.o.Session }
 
+// Cluster is whose the session is; it waits for the first link.
+func (c *Client) Cluster(ctx context.Context) (wire.UUID, error) {
+	o, err := c.begin(ctx)
+	if err != nil {
+		return wire.UUID{}, err
+	}
+	defer o.end()
+	if _, err := o.link(); err != nil {
+		return wire.UUID{}, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cluster, nil
+}
+
+// EndSession ends another client's session, which has to be dead for certain: its
+// locks, and the files without a name that it alone has open, go at once, not when the
+// coordinator has heard nothing of it for long.
+func (c *Client) EndSession(ctx context.Context, session wire.SessionID) error {
+	if session == c.o.Session {
+		return wire.NewError(wire.CodeInvalid, "a client ends its own session with Close")
+	}
+	o, err := c.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer o.end()
+	for {
+		l, err := o.link()
+		if err != nil {
+			return err
+		}
+		bounded, cancel := o.bounded(answerGrace)
+		err = l.conn.Detach(bounded, session)
+		cancel()
+		if err == nil || !o.again(l, err) {
+			return err
+		}
+		if !o.backoff() {
+			return o.outOfTime(err)
+		}
+	}
+}
+
 // Close ends the session. Operations in flight return: what has been sent may
 // still happen, and what was staged is dropped.
 func (c *Client) Close() error {

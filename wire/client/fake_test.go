@@ -195,11 +195,18 @@ func (f *Fake) restart() {
 	clear(f.links)
 }
 
-func (c *fakeConn) Detach(_ context.Context, session wire.SessionID) error {
+func (c *fakeConn) Detach(ctx context.Context, session wire.SessionID) error {
+	lose, err := c.before(ctx, "detach", false)
+	if err != nil {
+		return err
+	}
 	c.f.mu.Lock()
 	defer c.f.mu.Unlock()
 	c.f.detachs++
 	delete(c.f.links, session)
+	if lose {
+		return lostError(false)
+	}
 	return nil
 }
 
