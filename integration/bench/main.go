@@ -47,6 +47,8 @@ func (r row) String() string {
 		sign = "<="
 	}
 	switch {
+	case r.floor == 0 && r.aim == 0:
+		return fmt.Sprintf("%-66s %6.2f %s   to compare with   (%s)", r.what, r.value, r.unit, r.detail)
 	case r.holds(r.aim):
 		verdict = "aim reached"
 	case r.holds(r.floor):
@@ -72,6 +74,7 @@ func main() {
 	hop := flag.String("hop", "", "be a hop of the bare relay on this socket (for bench itself)")
 	next := flag.String("next", "", "... that passes on to this one")
 	loopback := flag.String("loopback", "", "mount this directory at the argument (likewise)")
+	through := flag.Bool("through", false, "... and have contents go through its process")
 	maker := flag.Int("make", 0, "make so many small files in the argument, a directory (likewise)")
 	fsync := flag.Bool("fsync", false, "... with an fsync of each")
 	flag.Parse()
@@ -81,7 +84,7 @@ func main() {
 		run func() error
 	}{
 		{*hop != "", func() error { return serveHop(*hop, *next) }},
-		{*loopback != "", func() error { return serveLoopback(*loopback, flag.Arg(0)) }},
+		{*loopback != "", func() error { return serveLoopback(*loopback, flag.Arg(0), *through) }},
 		{*maker > 0, func() error { return serveMaker(flag.Arg(0), *maker, *fsync) }},
 	} {
 		if !helper.is {

@@ -24,6 +24,7 @@ type sideBySide struct {
 	bin     string
 	mnt     string // the mount of the cluster
 	loop    string // the loopback mount, of a directory of its own
+	through string // another one of that, whose contents go through its process
 	bare    string // a directory of the disk
 	served  map[string]*harness.Proc
 
@@ -37,8 +38,8 @@ func openSides(ctx context.Context, bin, dir, name string) (s *sideBySide, err e
 		return nil, err
 	}
 	at := func(part string) string { return filepath.Join(dir, name, part) }
-	s = &sideBySide{cluster: cluster, bin: bin, mnt: at("mnt"), loop: at("loop"), bare: at("bare"), served: map[string]*harness.Proc{}}
-	for _, d := range []string{s.mnt, s.loop, s.bare, s.under()} {
+	s = &sideBySide{cluster: cluster, bin: bin, mnt: at("mnt"), loop: at("loop"), through: at("through"), bare: at("bare"), served: map[string]*harness.Proc{}}
+	for _, d := range []string{s.mnt, s.loop, s.through, s.bare, s.under()} {
 		err = errors.Join(err, os.MkdirAll(d, 0o755))
 	}
 	if err == nil {
@@ -56,13 +57,16 @@ func openSides(ctx context.Context, bin, dir, name string) (s *sideBySide, err e
 // under is the directory that the loopback mount shows.
 func (s *sideBySide) under() string { return s.loop + ".disk" }
 
-// mount starts the processes that serve the two mounts.
+// mount starts the processes that serve the mounts.
 func (s *sideBySide) mount(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	if err := s.serve(ctx, s.loop, self, "-loopback", s.under(), s.loop); err != nil {
+		return err
+	}
+	if err := s.serve(ctx, s.through, self, "-loopback", s.under(), "-through", s.through); err != nil {
 		return err
 	}
 	return s.serve(ctx, s.mnt, s.mountCommand()...)
@@ -93,7 +97,7 @@ func (s *sideBySide) unmount() error {
 	return err
 }
 
-// cool has nothing of the files left in memory: both mounts begin anew, and
+// cool has nothing of the files left in memory: the mounts begin anew, and
 // the kernel forgets what it has read.
 func (s *sideBySide) cool(ctx context.Context) error {
 	if err := s.unmount(); err != nil {
