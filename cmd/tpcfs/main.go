@@ -11,11 +11,16 @@ import (
 	"syscall"
 )
 
+// The first goroutine stays on the first thread until begin knows whether slacken
+// is to follow: only what begins again from there keeps what the process's parent
+// has asked for (man 2 PR_SET_PDEATHSIG).
+func init() { runtime.LockOSThread() }
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// The first signal asks, the second one kills.
 	context.AfterFunc(ctx, stop)
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv}
+	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv, exec: syscall.Exec}
 	if isMountHelper(os.Args[0]) {
 		os.Exit(a.runMountHelper(ctx, os.Args[1:]))
 	}

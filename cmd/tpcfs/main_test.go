@@ -54,6 +54,8 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 		{"get --offset -1 x", nil, "--offset"},
 		{"participant", nil, "--dir"},
 		{"participant --dir d --segment-size 65536", nil, "at least 1048576"},
+		{"participant --dir d --timer-slack -1us", nil, "--timer-slack"},
+		{"participant --dir d --timer-slack 11ms", nil, "--timer-slack"},
 		{"coordinator --dir d", nil, "--participant"},
 		{"coordinator --dir d --participant a", nil, "NAME=ADDR"},
 		{"coordinator --dir d --participant a=h:1 --participant a=h:2", nil, "twice"},

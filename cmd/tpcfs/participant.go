@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +16,7 @@ import (
 
 func (a *app) participantCommand() *cobra.Command {
 	var f serveFlags
+	var slack time.Duration
 	cmd := &cobra.Command{
 		Use:   "participant",
 		Short: "Run one participant: a full copy of all files",
@@ -24,16 +27,22 @@ or SIGTERM; killing it loses nothing that was acknowledged.`,
   tpcfs participant --dir /srv/tpcfs-a --listen unix:/run/tpcfs-a.sock
   tpcfs participant --dir /srv/tpcfs-a --listen 0.0.0.0:7421 --tls /etc/tpcfs/a.pem`,
 		Args: takes(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.participant(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.participant(cmd.Context(), f, slack) },
 	}
 	f.add(cmd, "", "127.0.0.1:7421", "the coordinator")
+	cmd.Flags().DurationVar(&slack, "timer-slack", usualSlack, "how much later the kernel may wake a thread that sleeps for some time: it saves processor time for each change; 0: leave it as it is")
 	return cmd
 }
 
-func (a *app) participant(ctx context.Context, f serveFlags) (err error) {
+func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration) (err error) {
 	if err := f.check("participant"); err != nil {
 		return err
 	}
+	if slack < 0 || slack > mostSlack {
+		return usage("participant", "--timer-slack %s: from 0 to %s are possible", slack, mostSlack)
+	}
+	a.slacken(slack)
+	runtime.UnlockOSThread()
 	id, err := a.identityOf(f.tls, wire.RoleParticipant)
 	if err != nil {
 		return err

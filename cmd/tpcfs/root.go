@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ type app struct {
 	in        io.Reader
 	out, err  io.Writer
 	lookupEnv func(string) (string, bool)
+	exec      func(path string, args, env []string) error // syscall.Exec; nil: not from here
 
 	output   string // --output: "text" or "json"
 	logLevel string // --log-level
@@ -105,6 +107,9 @@ func (a *app) begin(cmd *cobra.Command) error {
 	}
 	if _, err := parseLevel(a.logLevel); err != nil {
 		return err
+	}
+	if cmd.Name() != "participant" {
+		runtime.UnlockOSThread()
 	}
 	a.chatty = cmd.Flags().Changed("log-level")
 	a.running = true
