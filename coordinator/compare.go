@@ -147,11 +147,12 @@ type compared struct {
 }
 
 func (r *scrubRun) ask(ctx context.Context, l *link, req wire.Compare) (wire.Compared, []byte, error) {
-	ctx, cancel := l.during(ctx)
+	during, cancel := l.during(ctx)
 	defer cancel()
 	req.Epoch = r.c.epoch
 	l.need(req.Index)
-	return l.replica.Compare(ctx, req)
+	c, body, err := l.replica.Compare(during, req)
+	return c, body, gone(ctx, l, err)
 }
 
 // atOnePosition asks all participants in sync, of which there have to be so many, for

@@ -290,6 +290,10 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		err = keeper.Reign(c.epoch)
 	}
 	if err != nil {
+		if e := asError(err); e.Code == wire.CodeCorrupt && e.Name == "" {
+			named := *e
+			named.Name, err = c.o.Dir, &named
+		}
 		return errors.Join(err, led.close())
 	}
 	failpoint.At("coordinator.epoch-journaled")

@@ -483,7 +483,7 @@ func TestBadDirectories(t *testing.T) {
 		strings.Replace(string(good), "coordinator", "participant", 1):           "not the FORMAT of a coordinator",
 		string(good[:len(good)-10]) + `"}`:                                       "damaged",
 		strings.Replace(string(good), `"cluster":"`, `"cluster":"00`, 1):         "damaged",
-		strings.Replace(string(good), k.c.Cluster().String()[:8], "ffffffff", 1): "do not belong together",
+		strings.Replace(string(good), k.c.Cluster().String()[:8], "ffffffff", 1): k.o.Dir + ": corrupt data: the journal is of cluster",
 		strings.Repeat("x", maxFormat+1):                                         "cannot be read",
 	} {
 		if err := os.WriteFile(format, []byte(bad), 0o600); err != nil {

@@ -146,6 +146,7 @@ type peer struct {
 	since time.Time // when it was last in sync; zero: it is, or never was
 	copy  wire.CatchUp
 	held  bool   // it is not greeted: it is to be evicted
+	late  int    // last rounds of its catching up that took too long
 	told  string // the state that the log has told last; "": none
 }
 
@@ -174,7 +175,15 @@ func (p *peer) rename(mem commit.Member) {
 	defer p.mu.Unlock()
 	p.identity = mem.Identity
 	p.name, p.state, p.err, p.told = mem.Name, stateGreeting, "", ""
-	p.since, p.copy = time.Time{}, wire.CatchUp{}
+	p.since, p.copy, p.late = time.Time{}, wire.CatchUp{}, 0
+}
+
+// tooLate counts last rounds that took too long, and returns how many there were.
+func (p *peer) tooLate(n int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late += n
+	return p.late
 }
 
 func (p *peer) called() string {
@@ -214,7 +223,7 @@ func (p *peer) inSync(in bool) {
 	defer p.mu.Unlock()
 	p.copy = wire.CatchUp{}
 	if in {
-		p.state, p.err, p.since = stateInSync, "", time.Time{}
+		p.state, p.err, p.since, p.late = stateInSync, "", time.Time{}, 0
 	} else if p.since.IsZero() {
 		p.since = time.Now()
 	}

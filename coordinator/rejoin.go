@@ -17,9 +17,8 @@ import (
 
 // Bounds of catching up.
 const (
-	lastRoundBytes = 64 << 20         // so much may be left for the last round
-	lastRoundWait  = 10 * time.Second // a last round that takes longer is given up: writes wait for it
-	stagesWait     = 5 * time.Second  // for contents that are being staged, before the last round
+	lastRoundBytes = 64 << 20        // so much may be left for the last round
+	stagesWait     = 5 * time.Second // for contents that are being staged, before the last round
 	catchUpPause   = 200 * time.Millisecond
 	catchUpRest    = 10 * time.Second // at most, before what was interrupted begins again
 	drainPause     = 2 * time.Millisecond
@@ -272,7 +271,7 @@ func (r *rejoin) lastRound() (again bool, err error) {
 	}
 	defer r.c.post(func() { r.c.m.Unpause(r.l.member) })
 	paused := time.Now()
-	ctx, cancel := context.WithTimeout(r.l.ctx, lastRoundWait)
+	ctx, cancel := r.limited()
 	defer cancel()
 	j, err := r.drain(ctx)
 	if err != nil {
@@ -299,6 +298,24 @@ func (r *rejoin) lastRound() (again bool, err error) {
 	r.c.log.Log(context.Background(), r.c.noticeLevel(), "participant has caught up", "name", r.l.name,
 		"took", time.Since(r.began).Round(time.Millisecond).String(), "bytes", r.total, "paused", time.Since(paused).Round(time.Millisecond).String())
 	return false, nil
+}
+
+// limited bounds the last round: one that takes longer is given up, and the next may take
+// longer where nothing is written without it (P11).
+func (r *rejoin) limited() (context.Context, func()) {
+	p := r.c.peers[r.l.member]
+	limit := make(chan int64, 1)
+	late := p.tooLate(0)
+	if !r.c.ask(r.l.ctx, func() { limit <- r.c.m.LastRoundMS(late) }) {
+		limit <- 0
+	}
+	ctx, cancel := context.WithTimeout(r.l.ctx, time.Duration(<-limit)*time.Millisecond)
+	return ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			p.tooLate(1)
+		}
+		cancel()
+	}
 }
 
 // pause begins the last round, if can be when nobody is staging.

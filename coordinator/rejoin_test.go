@@ -7,6 +7,7 @@ import (
 	"maps"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tpcfs/coordinator/commit"
@@ -70,7 +71,7 @@ func (l *nodeLink) Repair(_ context.Context, req wire.Repair, body []byte) (wire
 }
 
 // Resync takes a copy of the donor's state at Rows, and keeps it at Finish.
-func (l *nodeLink) Resync(_ context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
+func (l *nodeLink) Resync(ctx context.Context, req wire.Resync, body []byte) (wire.Resynced, error) {
 	n := l.n
 	n.mu.Lock()
 	hook, marked := n.onResync, n.resync != ""
@@ -79,7 +80,11 @@ func (l *nodeLink) Resync(_ context.Context, req wire.Resync, body []byte) (wire
 		return wire.Resynced{}, wire.NewError(wire.CodeProtocol, "in sync")
 	}
 	if hook != nil {
-		if err := hook(req); err != nil {
+		err := hook(req)
+		if err == nil && ctx.Err() != nil {
+			err = wire.NewError(wire.CodeCanceled, "the caller gave up")
+		}
+		if err != nil {
 			return wire.Resynced{}, err
 		}
 	}
@@ -385,6 +390,51 @@ func TestCatchingUpYields(t *testing.T) {
 			if rest := r.rest(); rest > 0 != c.rests || c.rests && rest < yieldTimes*worked || rest > mostYield {
 				t.Errorf("rests for %v", rest)
 			}
+		})
+	}
+}
+
+// A newcomer whose last round takes longer than writes may wait for it is not let in,
+// but where nothing is written without it: there it gets the time that it needs.
+func TestLastRoundOfASlowDisk(t *testing.T) {
+	for name, least := range map[string]int{"others go on": 1, "nothing is written without it": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newEvicting(t)
+				k.o.MinInSync, k.o.Tick = 1, 100*time.Millisecond // minutes
+				k.serve()
+				k.put("x", []byte("before"))
+				for _, i := range []int{1, 2} {
+					k.nodes[i].kill()
+					k.put("x", []byte("meanwhile"))
+					k.state(i, stateEvicted)
+				}
+				k.close()
+				for _, n := range k.nodes {
+					n.revive()
+				}
+				k.nodes[2].set(func() { k.nodes[2].down = true })
+				k.nodes[1].set(func() {
+					k.nodes[1].onResync = func(req wire.Resync) error {
+						if req.Step == wire.ResyncFinish {
+							time.Sleep(35 * time.Second)
+						}
+						return nil
+					}
+				})
+				k.o.MinInSync = least
+				k.serve()
+				time.Sleep(5 * time.Minute)
+				st, err := k.c.Status(ctx, wire.StatusRequest{})
+				if in := st.Members[1].InSync; err != nil || in != (least == 2) {
+					t.Errorf("in sync: %v; %+v, %v", in, st.Members[1], err)
+				}
+				if late := k.c.peers[1].tooLate(0); (late > 2) != (least == 1) {
+					t.Errorf("%d of its last rounds took too long", late)
+				}
+				k.put("x", []byte("after"))
+				k.close()
+			})
 		})
 	}
 }

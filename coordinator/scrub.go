@@ -253,6 +253,14 @@ func (r *scrubRun) member(i int) (*link, error) {
 	return l, nil
 }
 
+// gone is why a call at a link failed: where the link has ended, the call was given up for that.
+func gone(ctx context.Context, l *link, err error) error {
+	if err != nil && l.ctx.Err() != nil && ctx.Err() == nil && wire.CodeOf(err) != wire.CodeCorrupt {
+		return wire.NewError(wire.CodeUnavailable, "its connection was lost meanwhile: see whether it runs, and what it has said last")
+	}
+	return err
+}
+
 // verify verifies a participant's contents, and has repaired what is rotten.
 func (r *scrubRun) verify(ctx context.Context, i int) error {
 	r.rotten[i] = map[wire.ID]bool{}
@@ -298,14 +306,15 @@ func (r *scrubRun) verifyStep(ctx context.Context, l *link, cursor []byte) (wire
 	if index == 0 {
 		return wire.Verified{}, wire.NewError(wire.CodeUnavailable, "the coordinator does not serve")
 	}
-	ctx, cancel := l.during(ctx)
+	during, cancel := l.during(ctx)
 	defer cancel()
 	l.need(index)
 	step := int64(scrubStep)
 	if r.rate > 0 {
 		step = max(min(step, r.rate/4), wire.BlockSize)
 	}
-	return l.replica.Verify(ctx, wire.Verify{Epoch: r.c.epoch, Index: index, Cursor: cursor, Bytes: step})
+	v, err := l.replica.Verify(during, wire.Verify{Epoch: r.c.epoch, Index: index, Cursor: cursor, Bytes: step})
+	return v, gone(ctx, l, err)
 }
 
 // mend has the rotten blocks of an object repaired.

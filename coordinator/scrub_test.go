@@ -158,7 +158,7 @@ func TestScrubIsStopped(t *testing.T) {
 func TestScrubSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newEvicting(t)
-		k.o.ScrubEvery = 10 * time.Minute
+		k.o.ScrubEvery, k.o.Tick = 10*time.Minute, 200*time.Millisecond // many minutes
 		k.serve()
 		k.verifies(k.copies())
 		last := uint64(0)

@@ -1,8 +1,10 @@
 package coordinator
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -21,7 +23,7 @@ const (
 	maxScrub  = 1 << 20 // bytes
 )
 
-// keptScrub is what SCRUB holds.
+// keptScrub is what SCRUB holds, after a checksum of it and a newline.
 type keptScrub struct {
 	Ended   int64              `json:"ended"` // of the last one of all, ms since 1970
 	Members []wire.ScrubMember `json:"members"`
@@ -52,7 +54,7 @@ func (c *Coordinator) keepScrub() error {
 	s.mu.Unlock()
 	name := path.Join(c.o.Dir, scrubName)
 	if err == nil {
-		err = disk.WriteWhole(c.o.FS, name, name+".tmp", b)
+		err = disk.WriteWhole(c.o.FS, name, name+".tmp", fmt.Appendf(nil, "%08x\n%s", wire.Sum(b), b))
 	}
 	if err != nil {
 		return &wire.Error{Code: wire.CodeIO, Op: "write", Name: name, Text: err.Error()}
@@ -70,8 +72,10 @@ func (c *Coordinator) recallScrub() {
 	var kept keptScrub
 	name := path.Join(c.o.Dir, scrubName)
 	b, err := disk.ReadWhole(c.o.FS, name, maxScrub)
-	if err == nil {
-		err = json.Unmarshal(b, &kept)
+	if sum, rest, _ := bytes.Cut(b, []byte("\n")); err == nil && string(sum) != fmt.Sprintf("%08x", wire.Sum(rest)) {
+		err = wire.NewError(wire.CodeCorrupt, "its checksum is wrong")
+	} else if err == nil {
+		err = json.Unmarshal(rest, &kept)
 	}
 	if s.fresh = err != nil; !s.fresh {
 		s.since, s.last = time.UnixMilli(min(kept.Ended, s.since.UnixMilli())), kept.Members

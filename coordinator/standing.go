@@ -37,6 +37,20 @@ func (s *Standing) GoesOn(gone func(addr string) bool) bool {
 	return lost == 0 || stay >= s.Least
 }
 
+// Starts: does a coordinator begin without those at the addresses that gone says? With a
+// small minimum each of those may be the only one that knows of a newer config (P8).
+func (s *Standing) Starts(gone func(addr string) bool) bool {
+	stay, lost := 0, 0
+	for _, m := range s.Members {
+		if m.InSync && gone(m.Addr) {
+			lost++
+		} else if m.InSync {
+			stay++
+		}
+	}
+	return lost == 0 || stay >= len(s.Members)-s.Least+1
+}
+
 // Has reports whether the participant at that address takes part.
 func (s *Standing) Has(addr string) bool {
 	return slices.ContainsFunc(s.Members, func(m StandingMember) bool { return m.Addr == addr })

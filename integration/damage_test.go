@@ -392,3 +392,36 @@ func TestUpGoesOnWithoutWhoIsDamaged(t *testing.T) {
 		t.Errorf("what was made without b: %q, %v", b, err)
 	}
 }
+
+// With a minimum of one a participant that does not start may have what no other has (P8): up
+// says that it waits, and for whom; an operator's word that its data are lost ends that.
+func TestUpWaitsForWhoMayKnowMore(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	dir := filled(t, ctx)
+	garble(t, dir+"/participant-b/FORMAT", 0, 4)
+	p := started(t, "up", nil, "up", "--dir", dir, "--listen", "unix:"+dir+"/s", "--min-in-sync", "1")
+	const words = "the start waits for it, since with --min-in-sync 1 it may have what no other has"
+	if line, err := p.WaitLine(ctx, "tpcfs: up: participant b does not start"); err != nil || !strings.Contains(line, words) || !strings.Contains(line, "resolve --lost b --force") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	env := []string{"TPCFS_COORDINATOR=unix:" + dir + "/s"}
+	for { // who does not start is not seen at once
+		r := run(t, ctx, env, "", "status")
+		if r.Code == 4 && strings.Contains(r.Out, "the start waits for b") {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("status: exit %d, %s", r.Code, r.Out)
+		}
+	}
+	if r := run(t, ctx, env, "", "resolve", "--lost", "b", "--force"); r.Code != 0 {
+		t.Fatalf("resolve: exit %d, %s%s", r.Code, r.Out, r.Err)
+	}
+	if _, err := p.WaitLine(ctx, "ready"); err != nil {
+		t.Fatal(err)
+	}
+	if r := run(t, ctx, env, "", "get", "a"); r.Code != 0 || r.Out != string(noise(1, 50_000)) {
+		t.Errorf("get: exit %d, %d bytes, %s", r.Code, len(r.Out), r.Err)
+	}
+}

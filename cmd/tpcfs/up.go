@@ -335,11 +335,18 @@ func (h *house) lost(name, what string, err error) {
 	}
 	h.gone[inProcess+name] = true
 	h.said = errors.Join(h.said, err)
-	means := "changes go on without it"
+	means := "changes go on without it:"
 	if !takes.GoesOn(func(addr string) bool { return h.gone[addr] }) {
-		means = "reads go on without it, changes wait"
+		means = "reads go on without it, changes wait:"
 	}
-	fmt.Fprintf(h.app.err, "tpcfs: up: participant %s %s: %v; %s: mend what is wrong and start tpcfs up again\n", name, what, err, means)
+	select {
+	case <-h.coord.Ready():
+	default:
+		if !takes.Starts(func(addr string) bool { return h.gone[addr] }) {
+			means = fmt.Sprintf("the start waits for it, since with --min-in-sync %d it may have what no other has; if its data are lost for good: tpcfs resolve --lost %s --force; else", takes.Least, name)
+		}
+	}
+	fmt.Fprintf(h.app.err, "tpcfs: up: participant %s %s: %v; %s mend what is wrong and start tpcfs up again\n", name, what, err, means)
 }
 
 // dial gives the coordinator a participant of this process, without a socket, or one

@@ -389,11 +389,36 @@ func (m *Machine) Degraded() string {
 	} else if !m.enough() && m.phase == Serving {
 		words = append(words, fmt.Sprintf("changes wait until %d participants are in sync", m.minInSync()))
 	}
-	if w := m.stuck(); w != "" {
-		words = append(words, w)
+	for _, w := range []string{m.stuck(), m.startWaits()} {
+		if w != "" {
+			words = append(words, w)
+		}
 	}
 	words = append(words, m.slowWords()...)
 	return strings.Join(words, "; ")
+}
+
+// startWaits says whom a start waits for although enough others are there (P8), and what an
+// operator can do.
+func (m *Machine) startWaits() string {
+	if m.phase != Greeting {
+		return ""
+	}
+	lost, answered := m.lost(m.declared()), 0
+	var names []string
+	for i, mem := range m.members {
+		switch {
+		case slices.Contains(lost, i) && mem.unfit == nil:
+			names = append(names, mem.name)
+		case mem.in && mem.answered && mem.unfit == nil:
+			answered++
+		}
+	}
+	if len(names) == 0 || answered >= m.size()-m.minInSync()+1 {
+		return ""
+	}
+	return fmt.Sprintf("the start waits for %s: with --min-in-sync %d it may have what no other has; if its data are lost for good: tpcfs resolve --lost %s --force",
+		strings.Join(names, ", "), m.minInSync(), strings.Join(names, ","))
 }
 
 // stuck says what an operator can do where so many have lost their data that

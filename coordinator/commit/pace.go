@@ -19,6 +19,9 @@ const (
 	slowForgiven = 10         // times as long without a slow wait, and how long it stays out is forgotten
 	roundSyncs   = 4          // that a round of catching up takes, one after the other
 	quickBytes   = 32_000_000 // that a disk is expected to sync in a second
+
+	lastRound      = 10_000 // milliseconds that a newcomer's last round may take
+	mostLastRounds = 6      // times that this is doubled at most
 )
 
 // pace is how a member keeps up with what it is sent.
@@ -161,6 +164,17 @@ func (m *Machine) RoundTook(i int, link uint64, bytes, ms int64) bool {
 	p.until = m.now + p.out
 	p.worst, p.seen = ms, m.now
 	return !m.enough()
+}
+
+// LastRoundMS is how long a newcomer's last round may take, in milliseconds, after so many
+// that took too long. Where enough are in sync writes wait for it. Else nothing is
+// written without it, and each has twice as long as the one before, so that a slow disk comes to
+// its end; not for ever at once, since another newcomer, which waits, may be quick.
+func (m *Machine) LastRoundMS(late int) int64 {
+	if m.enough() {
+		return lastRound
+	}
+	return lastRound << min(max(late, 0), mostLastRounds)
 }
 
 // stayOut is for how long a newcomer has to be quick yet before it is let in. With too
