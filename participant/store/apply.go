@@ -1,8 +1,12 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"path"
 	"slices"
+	"strings"
 
 	"tpcfs/participant/vote"
 	"tpcfs/wire"
@@ -166,10 +170,60 @@ func (s *Store) takeParts(d *vote.Bound, take func(size int64) ([]byte, error)) 
 // consumed finds a staged object that a prepared transaction names.
 func (s *Store) consumed(id wire.ID, size int64, sum uint32) (*staged, error) {
 	st, ok, err := s.stagedObject(id)
-	if err != nil || !ok || st.size != size || st.sum != sum {
-		return nil, s.damage(fmt.Sprintf("%s: the staged contents that a prepared transaction names are not there (found %t, error %v)", s.objectPath(id), ok, err))
+	if err == nil && ok && st.size == size && st.sum == sum {
+		return st, nil
 	}
-	return st, nil
+	why := ""
+	switch {
+	case err != nil:
+		why = err.Error()
+	case ok:
+		why = fmt.Sprintf("there are %d bytes with checksum %08x, not %d with %08x", st.size, st.sum, size, sum)
+	default:
+		why = s.noStage(id)
+	}
+	return nil, s.damage(fmt.Sprintf("%s: the staged contents that a prepared transaction names are not there: %s", s.objectPath(id), why))
+}
+
+// noStage tells what there is of an object that should be staged and is not.
+func (s *Store) noStage(id wire.ID) string {
+	if info, known := s.objects.get(id); known {
+		return "the object is " + info.state.String()
+	}
+	byRows, err := s.namedByRows(id)
+	byKV, kvErr := s.namedByKV(id)
+	if byRows || err != nil || kvErr != nil {
+		return fmt.Sprintf("rows name the object already (%s: %t, %v)", kvName, byKV, errors.Join(err, kvErr))
+	}
+	list := []string{s.whatTail(s.objectPath(id), id, false), s.whatTail(s.asidePath(id), id, true)}
+	return strings.Join(list, ", ")
+}
+
+// whatTail tells whether a file ends in checksums.
+func (s *Store) whatTail(name string, id wire.ID, alone bool) string {
+	what := path.Base(name)
+	f, err := s.fs.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return what + " does not exist"
+	}
+	if err != nil {
+		return fmt.Sprintf("%s: %v", what, err)
+	}
+	defer closeRead(f)
+	size, err := f.Size()
+	st, at, terr := readTrailer(f, id, alone)
+	_, ok, serr := readTail(f, id, alone)
+	if err = errors.Join(err, terr, serr); err != nil {
+		return fmt.Sprintf("%s: %v", what, err)
+	}
+	switch {
+	case st == nil:
+		return fmt.Sprintf("%s has %d bytes and no trailer at their end", what, size)
+	case !ok:
+		return fmt.Sprintf("%s has a trailer, and other bytes than its checksums at %d", what, at)
+	default:
+		return what + " is whole"
+	}
 }
 
 func (s *Store) takeStage(c *wire.Content) (*content, error) {

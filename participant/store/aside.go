@@ -32,8 +32,8 @@ func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
 			return err
 		}
 	}
-	if info, known := s.objects.get(id); known && info.state != stateStaged || s.objects.isAside(id) {
-		return nil // made by an apply, whose redo has the bytes
+	if info, known := s.objects.get(id); known && info.state != stateStaged || s.objects.hasAside(id) {
+		return nil // made by an apply, whose redo has the bytes; or done
 	}
 	if s.objects.beforeTail(id, end) {
 		return nil
@@ -100,10 +100,11 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 	if err != nil {
 		return s.fail("sync", name, err)
 	}
-	s.objects.setAside(id, true)
+	s.objects.noteAside(id, true)
 	return nil
 }
 
+// loadAside reads such a file, which an earlier process may not have synced.
 func (s *Store) loadAside(id wire.ID) (st *staged, ok bool, err error) {
 	f, err := s.fs.Open(s.asidePath(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -113,10 +114,8 @@ func (s *Store) loadAside(id wire.ID) (st *staged, ok bool, err error) {
 		return nil, false, err
 	}
 	defer closeRead(f)
-	if st, ok, err = readTail(f, id, true); ok && err == nil {
-		s.objects.setAside(id, true)
-	}
-	return st, ok, err
+	s.objects.noteAside(id, false)
+	return readTail(f, id, true)
 }
 
 // maxTails bounds what is remembered of objects that are written in place.
@@ -139,20 +138,28 @@ func (o *objects) beforeTail(id wire.ID, end int64) bool {
 	return known && blocksOf(end)*wire.BlockSize <= at
 }
 
-func (o *objects) isAside(id wire.ID) bool {
+// hasAside: an object's checksums are in a file of their own, and outlast a
+// power loss there. One that an earlier process has left may be half of that.
+func (o *objects) hasAside(id wire.ID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.aside[id]
 }
 
-func (o *objects) setAside(id wire.ID, there bool) {
+// noteAside notes that there is such a file, for which there is a time to go.
+func (o *objects) noteAside(id wire.ID, durable bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if there {
-		o.aside[id] = true
-	} else {
-		delete(o.aside, id)
-	}
+	o.aside[id] = o.aside[id] || durable
+}
+
+// forgetAside is false if no such file was noted.
+func (o *objects) forgetAside(id wire.ID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, there := o.aside[id]
+	delete(o.aside, id)
+	return there
 }
 
 func (o *objects) asides() []wire.ID {
@@ -180,10 +187,9 @@ func (s *Store) dropAside() error {
 }
 
 func (s *Store) removeAside(id wire.ID) {
-	if !s.objects.isAside(id) {
+	if !s.objects.forgetAside(id) {
 		return
 	}
-	s.objects.setAside(id, false)
 	if err := s.fs.Remove(s.asidePath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("cannot remove an object's checksums; the next start tries again", "file", s.asidePath(id), "error", err)
 	}
@@ -199,14 +205,11 @@ func (s *Store) sweepAside(dir, name string) bool {
 		return false
 	}
 	id := wire.ID(n)
-	if s.objects.isAside(id) {
-		return true
-	}
 	f, err := s.fs.Open(s.objectPath(id))
 	if err == nil {
 		closeRead(f)
 	}
-	s.objects.setAside(id, true)
+	s.objects.noteAside(id, false) // it may be torn: who needs it writes it again
 	if errors.Is(err, fs.ErrNotExist) {
 		s.removeAside(id)
 	}

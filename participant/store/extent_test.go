@@ -242,6 +242,65 @@ func TestYoungObjectIsExtended(t *testing.T) {
 	}
 }
 
+// The process, or the machine, ends while an object's checksums are put aside. The
+// next one does not take what is there of that for the whole: it makes the same
+// change, and a power loss after that costs nothing.
+func TestHalfAside(t *testing.T) {
+	for at := 1; at <= 4; at++ { // Preserve creates, writes, and syncs a file and its directory
+		for seed := range uint64(24) {
+			halfAside(t, at, seed)
+		}
+	}
+}
+
+// halfAside has the operation at of Preserve not happen, nor any after it.
+func halfAside(t *testing.T, at int, seed uint64) {
+	data, more := fill(100_000, 1), fill(60_000, 2)
+	now := append(bytes.Clone(data), more...)
+	fsys, rng := forget.New(seed), rand.New(rand.NewPCG(seed, uint64(at)))
+	f := simulated(t, fsys)
+	r := f.stage(data)
+	take := vote.Bound{Kind: wire.MutWriteFile, Created: true, Dir: 1, Name: "f", Content: wire.Content{Size: r.Size, Stage: r.ID, Sum: r.Sum}}
+	ino := wire.Ino(f.apply(nil, take))
+	take.Ino = ino
+	redo := func() {
+		if err := f.Bootstrap(testRoot, wire.Position{Epoch: 1}); err != nil {
+			t.Fatal(err)
+		}
+		f.next, f.lsn = uint64(ino)&(1<<40-1), 0
+		f.apply(nil, take)
+	}
+	extend := func() { f.write(ino, now, more, wire.Extent{Offset: int64(len(data)), Size: int64(len(more))}) }
+
+	fsys.CrashAt(fsys.Ops() + at)
+	if err := f.Preserve(ino, 0, int64(len(now))); err == nil {
+		t.Fatalf("a crash before operation %d of Preserve did not strike", at)
+	}
+	if seed%2 == 0 {
+		fsys.Restart() // of the process alone
+	} else {
+		fsys = fsys.Crash(rng)
+	}
+	f.restartModel(fsys)
+	redo()
+	if err := f.Sweep(func(wire.ID) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	extend()
+	h, err := fsys.Open(f.objectPath(r.ID))
+	if err != nil || h.StartWriteback(0, 1<<20) != nil || h.Close() != nil {
+		t.Fatal(err)
+	}
+	f.restartModel(fsys.Crash(rng))
+	redo()
+	extend()
+	f.wantFile("f", now)
+	f.checkpoint()
+	if _, err := f.fs.Open(f.asidePath(r.ID)); err == nil {
+		t.Fatal("the checksums are still aside after a checkpoint")
+	}
+}
+
 // The first write into a hole writes all of its block, and a file that grows
 // again holds zeros where it was cut: its object has other bytes there (S2).
 func TestHoleIsWrittenWhole(t *testing.T) {

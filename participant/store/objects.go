@@ -57,6 +57,21 @@ const (
 	stateDead                           // named by no row; unlinked after the next checkpoint
 )
 
+func (s objectState) String() string {
+	switch s {
+	case stateStaging:
+		return "being written"
+	case stateStaged:
+		return "staged"
+	case stateDirty:
+		return "made by an apply, or copied, and not synced yet"
+	case stateDead:
+		return "dead"
+	default:
+		return fmt.Sprintf("in state %d", uint8(s))
+	}
+}
+
 // staged is a complete staged object.
 type staged struct {
 	size int64
@@ -81,7 +96,7 @@ type objects struct {
 	mu    sync.Mutex // guards the fields below
 	known map[wire.ID]*objectInfo
 	pins  map[wire.ID]*pin
-	aside map[wire.ID]bool // objects whose checksums are in a file of their own as well
+	aside map[wire.ID]bool // objects with a file of checksums beside them; true: whole, and synced by this process
 	// tails is where the checksums of some objects begin, as Preserve has seen.
 	// What ends before them never needs it: ids are not used twice.
 	tails map[wire.ID]int64

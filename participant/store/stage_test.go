@@ -253,3 +253,58 @@ func TestSweepBesideAnApply(t *testing.T) {
 		t.Errorf("after it: %v", err)
 	}
 }
+
+// A participant that does not find what a transaction was prepared with says what
+// it finds.
+func TestNoStage(t *testing.T) {
+	data := fill(100_000, 1)
+	for _, tt := range []struct {
+		name, want string
+		harm       func(f *fixture, take vote.Bound)
+	}{
+		{"dead", "the object is dead", func(f *fixture, take vote.Bound) {
+			f.Abort(&vote.Tx{ID: wire.MakeID(1, 900), Bounds: []vote.Bound{take}})
+		}},
+		{"named", "rows name the object already (meta.db: false, <nil>)", func(f *fixture, take vote.Bound) { f.apply(nil, take) }},
+		{"missing", "does not exist, ", func(f *fixture, take vote.Bound) {
+			f.reopen()
+			if err := os.Remove(f.objectPath(take.Content.Stage)); err != nil {
+				f.t.Fatal(err)
+			}
+		}},
+		{"no trailer", " has 100403 bytes and no trailer at their end, ", func(f *fixture, take vote.Bound) {
+			f.reopen()
+			if err := os.Truncate(f.objectPath(take.Content.Stage), 100_403); err != nil {
+				f.t.Fatal(err)
+			}
+		}},
+		{"no checksums", " has a trailer, and other bytes than its checksums at 102400, ", func(f *fixture, take vote.Bound) {
+			f.reopen()
+			flip(t, f.objectPath(take.Content.Stage), tailOffset(take.Content.Size)+5)
+		}},
+		{"half aside", ".sums has 3 bytes and no trailer at their end", func(f *fixture, take vote.Bound) {
+			f.reopen()
+			flip(t, f.objectPath(take.Content.Stage), tailOffset(take.Content.Size)+5)
+			if err := os.WriteFile(f.asidePath(take.Content.Stage), []byte("abc"), 0o600); err != nil {
+				f.t.Fatal(err)
+			}
+		}},
+		{"another", "there are 100000 bytes with checksum ", func(f *fixture, take vote.Bound) { f.reopen() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := real(t)
+			f.checkpoint()
+			r := f.stage(data)
+			take := vote.Bound{Kind: wire.MutWriteFile, Created: true, Dir: 1, Name: "f", Content: wire.Content{Size: r.Size, Stage: r.ID, Sum: r.Sum}}
+			tt.harm(f, take)
+			if tt.name == "another" {
+				take.Content.Sum++
+			}
+			take.Name = "g"
+			err := f.Apply(&vote.Tx{ID: wire.MakeID(1, 901), Bounds: []vote.Bound{take}}, wire.Position{Epoch: 1, Index: 9})
+			if wire.CodeOf(err) != wire.CodeCorrupt || !strings.Contains(err.Error(), tt.want) || f.Damaged() == "" {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+		})
+	}
+}

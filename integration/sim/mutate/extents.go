@@ -70,6 +70,17 @@ var extentMutants = []mutant{
 		test: "./participant/store TestYoungObjectIsExtended",
 	},
 	{
+		rule: "S2", leaves: "checksums aside that an earlier process has left are taken for whole",
+		edits: []edit{
+			{
+				"participant/store/aside.go",
+				`	s.objects.noteAside(id, false) // it may be torn`,
+				`	s.objects.noteAside(id, true) // it may be torn`,
+			},
+		},
+		test: "./participant/store TestHalfAside",
+	},
+	{
 		rule: "S2", leaves: "nothing is kept aside for a reader",
 		edits: []edit{
 			{
