@@ -105,6 +105,18 @@ func TestQuickCommit(t *testing.T) {
 		{Kind: MutWriteFile, At: At{1, "small"}, Mode: 0o644, UID: 1000, GID: 1000, Content: Content{Size: 4096, Sum: 1 << 31}, Create: MustNotExist, IfVersion: 1 << 41, Hold: true},
 		{Kind: MutWriteFile, At: At{Dir: 1 << 41}, Write: WriteExtents, Ctime: 1 << 60, Extents: []Extent{{Offset: 1 << 33, Size: 4096, Stage: 5, Sum: 6}, {Size: 1}}},
 		{Kind: MutDeleteFile, At: At{5, "gone"}, IfIno: 1 << 42, Content: Content{Stage: 9}},
+		{Kind: MutSetattr, At: At{Dir: 1 << 41}, Set: SetMode | SetMtimeNow, Mode: 0o600, Mtime: -1, Atime: 1 << 60, Ctime: 1 << 60},
+		{Kind: MutWriteFile, At: At{Dir: 1 << 41}, Write: WriteExtents, Set: SetSize, Size: 1 << 40, Extents: []Extent{{Size: 1}}},
+		{Kind: MutRename, At: At{1, "a"}, To: At{2, "b"}, Rename: RenameExchange}, {Kind: MutSymlink, At: At{1, "l"}, Target: "to"},
+		{Kind: MutSetxattr, At: At{Dir: 7}, Name: "user.x", Value: []byte{0, 1}, Xattr: XattrReplace}, {Kind: MutMknod, At: At{1, "d"}, Rdev: 1 << 20},
+		{Kind: MutPunchHole, At: At{Dir: 7}, Offset: 1 << 40, Length: 4096, KeepSize: true},
+	}
+	all := *filled(&Mutation{}).(*Mutation)
+	for i := 2; i <= reflect.TypeFor[Mutation]().NumField(); i++ { // with fewer and fewer fields
+		mutations = append(mutations, all)
+		if i < reflect.TypeFor[Mutation]().NumField() {
+			reflect.ValueOf(&all).Elem().Field(i).SetZero()
+		}
 	}
 	touched := &Touched{Inos: []Ino{1, 1 << 41}, Names: []At{{1, "small"}, {Path: "x"}, {}}, Left: []Ino{7}, Wide: true, MoreLeft: true}
 	outcome := Outcome{Tx: 1 << 41, Results: []Result{{Ino: 1 << 41, Created: true, Offset: 4096}, {Ino: 1}}, Orphans: []Ino{3, 4}}

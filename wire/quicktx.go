@@ -4,7 +4,7 @@ import "math"
 
 // A commit is encoded and decoded at the client, at the coordinator and at each
 // participant, so the codec of what it consists of is written out too. Rare
-// fields are left to the general codec with all around them.
+// fields, but those of mutations, are left to the general codec with all around them.
 
 // message encodes v behind e; false: it is something else, or has rare
 // fields.
@@ -19,7 +19,8 @@ func (e *quickEncoder) message(v any) bool {
 	case TransactReply:
 		return e.transactReply(&v)
 	case Mutation:
-		return e.mutation(&v)
+		e.mutation(&v)
+		return true
 	case Outcome:
 		e.outcome(&v)
 		return true
@@ -115,73 +116,105 @@ func (e *quickEncoder) prepare(p *Prepare) bool {
 	e.int(6, p.Time)
 	e.int(7, p.ServiceTime)
 	e.pair(8, p.W.Epoch, p.W.Index)
-	if !e.mutations(9, p.Mutations) {
-		return false
-	}
+	e.mutations(9, p.Mutations)
 	if p.Keep {
 		e.yes(11)
 	}
 	return true
 }
 
-func (e *quickEncoder) mutations(key uint64, list []Mutation) bool {
+func (e *quickEncoder) mutations(key uint64, list []Mutation) {
 	e.array(key, len(list))
 	for i := range list {
-		if !e.mutation(&list[i]) {
-			return false
-		}
+		e.mutation(&list[i])
 	}
-	return true
 }
 
-// mutation encodes those of contents and names; attributes and ranges are rarer.
-func (e *quickEncoder) mutation(m *Mutation) bool {
-	rare := m.To != At{} || m.Target != "" || m.Set != 0 || m.Size != 0 || m.Atime != 0 || m.Mtime != 0 ||
-		m.Rename != 0 || m.Rdev != 0 || m.Name != "" || len(m.Value) > 0 || m.Xattr != 0 || m.Offset != 0 || m.Length != 0 || m.KeepSize
-	if rare {
-		return false
+// some encodes a field unless it is zero, and is how many that are.
+func (e *quickEncoder) some(key, v uint64) uint64 {
+	if v == 0 {
+		return 0
 	}
-	content := m.Content != Content{}
-	e.head(cborMap, 2+count(m.IfVersion != 0, m.Create != 0, m.Mode != 0, m.UID != 0, m.GID != 0, content, m.Write != 0, len(m.Extents) > 0, m.Hold, m.IfIno != 0, m.Ctime != 0))
+	e.uint(key, v)
+	return 1
+}
+
+func (e *quickEncoder) someInt(key uint64, v int64) uint64 {
+	if v == 0 {
+		return 0
+	}
+	e.int(key, v)
+	return 1
+}
+
+func (e *quickEncoder) someText(key uint64, s string) uint64 {
+	if s == "" {
+		return 0
+	}
+	e.text(key, s)
+	return 1
+}
+
+func (e *quickEncoder) someYes(key uint64, is bool) uint64 {
+	if !is {
+		return 0
+	}
+	e.yes(key)
+	return 1
+}
+
+func (e *quickEncoder) mutation(m *Mutation) {
+	begin := len(*e)
+	*e = append(*e, 0) // the map's head, in case it is short
+	n := 2 + e.mutationNames(m) + e.mutationAttrs(m) + e.mutationContents(m)
+	if n < 24 {
+		(*e)[begin] = cborMap<<5 | byte(n)
+		return
+	}
+	*e = append(*e, 0)
+	copy((*e)[begin+2:], (*e)[begin+1:])
+	(*e)[begin], (*e)[begin+1] = cborMap<<5|24, byte(n)
+}
+
+// mutationNames encodes the first fields, and is how many there are beside the
+// two that are never left out.
+func (e *quickEncoder) mutationNames(m *Mutation) (n uint64) {
 	e.uint(1, uint64(m.Kind))
 	e.head(cborUint, 2)
 	e.at(&m.At)
-	for _, f := range [...]struct{ key, v uint64 }{
-		{4, uint64(m.IfVersion)}, {5, uint64(m.Create)}, {6, uint64(m.Mode)}, {7, uint64(m.UID)}, {8, uint64(m.GID)},
-	} {
-		if f.v != 0 {
-			e.uint(f.key, f.v)
-		}
+	if (m.To != At{}) {
+		e.head(cborUint, 3)
+		e.at(&m.To)
+		n++
 	}
-	if content {
+	return n + e.some(4, uint64(m.IfVersion)) + e.some(5, uint64(m.Create))
+}
+
+func (e *quickEncoder) mutationAttrs(m *Mutation) (n uint64) {
+	n = e.some(6, uint64(m.Mode)) + e.some(7, uint64(m.UID)) + e.some(8, uint64(m.GID)) + e.someText(9, m.Target)
+	return n + e.some(10, uint64(m.Set)) + e.someInt(11, m.Size) + e.someInt(12, m.Atime) + e.someInt(13, m.Mtime)
+}
+
+// mutationContents encodes the rest.
+func (e *quickEncoder) mutationContents(m *Mutation) (n uint64) {
+	if c := &m.Content; *c != (Content{}) {
 		e.head(cborUint, 14)
-		e.head(cborMap, count(m.Content.Size != 0, m.Content.Stage != 0, m.Content.Sum != 0))
-		if m.Content.Size != 0 {
-			e.int(1, m.Content.Size)
-		}
-		if m.Content.Stage != 0 {
-			e.uint(2, uint64(m.Content.Stage))
-		}
-		if m.Content.Sum != 0 {
-			e.uint(3, uint64(m.Content.Sum))
-		}
+		e.head(cborMap, count(c.Size != 0, c.Stage != 0, c.Sum != 0))
+		_ = e.someInt(1, c.Size) + e.some(2, uint64(c.Stage)) + e.some(3, uint64(c.Sum)) // as counted
+		n++
 	}
-	if m.Write != 0 {
-		e.uint(15, uint64(m.Write))
-	}
+	n += e.some(15, uint64(m.Write))
 	if len(m.Extents) > 0 {
 		e.extents(16, m.Extents)
+		n++
 	}
-	if m.Hold {
-		e.yes(17)
+	n += e.someYes(17, m.Hold) + e.some(18, uint64(m.Rename)) + e.some(19, uint64(m.Rdev)) + e.someText(20, m.Name)
+	if len(m.Value) > 0 {
+		e.bytes(21, m.Value)
+		n++
 	}
-	if m.IfIno != 0 {
-		e.uint(26, uint64(m.IfIno))
-	}
-	if m.Ctime != 0 {
-		e.int(27, m.Ctime)
-	}
-	return true
+	n += e.some(22, uint64(m.Xattr)) + e.someInt(23, m.Offset) + e.someInt(24, m.Length) + e.someYes(25, m.KeepSize)
+	return n + e.some(26, uint64(m.IfIno)) + e.someInt(27, m.Ctime)
 }
 
 func (e *quickEncoder) extents(key uint64, list []Extent) {
@@ -296,7 +329,8 @@ func (e *quickEncoder) transact(t *Transact) bool {
 	if t.Wait != 0 {
 		e.int(5, t.Wait)
 	}
-	return e.mutations(6, t.Mutations)
+	e.mutations(6, t.Mutations)
+	return true
 }
 
 func (e *quickEncoder) transactReply(r *TransactReply) bool {
@@ -344,7 +378,7 @@ func (d *quickDecoder) message(v any) bool {
 		return d.take(func() { *v = n })
 	case *Mutation:
 		n := *v
-		d.bad = n.Extents != nil
+		d.bad = n.Extents != nil || n.Value != nil
 		d.mutation(&n)
 		return d.take(func() { *v = n })
 	case *Outcome:
@@ -454,16 +488,12 @@ func (d *quickDecoder) mutation(v *Mutation) {
 			v.Kind = MutationKind(d.uint(math.MaxUint8))
 		case 2:
 			d.at(&v.At)
+		case 3:
+			d.at(&v.To)
 		case 4:
 			v.IfVersion = ID(d.uint(math.MaxUint64))
 		case 5:
 			v.Create = CreateMode(d.uint(math.MaxUint8))
-		case 6:
-			v.Mode = uint32(d.uint(math.MaxUint32))
-		case 7:
-			v.UID = uint32(d.uint(math.MaxUint32))
-		case 8:
-			v.GID = uint32(d.uint(math.MaxUint32))
 		case 14:
 			d.content(&v.Content)
 		case 15:
@@ -472,14 +502,56 @@ func (d *quickDecoder) mutation(v *Mutation) {
 			each(d, &v.Extents, d.extent)
 		case 17:
 			v.Hold = d.bool()
+		case 18:
+			v.Rename = RenameMode(d.uint(math.MaxUint8))
 		case 26:
 			v.IfIno = Ino(d.uint(math.MaxUint64))
 		case 27:
 			v.Ctime = d.int()
 		default:
-			d.bad = true
+			d.mutationAttr(key, v)
 		}
 	})
+}
+
+// mutationAttr takes a field of attributes or a range.
+func (d *quickDecoder) mutationAttr(key uint64, v *Mutation) {
+	small := func() uint32 { return uint32(d.uint(math.MaxUint32)) }
+	switch key {
+	case 6:
+		v.Mode = small()
+	case 7:
+		v.UID = small()
+	case 8:
+		v.GID = small()
+	case 9:
+		v.Target = string(d.string(cborText))
+	case 10:
+		v.Set = SetMask(d.uint(math.MaxUint16))
+	case 11:
+		v.Size = d.int()
+	case 12:
+		v.Atime = d.int()
+	case 13:
+		v.Mtime = d.int()
+	case 19:
+		v.Rdev = small()
+	case 20:
+		v.Name = string(d.string(cborText))
+	case 21:
+		v.Value = append([]byte(nil), d.string(cborBytes)...)
+		d.bad = d.bad || len(v.Value) == 0
+	case 22:
+		v.Xattr = XattrMode(d.uint(math.MaxUint8))
+	case 23:
+		v.Offset = d.int()
+	case 24:
+		v.Length = d.int()
+	case 25:
+		v.KeepSize = d.bool()
+	default:
+		d.bad = true
+	}
 }
 
 func (d *quickDecoder) content(v *Content) {
