@@ -36,6 +36,7 @@ type Mounted struct {
 	server   *fuse.Server
 	point    string
 	device   string        // major:minor
+	aborter  *os.File      // ends the connection; nil: that cannot be had
 	readonly bool          // nothing to flush
 	done     chan struct{} // closed when all goroutines are gone
 	served   atomic.Bool   // the kernel's connection is gone
@@ -72,6 +73,7 @@ func mount(mountpoint string, c service, o Options) (*Mounted, error) {
 		return nil, err
 	}
 	m.device = deviceOf(point)
+	m.aborter = openAborter(m.device)
 	m.fs.lendTo(m.server)
 	m.raiseReadAhead()
 	m.fs.start()
@@ -88,6 +90,9 @@ func (m *Mounted) serve() {
 	m.server.Serve()
 	m.served.Store(true)
 	m.fs.finish()
+	if m.aborter != nil {
+		_ = m.aborter.Close()
+	}
 }
 
 // watch tells the handlers when the kernel's end is gone, so that one that
@@ -223,35 +228,49 @@ func (m *Mounted) Unmount() error {
 // left to do.
 func (m *Mounted) Close() error {
 	m.mu.Lock()
-	if !m.detached && deviceOf(m.point) == m.device {
+	if !m.abort() && !m.detached && deviceOf(m.point) == m.device {
 		_ = unix.Unmount(m.point, unix.MNT_FORCE) // ends the connection; fails with EBUSY all the same
 	}
 	m.mu.Unlock()
 	_, err := m.detach()
-	if !m.served.Load() {
-		m.abort()
-	}
 	m.fs.giveUp()
 	<-m.done
 	return errors.Join(err, m.fs.lossError())
 }
 
-// abort ends the connection of a mount that was detached while busy, for
-// which MNT_FORCE comes too late.
-func (m *Mounted) abort() {
-	_, minor, _ := strings.Cut(m.device, ":")
-	if os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0) == nil || os.Geteuid() != 0 {
-		return
+// abort ends the connection, if that is still there; false: it cannot be. It works for a
+// mount that was detached while busy, too, for which MNT_FORCE comes too late.
+func (m *Mounted) abort() bool {
+	if m.aborter == nil {
+		return m.served.Load()
+	}
+	_, err := m.aborter.Write([]byte("1"))
+	return err == nil || m.served.Load()
+}
+
+// openAborter opens the control file of a mount's connection. It is named by the
+// device's number, which is another mount's when this one has gone: opened
+// now it is this connection's for good, and does nothing after its end.
+func openAborter(device string) *os.File {
+	_, minor, _ := strings.Cut(device, ":")
+	if minor == "" {
+		return nil
+	}
+	name := filepath.Join(minor, "abort")
+	f, err := os.OpenFile(filepath.Join("/sys/fs/fuse/connections", name), os.O_WRONLY, 0)
+	if err == nil || os.Geteuid() != 0 {
+		return f
 	}
 	dir, err := os.MkdirTemp("", "tpcfs-fusectl-*") // the control file system is not mounted everywhere
 	if err != nil {
-		return
+		return nil
 	}
 	if unix.Mount("fusectl", dir, "fusectl", 0, "") == nil {
-		_ = os.WriteFile(filepath.Join(dir, minor, "abort"), []byte("1"), 0) // absent when all have left already
+		f, _ = os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
 		_ = unix.Unmount(dir, unix.MNT_DETACH)
 	}
 	_ = os.Remove(dir)
+	return f
 }
 
 // detach unmounts once, lazily when busy.
@@ -337,8 +356,8 @@ func checkPoint(mountpoint string) (string, error) {
 func clearStale(point string, on mounted) error {
 	answer := make(chan error, 1)
 	go func() {
-		var st unix.Stat_t
-		answer <- unix.Stat(point, &st)
+		var st unix.Statfs_t
+		answer <- unix.Statfs(point, &st) // the kernel knows no answer of its own, as to stat(2)
 	}()
 	var err error
 	timer := time.NewTimer(probeWait)

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tpcfs/wire"
 )
 
@@ -162,6 +164,39 @@ func TestCloseEndsEverything(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAbortOfAnEndedMount: what ends a mount's connection does nothing to another one
+// that has got its number.
+func TestAbortOfAnEndedMount(t *testing.T) {
+	s := newFake()
+	s.put("f", "contents")
+	for range 100 { // others take numbers, too
+		_, first := mountAt(t, s, Options{})
+		if first.aborter == nil {
+			t.Fatal("nothing ends the connection")
+		}
+		fd, err := unix.Dup(int(first.aborter.Fd()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Unmount(); err != nil {
+			t.Fatal(err)
+		}
+		first.Wait()
+		dir, next := mountAt(t, s, Options{})
+		_, _ = unix.Write(fd, []byte("1")) // it may say that there is nothing
+		if err := unix.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		if got := sh(t, dir, "cat $D/f"); got != "contents" {
+			t.Fatalf("the next mount has %q", got)
+		}
+		if next.device == first.device {
+			return
+		}
+	}
+	t.Fatal("no number was given again")
 }
 
 func TestReadOnly(t *testing.T) {
