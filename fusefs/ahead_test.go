@@ -165,6 +165,57 @@ func TestAheadOfWhatIsDeleted(t *testing.T) {
 	}
 }
 
+// A commit that owns a head start is given up, or finds its file deleted by another
+// mount: nothing of it stays, and nothing was written.
+func TestAheadOfACommitInVain(t *testing.T) {
+	const gone = "the file is deleted"
+	for name, giveUp := range map[string]func(s *fake, m *Mounted){
+		"its locks are lost": func(s *fake, _ *Mounted) { s.loseLocks(s.inodeOf("f")) },
+		"the mount is closed": func(_ *fake, m *Mounted) {
+			m.fs.giveUp()
+		},
+		gone: func(s *fake, _ *Mounted) {
+			s.set(func(s *fake) {
+				delete(s.inodes, s.inodes[wire.RootIno].names["f"])
+				delete(s.inodes[wire.RootIno].names, "f")
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newFake()
+			s.put("f", "old")
+			dir, m := mountAt(t, s, aheadOptions)
+			f := openFile(t, dir+"/f", os.O_RDWR)
+			f.lock(t, "ex", "ok")
+			f.must("fill 0 204800 x", "ok")
+			eventually(t, "it is sent ahead", func() bool { return s.ahead.Load() >= 128<<10 })
+			comes, goes := make(chan struct{}), make(chan struct{})
+			s.set(func(s *fake) {
+				s.waits = func() { comes <- struct{}{}; <-goes }
+				s.before = func([]wire.Mutation) error { // it was not sent
+					if s.before = nil; name == gone {
+						return nil
+					}
+					return wire.NewError(wire.CodeCanceled, "")
+				}
+			})
+			synced := make(chan string, 1)
+			go func() { synced <- f.do("fsync") }()
+			<-comes
+			s.set(func(s *fake) { s.waits = nil })
+			giveUp(s, m)
+			close(goes)
+			if got := <-synced; (got == "ok") != (name == gone) {
+				t.Errorf("fsync: %s", got)
+			}
+			settled(t, s)
+			if got, ok := s.file("f"); ok != (name != gone) || ok && got != "old" {
+				t.Errorf("the service has %d bytes, %t", len(got), ok)
+			}
+		})
+	}
+}
+
 // What was sent ahead and is of no use, since more was written before it, is gone
 // before the contents are sent: there may be no room for both. So is what a failed
 // commit leaves, and nothing begins anew of what waits for the next try.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,4 +112,42 @@ func TestModeRefused(t *testing.T) {
 	}
 	f.must("close", "ok")
 	wantFile(t, s, "f", "data")
+}
+
+// TestModeRidesWithUnknownOutcome: mode and what was appended go in one transaction,
+// whose answer is lost. Whether it had happened or not, all of it has, once.
+func TestModeRidesWithUnknownOutcome(t *testing.T) {
+	for _, happened := range []bool{false, true} {
+		s := newFake()
+		s.put("f", "old")
+		dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour})
+		f := openFile(t, dir+"/f", os.O_RDWR|os.O_APPEND)
+		f.must("write new", "ok")
+		var rode atomic.Bool
+		s.set(func(s *fake) {
+			lose := func(m []wire.Mutation) error {
+				rode.Store(m[0].Kind == wire.MutWriteFile && m[len(m)-1].Set&wire.SetMode != 0)
+				return once(s, wire.CodeUnknownOutcome)
+			}
+			if happened {
+				s.after = func(m []wire.Mutation, _ wire.Outcome) error { return lose(m) }
+			} else {
+				s.before = lose
+			}
+		})
+		if got := f.do("chmod 384"); got != "ok" && got != eio {
+			t.Errorf("happened %t: chmod: %s", happened, got)
+		}
+		if !rode.Load() {
+			t.Fatal("the mode did not go with what was written")
+		}
+		f.must("fsync", "ok")
+		f.must("chmod 384", "ok")
+		f.must("write more", "ok")
+		f.must("close", "ok")
+		wantFile(t, s, "f", "oldnewmore")
+		if got := sh(t, dir, "stat -c %a $D/f"); got != "600\n" {
+			t.Errorf("happened %t: the mode is %s", happened, got)
+		}
+	}
 }

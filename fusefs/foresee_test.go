@@ -3,6 +3,7 @@ package fusefs
 import (
 	"syscall"
 	"testing"
+	"time"
 
 	"tpcfs/wire"
 )
@@ -80,7 +81,13 @@ func TestForeseesNothing(t *testing.T) {
 		"the name was touched": func(c *cache, m *wire.Mutation, _ *wire.Outcome) {
 			c.forget(&wire.Touched{Names: []wire.At{m.At}})
 		},
-		"everything was":           func(c *cache, _ *wire.Mutation, _ *wire.Outcome) { c.forget(nil) },
+		"everything was": func(c *cache, _ *wire.Mutation, _ *wire.Outcome) { c.forget(nil) },
+		"the coordinator starts again, and a lease begins anew": func(c *cache, _ *wire.Mutation, _ *wire.Outcome) {
+			c.end()
+			c.forget(&wire.Touched{Wide: true})
+			c.extend(bootNow()+time.Hour, false)
+			c.keep(c.begin(), someDir)
+		},
 		"the lease has ended":      func(c *cache, _ *wire.Mutation, _ *wire.Outcome) { c.end() },
 		"no time":                  func(_ *cache, _ *wire.Mutation, out *wire.Outcome) { out.Time = 0 },
 		"it is not told":           func(_ *cache, _ *wire.Mutation, out *wire.Outcome) { out.Touched = nil },

@@ -98,3 +98,43 @@ func TestMountSendsAhead(t *testing.T) {
 	eventually(ctx, t, "what went ahead in vain is gone", func() bool { return storedAt(t, c, "a") < whole+piece })
 	settle(t, ctx, c)
 }
+
+// A mount that is killed while it sends a large file ahead leaves the file as it was, and
+// nothing of what it had sent once its session is over.
+func TestMountDiesSendingAhead(t *testing.T) {
+	t.Parallel()
+	const piece = 4 << 20
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	dir := tempDir(t)
+	mnt := mountDir(t, dir)
+	cl := dial(t, ctx, c, patience)
+	mustWrite(t, ctx, cl, "f", []byte("as it was"))
+	mount := func(name string) *harness.Proc {
+		p := started(t, name, nil, "mount", "--foreground", "--coordinator", c.Addr(harness.Coordinator), mnt)
+		if _, err := p.WaitLine(ctx, "ready"); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	dies := mount("the mount that dies")
+	before := storedAt(t, c, "a")
+	h := startHolder(t, ctx, mnt)
+	h.opens("f", 50)
+	h.opens("f", 51)
+	for i := range 3 {
+		h.wants(fmt.Sprintf("os.pwrite(50, b'%d' * %d, %d)", i, piece, i*piece), fmt.Sprint(piece))
+	}
+	eventually(ctx, t, "it is sent ahead", func() bool { return storedAt(t, c, "a") >= before+piece })
+	if err := dies.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h.wants("os.fsync(50)", "ENOTCONN")
+	mount("the next one")
+	if got := shell(t, ctx, mnt, "cat f"); got != "as it was" {
+		t.Errorf("the file has %d bytes", len(got))
+	}
+	eventually(ctx, t, "what was sent ahead is gone", func() bool { return storedAt(t, c, "a") <= before })
+	settle(t, ctx, c)
+}
