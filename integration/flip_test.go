@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tpcfs/integration/harness"
+	"tpcfs/wire"
 	"tpcfs/wire/client"
 )
 
@@ -134,28 +135,83 @@ func (l *leaving) flips(who, kind string, rnd *rand.Rand, cl *client.Client) {
 	l.progress() // with what is flipped; who finds it ends
 	l.kill(who)
 	l.away = slices.DeleteFunc(l.away, func(name string) bool { return name == who })
-	if err := l.c.Start(l.ctx, who); err != nil {
-		out := l.c.Proc(who).Output()
-		l.Logf("it does not start again: %s", strings.TrimSpace(out))
-		if !strings.Contains(out, l.c.DataDir(who)) {
-			l.Fatal("it does not name what is damaged")
+	if err := l.c.Start(l.ctx, who); err != nil && who == harness.Coordinator {
+		l.damaged(who)
+		flipBit(l.T, name, at, bit)
+		l.start(who)
+	} else if err != nil {
+		l.anew(who)
+	}
+	for range 3 { // who meets it only now ends, and says so
+		for _, name := range l.c.Names {
+			l.comes(name, name == who)
 		}
-		if who != harness.Coordinator {
+		bad := false
+		for _, m := range l.scrub(0, 8, 9, 10).Members {
+			l.Logf("the scrub: %s: found %d, repaired %d, %q %s", m.Name, m.Found, m.Repaired, m.Notes[:min(len(m.Notes), 3)], m.Problem)
+			if ended := m.Problem != "" || m.Found > m.Repaired; ended && m.Name != who {
+				l.Errorf("%s: %+v", m.Name, m)
+			} else if ended {
+				bad = true
+			}
+		}
+		if !bad && kind == "meta.db" { // no scrub looks at all of its rows (S5b)
+			l.kill(who)
 			if err := os.RemoveAll(l.c.DataDir(who)); err != nil {
 				l.Fatal(err)
 			}
-		} else {
-			flipBit(l.T, name, at, bit)
+			l.start(who)
+			l.state(who, "in sync")
 		}
-		l.start(who)
+		if !bad {
+			return
+		}
 	}
-	for _, name := range l.c.Names {
-		l.state(name, "in sync")
+	l.Errorf("%s has something that no scrub repairs", who)
+}
+
+// damaged wants a process that has ended to have named what is damaged.
+func (l *leaving) damaged(who string) {
+	l.Helper()
+	out := l.c.Proc(who).Output()
+	l.Logf("%s ends: %s", who, strings.TrimSpace(out))
+	if !strings.Contains(out, "damaged") && !strings.Contains(out, "corrupt data") || !strings.Contains(out, l.c.DataDir(who)) {
+		l.Fatal("it does not name what is damaged")
 	}
-	r := l.scrub(0, 9)
-	for _, m := range r.Members {
-		for _, n := range m.Notes {
-			l.Logf("the scrub: %s: %s", m.Name, n)
+}
+
+// anew starts a participant whose data are damaged on an empty directory.
+func (l *leaving) anew(name string) {
+	l.Helper()
+	l.damaged(name)
+	if err := os.RemoveAll(l.c.DataDir(name)); err != nil {
+		l.Fatal(err)
+	}
+	l.start(name)
+}
+
+// comes waits until a participant is in sync; one that may end meanwhile starts anew then.
+func (l *leaving) comes(name string, mayEnd bool) {
+	l.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.c.Proc(name).Done():
+			if !mayEnd {
+				l.Fatalf("%s has ended", name)
+			}
+			l.anew(name)
+			continue
+		default:
+		}
+		if st, err := l.c.Status(l.ctx); err == nil && slices.ContainsFunc(st.Members, func(m wire.MemberStatus) bool { return m.Name == name && m.State == "in sync" }) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-l.ctx.Done():
+			l.Fatalf("%s is never in sync", name)
 		}
 	}
 }

@@ -1,0 +1,32 @@
+package main
+
+// scrubMutants leave out what scrubs, and who catches up after one, must do (S5b, P11).
+var scrubMutants = []mutant{
+	scrubbing("a scrub's verdict counts for its coordinator alone", "coordinator/scrubtime.go",
+		"s.missed, s.renew = kept.Missed, kept.Renew", "s.missed = kept.Missed", "TestScrubVerdictOutlivesTheCoordinator"),
+	scrubbing("who was found wrong and is in sync stays as it is", "coordinator/scrubtime.go",
+		" || slices.ContainsFunc(s.renew, in) {", " {", "TestScrubVerdictOutlivesTheCoordinator"),
+	scrubbing("who is evicted since its rows are wrong compares what has changed", "coordinator/scrubtime.go",
+		"return slices.Contains(s.renew, c.peers[i].called())", "return false", "TestScrubOfRowsThatDiffer|TestScrubVerdictOutlivesTheCoordinator"),
+	scrubbing("whom a scheduled scrub has missed is not made up for", "coordinator/scrubtime.go",
+		"return names, len(names) > 0, max(left, time.Second)", "return names, false, max(left, time.Second)", "TestScrubSchedule"),
+	scrubbing("two that are wrong get everything anew, maybe from each other", "coordinator/compare.go",
+		"case len(bad) > 1:", "case false:", "TestScrubOfRowsThatDiffer"),
+	scrubbing("others' checksums do not matter to who gets everything anew", "coordinator/compare.go",
+		"	case r.sums:\n", "	case false:\n", "TestScrubOfRowsThatDiffer"),
+	scrubbing("damage is one finding each time it is told", "coordinator/compare.go",
+		" && !r.damaged[i] {", " {", "TestScrubAsksAgain"),
+	scrubbing("who could not be asked for a moment was not compared", "coordinator/compare.go",
+		"	r.failed[i] = err\n", "	r.failed[i] = err\n	r.problemAt(i, err)\n", "TestScrubAsksAgain"),
+	scrubbing("a last round that nobody's writes wait for is given up as any other", "coordinator/commit/pace.go",
+		"return lastRound << min(max(late, 0), mostLastRounds)", "return lastRound", "TestLastRoundOfASlowDisk"),
+	scrubbing("a last round takes longer and longer while writes wait", "coordinator/commit/pace.go",
+		"	if m.enough() {\n		return lastRound\n", "	if late < 0 {\n		return lastRound\n", "TestLastRoundOfASlowDisk"),
+	{rule: "S5b", leaves: "rows are compared by their keys", edits: []edit{{"participant/store/scrub.go",
+		"one := sha256.Sum256(append(be.AppendUint16(nil, uint16(len(key))), key+string(val)...))", "one := sha256.Sum256(append(be.AppendUint16(nil, uint16(len(key))), key...))"}},
+		test: "./participant/store TestCompare"},
+}
+
+func scrubbing(leaves, file, before, after, test string) mutant {
+	return mutant{rule: "S5b, P11", leaves: leaves, edits: []edit{{file, before, after}}, test: "./coordinator " + test}
+}
