@@ -71,6 +71,13 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		if err != nil {
 			return err
 		}
+		for name, a := range now { // before any is lent: it may wait for the service
+			if f.fresh(ctx, &a, saves) {
+				now[name] = a
+			} else {
+				delete(now, name)
+			}
+		}
 		for i := in.Offset; i < last; i++ {
 			a, ok := now[d.name(i)]
 			e := d.entry(i)
@@ -81,10 +88,9 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 			if entry == nil {
 				break
 			}
-			if ok && f.fresh(ctx, &a, saves) {
+			if ok {
 				f.seeDir(a)
-				f.fillEntry(entry, wire.At{Dir: d.ino, Path: e.Name}, a)
-				entry.SetAttrTimeout(f.cached.lend(a))
+				f.lendEntry(entry, wire.At{Dir: d.ino, Path: e.Name}, a)
 			} // else node id 0: the name alone
 		}
 		return nil

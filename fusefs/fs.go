@@ -383,8 +383,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		return statusOf(f.inGone(at.Dir, err))
 	}
 	f.seeDir(a)
-	f.fillEntry(out, at, a)
-	out.SetAttrTimeout(f.cached.lend(a))
+	f.lendEntry(out, at, a)
 	return fuse.OK
 }
 
@@ -434,6 +433,16 @@ func (f *fileSystem) fillEntry(out *fuse.EntryOut, at wire.At, a wire.Attr) {
 	fillAttr(&out.Attr, a)
 	f.cached.lookedUp(a.Ino)
 	if at.Path != "" {
+		out.SetEntryTimeout(f.cached.lendName(at, a.Ino))
+	}
+}
+
+// lendEntry is fillEntry of what was looked up: a name is lent with what it
+// leads to.
+func (f *fileSystem) lendEntry(out *fuse.EntryOut, at wire.At, a wire.Attr) {
+	f.fillEntry(out, wire.At{}, a)
+	if term := f.cached.lend(a); term > 0 {
+		out.SetAttrTimeout(term)
 		out.SetEntryTimeout(f.cached.lendName(at, a.Ino))
 	}
 }

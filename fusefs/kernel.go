@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,7 +25,10 @@ import (
 const (
 	lentFor    = wire.Lease * time.Millisecond / 2 // at most
 	lentMargin = time.Second                       // left of the lease then: the kernel counts from when it has handled the answer
+	toldFor    = time.Second                       // then the kernel has handled an answer for sure
 	askAgain   = 200 * time.Microsecond            // the kernel is about to know an inode
+	afterWide  = 10 * time.Second                  // without names: more of what everything has to be forgotten for may follow
+	recallers  = 16                                // that tell the kernel of inodes at a time
 )
 
 // kernel is who is told to forget; go-fuse's server in a mount.
@@ -44,8 +48,14 @@ func (f *fileSystem) lendTo(k kernel) {
 // loan is what the kernel has of an inode.
 type loan struct {
 	lookups uint64        // that it has not taken back (Forget)
-	until   time.Duration // of the boot clock, with the margin: it may have attributes
+	lent    bool          // it may have attributes, or get them with an answer under way: until a recall
+	until   time.Duration // of the boot clock, with the margin: they count no more
+	told    uint64        // a hash of the attributes that it was told last
+	since   time.Duration // of the boot clock, when it was told them first
+	name    wire.At       // lent last
 }
+
+var hashSeed = maphash.MakeSeed()
 
 // recall is what the kernel is to forget before something is said to be done.
 type recall struct {
@@ -64,36 +74,63 @@ func (c *cache) termLocked(now time.Duration) time.Duration {
 }
 
 // lend is for how long the kernel may keep attributes that it is told: what is
-// known to be true now, and was not changed by others a moment ago. A
-// notification voids the answers under way, with the new size in them.
+// known to be true now, of an inode that is new to it, or what it has been told
+// before, without lending it. A notification voids the answers under way, with the size in
+// them: so one that is lent brings nothing that an earlier one has not brought.
+// Nothing is waited for between this and the answer.
 func (c *cache) lend(a wire.Attr) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := bootNow()
+	l, hash := c.loans[a.Ino], maphash.Comparable(hashSeed, a)
+	if l.told != hash {
+		l.told, l.since = hash, now
+	}
+	known, ok := c.attrs[a.Ino]
 	term := c.termLocked(now)
-	if known, ok := c.attrs[a.Ino]; term == 0 || !ok || known != a {
-		return 0
+	if !ok || known != a || l.lookups > 1 && now-l.since < toldFor {
+		term = 0
 	}
-	if _, lately := c.heard.get(a.Ino); lately {
-		return 0
+	if term > 0 {
+		l.lent, l.until = true, now+term+lentMargin
 	}
-	l := c.loans[a.Ino]
-	l.until = now + term + lentMargin
 	c.loans[a.Ino] = l
 	return term
 }
 
-// lendName is that of what a name leads to; 0: nowhere.
+// lendName is that of what a name leads to; 0: nowhere. Where a file has several
+// names, the kernel counts them by itself when one goes, and has to look again.
 func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := bootNow()
 	term := c.termLocked(now)
-	if known, ok := c.entries[at]; term == 0 || !c.alone || !ok || known != ino {
+	if known, ok := c.entries[at]; term == 0 || !c.alone || now < c.noNames || !ok || known != ino {
 		return 0
+	}
+	if ino != 0 {
+		a, ok := c.attrs[ino]
+		if !ok || a.Nlink > 1 && a.Mode&wire.ModeType != wire.ModeDir {
+			return 0
+		}
+		l := c.loans[ino]
+		l.name = at
+		c.loans[ino] = l
 	}
 	c.namesLent = now + term + lentMargin
 	return term
+}
+
+// linked has the kernel forget the name of a file that has got another one. It
+// is not waited for: the caller holds the directory.
+func (f *fileSystem) linked(ino wire.Ino) {
+	c := f.cached
+	c.mu.Lock()
+	name, lent := c.loans[ino].name, c.namesLent > bootNow()
+	c.mu.Unlock()
+	if lent && name.Dir != 0 {
+		f.recallName(name, &countdown{done: make(chan struct{})})
+	}
 }
 
 // lookedUp counts an answer that tells the kernel of an inode.
@@ -129,10 +166,10 @@ func (c *cache) kernelKnows(ino wire.Ino) bool {
 // what was. c.mu is held.
 func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 	now := bootNow()
-	take := func(ino wire.Ino) {
-		if l, ok := c.loans[ino]; ok && l.until > now {
+	take := func(ino wire.Ino) { // what is past too: its answer may be under way still
+		if l := c.loans[ino]; l.lent {
 			r.inos, r.until = append(r.inos, ino), max(r.until, l.until)
-			l.until = 0
+			l.lent = false
 			c.loans[ino] = l
 		}
 	}
@@ -142,6 +179,7 @@ func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 		}
 		if c.namesLent > now {
 			r.any, r.until = true, max(r.until, c.namesLent)
+			c.noNames = now + afterWide
 		}
 		return r
 	}
@@ -186,8 +224,7 @@ func (c *countdown) count() {
 // recallFrom has the kernel forget, and waits until it has, or what it was lent
 // has run out, or ctx ends.
 func (f *fileSystem) recallFrom(ctx context.Context, r recall) {
-	now := bootNow()
-	if r.until <= now {
+	if len(r.inos)+len(r.names) == 0 && !r.any {
 		return
 	}
 	left := &countdown{done: make(chan struct{})}
@@ -195,16 +232,19 @@ func (f *fileSystem) recallFrom(ctx context.Context, r recall) {
 	if r.any { // only time tells
 		left.left.Add(1)
 	}
-	for _, ino := range r.inos {
+	var next atomic.Int64
+	for range min(len(r.inos), recallers) {
 		f.wg.Go(func() {
-			f.recallInode(ino, r.until)
-			left.count()
+			for i := next.Add(1) - 1; i < int64(len(r.inos)); i = next.Add(1) - 1 {
+				f.recallInode(r.inos[i], r.until)
+				left.count()
+			}
 		})
 	}
 	for _, at := range r.names {
 		f.recallName(at, left)
 	}
-	timer := time.NewTimer(r.until - now)
+	timer := time.NewTimer(r.until - bootNow())
 	defer timer.Stop()
 	select {
 	case <-left.done:

@@ -88,12 +88,22 @@ func lending(t *testing.T, inos ...wire.Ino) (*fileSystem, *fakeKernel) {
 func lendAll(t *testing.T, f *fileSystem, inos ...wire.Ino) {
 	t.Helper()
 	for _, ino := range inos {
+		f.cached.lookedUp(ino)
 		a := f.cached.lend(wire.Attr{Ino: ino, Size: 1})
 		n := f.cached.lendName(rootAt(fmt.Sprint(ino)), ino)
-		f.cached.lookedUp(ino)
 		if a <= 0 || a > lentFor || n <= 0 || n > lentFor {
 			t.Fatalf("%d is lent for %v, its name for %v", ino, a, n)
 		}
+	}
+}
+
+// age makes it long ago that the kernel was told anything.
+func (c *cache) age() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for ino, l := range c.loans {
+		l.since -= toldFor
+		c.loans[ino] = l
 	}
 }
 
@@ -128,10 +138,26 @@ func TestKernelIsLent(t *testing.T) {
 		}
 	}
 	c.until = bootNow() + time.Hour
+	c.lookedUp(5)
 	c.forget(&wire.Touched{Inos: []wire.Ino{5}})
-	c.keep(c.begin(), wire.Attr{Ino: 5, Size: 1})
-	if d := c.lend(wire.Attr{Ino: 5, Size: 1}); d != 0 {
-		t.Errorf("others have just changed it, and it is lent for %v", d)
+	c.keep(c.begin(), wire.Attr{Ino: 5, Size: 2})
+	for range 2 {
+		if d := c.lend(wire.Attr{Ino: 5, Size: 2}); d != 0 {
+			t.Errorf("the kernel has not been told of it before, and it is lent for %v", d)
+		}
+	}
+	c.age()
+	if d := c.lend(wire.Attr{Ino: 5, Size: 2}); d <= 0 {
+		t.Error("the kernel has been told of it long ago, and it is not lent")
+	}
+	c.keepName(c.begin(), rootAt("two"), wire.Attr{Ino: 7, Nlink: 2})
+	if d := c.lendName(rootAt("two"), 7); d != 0 {
+		t.Errorf("a file has two names, and one is lent for %v", d)
+	}
+	c.forget(nil)
+	c.keepName(c.begin(), rootAt("5"), wire.Attr{Ino: 5, Size: 2})
+	if d := c.lendName(rootAt("5"), 5); d != 0 {
+		t.Errorf("everything had to be forgotten a moment ago, and a name is lent for %v", d)
 	}
 	c.lends = false
 	if d := c.lend(wire.Attr{Ino: 6, Size: 1}); d != 0 {
@@ -169,6 +195,22 @@ func TestKernelForgets(t *testing.T) {
 	if got := push(&wire.Touched{Names: []wire.At{rootAt("x")}}); got != "[] []" {
 		t.Errorf("no name is lent, and told %s", got)
 	}
+	// What is past is recalled too: the answer that lends it may be under way.
+	f.cached.noNames = 0
+	f.cached.keepName(f.cached.begin(), rootAt("7"), wire.Attr{Ino: 7, Size: 1})
+	lendAll(t, f, 7)
+	l := f.cached.loans[7]
+	l.until = 1
+	f.cached.loans[7] = l
+	f.cached.namesLent = 0
+	began := bootNow()
+	if push(&wire.Touched{Inos: []wire.Ino{7}}); bootNow()-began > time.Second {
+		t.Error("it is waited for what is past")
+	}
+	f.wg.Wait()
+	if got := k.told(); got != "[] []" && got != "[7] []" {
+		t.Errorf("told %s", got)
+	}
 	// Names that nobody knows are waited for.
 	f.cached.namesLent = bootNow() + 30*time.Millisecond
 	until := f.cached.namesLent
@@ -190,6 +232,22 @@ func TestKernelForgetsOwnChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := k.told(); got != "[1] []" {
+		t.Errorf("told %s", got)
+	}
+}
+
+// A file that gets another name is looked up again by the one that was lent: the
+// kernel counts links by itself when one goes. Nobody waits for that.
+func TestKernelOfALink(t *testing.T) {
+	f, k := lending(t, 5)
+	lendAll(t, f, 5)
+	busy := make(chan struct{})
+	k.block[wire.RootIno] = busy
+	f.linked(5)
+	f.linked(6)
+	close(busy)
+	f.wg.Wait()
+	if got := k.told(); got != "[] [5]" {
 		t.Errorf("told %s", got)
 	}
 }
@@ -263,6 +321,7 @@ func TestKernelAsksOnce(t *testing.T) {
 	}
 	m.fs.cached.extend(bootNow()+time.Hour, true)
 	first := look()
+	m.fs.cached.age()
 	look()
 	before := m.Requests()
 	if again := look(); again != first {

@@ -41,9 +41,8 @@ type cache struct {
 	lends     bool // there is a kernel that can be told to forget
 	alone     bool // no other session has a lease
 	loans     map[wire.Ino]loan
-	namesLent time.Duration    // of the boot clock, with the margin: the kernel may have names
-	heard     lately[struct{}] // inodes that others have touched
-	turned    time.Duration    // of the boot clock, when heard last forgot
+	namesLent time.Duration // of the boot clock, with the margin: the kernel may have names
+	noNames   time.Duration // of the boot clock: until then it gets none
 }
 
 func newCache() *cache {
@@ -82,13 +81,6 @@ func (c *cache) forget(t *wire.Touched) recall {
 		return r
 	}
 	c.recallNamesLocked(&r, t.Names)
-	if now := bootNow(); now-c.turned >= lookedFor {
-		c.turned = now
-		c.heard.turn()
-	}
-	for _, ino := range t.Inos {
-		c.heard.put(ino, struct{}{})
-	}
 	return r
 }
 
@@ -219,11 +211,12 @@ func (c *cache) vanished(ino wire.Ino) {
 func (f *fileSystem) lease() {
 	var last wire.Watched
 	var holds []wire.Ino
+	going := false // the last Watch has had an answer, in the epoch of the one before
 	var once sync.Once
 	begun := func() { once.Do(func() { close(f.watched) }) }
 	defer begun()
 	for f.commits.Err() == nil {
-		ctx, askers := f.asking.begin(f.commits)
+		ctx, askers := f.asking.begin(f.commits, going)
 		req := wire.Watch{Epoch: last.Epoch, Number: last.Number, Wait: wire.WatchEvery, Holds: holds}
 		if len(askers) > 0 {
 			req.Wait = 0
@@ -232,6 +225,7 @@ func (f *fileSystem) lease() {
 		got, err := f.client.Watch(ctx, req)
 		if interrupted := f.asking.end(); err != nil {
 			f.asking.again(askers)
+			going = interrupted
 			if code := wire.CodeOf(err); code == wire.CodeUnsupported || code == wire.CodeTooMany {
 				f.log.Debug("no lease: nothing that was read is kept", "err", err)
 				begun()
@@ -249,6 +243,7 @@ func (f *fileSystem) lease() {
 		holds = f.heldOf(got.Unnamed)
 		f.cached.extend(sent+wire.Lease*time.Millisecond, got.Alone)
 		f.recallFrom(f.commits, r) // before the next Watch says that it is forgotten
+		going = got.Epoch == last.Epoch
 		last = got
 		f.leases.Store(true)
 		begun()
@@ -267,13 +262,15 @@ type asking struct {
 	broken bool               // it was called
 }
 
-// begin begins a Watch under ctx for those who wait by now.
-func (a *asking) begin(ctx context.Context) (context.Context, []chan struct{}) {
+// begin begins a Watch under ctx for those who wait by now. Where it goes on with
+// a lease, who comes later may break it off; the answer that begins one must not
+// be lost.
+func (a *asking) begin(ctx context.Context, goesOn bool) (context.Context, []chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	list := a.list
 	a.list, a.broken = nil, false
-	if len(list) == 0 {
+	if len(list) == 0 && goesOn {
 		ctx, a.cancel = context.WithCancel(ctx)
 	}
 	return ctx, list
@@ -313,7 +310,7 @@ func (a *asking) ask() <-chan struct{} {
 
 // hear waits until the mount has heard of all that was done so far, whether
 // somebody was told that it is done or not.
-func (f *fileSystem) hear() {
+func (f *fileSystem) hear(ctx context.Context) {
 	if f.leases.Load() {
 		timer := time.NewTimer(hearWait)
 		defer timer.Stop()
@@ -321,10 +318,10 @@ func (f *fileSystem) hear() {
 		case <-f.asking.ask():
 			return
 		case <-timer.C:
-		case <-f.ctx.Done():
+		case <-ctx.Done():
 		}
 	}
-	f.recallFrom(f.ctx, f.cached.forget(nil))
+	f.recallFrom(ctx, f.cached.forget(nil))
 }
 
 // leased is stat, answered from what was read before where the lease allows.

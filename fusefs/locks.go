@@ -134,7 +134,7 @@ func (f *fileSystem) setLock(ctx context.Context, in *fuse.LkIn, wait bool) fuse
 	if r.Mode != wire.LockNone {
 		// Who held it may have been lost with changes that nobody has waited
 		// for (F10).
-		f.hear()
+		f.hear(ctx)
 	}
 	if h.lost.Load() {
 		f.unlock(h.n, owner)

@@ -45,7 +45,8 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	if err != nil {
 		return statusOf(err)
 	}
-	f.fillEntry(out, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, a)
+	f.fillEntry(out, wire.At{}, a)
+	f.linked(a.Ino)
 	return fuse.OK
 }
 

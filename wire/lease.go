@@ -8,7 +8,7 @@ const Lease = 5000
 const WatchEvery = 1000
 
 // MaxTouched bounds the inodes and names of a Touched; more is Wide.
-const MaxTouched = 64
+const MaxTouched = 1024
 
 // Touched is what transactions have changed.
 type Touched struct {

@@ -411,12 +411,8 @@ func (l *lease) tellOwn(out *wire.Watched) {
 	if len(l.own) > maxPushes {
 		out.Touched = wire.Touched{Wide: true}
 	}
-	if out.Touched.Wide {
-		l.own = nil
-		return
-	}
 	for i := range l.own {
-		if p := &l.own[i]; !l.knows(p.seq) {
+		if p := &l.own[i]; out.Touched.Wide || !l.knows(p.seq) {
 			out.Touched.Add(p.touched)
 			if p.told == 0 {
 				p.told = out.Number
