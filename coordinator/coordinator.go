@@ -113,6 +113,8 @@ type Options struct {
 	MaxAhead  uint64
 	MaxBytes  int64
 	MaxQueued int
+
+	clock clock // a test's
 }
 
 func (o *Options) validate() error {
@@ -183,6 +185,7 @@ type Coordinator struct {
 	// The owner's alone (inbox):
 	identities int // of the members, as the machine was last seen
 	m          *commit.Machine
+	clock      clock
 	greets     uint64 // the number of the last greeting
 	ledger     *ledger
 	lastMS     int64 // milliseconds since began that the machine was told of
@@ -245,7 +248,7 @@ func Open(o Options) (*Coordinator, error) {
 		return nil, err
 	}
 	c := &Coordinator{
-		o: o, log: o.Logger, began: time.Now(), lock: lock, cluster: cluster,
+		o: o, log: o.Logger, began: time.Now(), clock: o.clock, lock: lock, cluster: cluster,
 		closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}),
 		stages: newPlaces(o.MaxStages, o.Patience, "too many contents are being staged; nothing changed"),
 		large:  newPlaces(o.MaxReads, o.Patience, "too many large files are being read"),
@@ -301,6 +304,7 @@ func (c *Coordinator) reign(run wire.UUID) error {
 		c.o.LockGrace = wire.LockLease * time.Millisecond
 	}
 	c.locks.open(c.o.LockGrace)
+	c.clock.begin(state.Time)
 	c.ledger = led
 	return nil
 }

@@ -12,17 +12,13 @@ import (
 // mount's own clock may be wrong, and files changed by several mounts would not
 // tell which change was the later one. What the coordinator says with its answers
 // was true before they came, so the time that the mount counts from there, on a
-// clock that nobody sets, is never ahead: a ctime that fstat has shown is not after
+// clock that nobody sets, is not ahead: a ctime that fstat has shown is not after
 // the transaction that brings it (wire.Mutation.ChangeTime), and stays.
 
-const (
-	// clockDrift is by how much of the time since it was heard the coordinator's
-	// may have passed more slowly than here: one part of so many.
-	clockDrift = 1000
-	// clockSet is how far ahead of what is heard the count is when the
-	// coordinator's clock must have been set back: no answer takes as long.
-	clockSet = 10 * time.Second
-)
+// clockDrift is by how much of the time since it was heard the coordinator's may
+// have passed more slowly than here, one part of so many: it goes slower by a
+// hundredth while its machine's clock is behind.
+const clockDrift = 50
 
 // clock counts the coordinator's time.
 type clock struct {
@@ -47,15 +43,24 @@ func (c *clock) atLocked(boot time.Duration) int64 {
 	return c.time + int64(since-since/clockDrift)
 }
 
-// hear takes a time that an answer tells.
-func (c *clock) hear(t int64) {
-	if t <= 0 {
-		return
-	}
+// hear takes a time that an answer tells. It may be of long before: the put of a
+// change that has waited for a participant, or is asked for once more.
+func (c *clock) hear(t int64, boot time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	boot := bootNow()
-	if off := time.Duration(c.atLocked(boot) - t); c.time == 0 || off < 0 || off > clockSet {
+	if t > 0 && (c.time == 0 || t > c.atLocked(boot)) {
+		c.time, c.heard = t, boot
+	}
+}
+
+// hearNow takes the time of an answer that was made after its question was sent. More than so much later it cannot be now: if
+// the count is, the coordinator has lost time, as one does that is started anew
+// where the machine's clock is behind.
+func (c *clock) hearNow(t int64, sent, boot time.Duration) {
+	c.hear(t, boot)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t > 0 && c.atLocked(boot) > t+int64(boot-sent) {
 		c.time, c.heard = t, boot
 	}
 }
@@ -68,12 +73,13 @@ type timed struct {
 
 func (s timed) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	out, err := s.service.Transact(ctx, mutations, contents)
-	s.clock.hear(out.Time)
+	s.clock.hear(out.Time, bootNow())
 	return out, err
 }
 
 func (s timed) Watch(ctx context.Context, req wire.Watch) (wire.Watched, error) {
+	sent := bootNow()
 	got, err := s.service.Watch(ctx, req)
-	s.clock.hear(got.Time)
+	s.clock.hearNow(got.Time, sent, bootNow())
 	return got, err
 }

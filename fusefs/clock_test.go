@@ -111,33 +111,84 @@ func TestOthersChangesMoveTime(t *testing.T) {
 
 func TestClock(t *testing.T) {
 	var c clock
-	there := func(off time.Duration) time.Time { return time.Now().Add(off) }
-	near := func(what string, off time.Duration) {
+	if off := time.Since(time.Unix(0, c.now())); off < 0 || off > time.Minute {
+		t.Errorf("before anything is heard it is %v early", off)
+	}
+	const start = int64(1000 * time.Hour)
+	boot := time.Hour
+	is := func(what string, want int64) {
 		t.Helper()
-		got := time.Unix(0, c.now())
-		if want := there(off); got.After(want) || got.Before(want.Add(-time.Minute)) {
-			t.Errorf("%s it is %v, want %v", what, got, want)
+		if got := c.atLocked(boot); got != want {
+			t.Errorf("%s it is %v off", what, time.Duration(got-want))
 		}
 	}
-	near("before anything is heard", 0)
-	c.hear(0)
-	near("after an answer without a time", 0)
-	c.hear(there(-time.Hour).UnixNano())
-	near("after an answer", -time.Hour)
-	was := c.now()
-	c.hear(there(-time.Hour - 5*time.Second).UnixNano())
-	if now := c.now(); now < was {
-		t.Error("an answer that took long sets the clock back")
+	c.hear(0, boot)
+	if c.time != 0 {
+		t.Error("an answer without a time tells one")
 	}
-	c.hear(there(-2 * time.Hour).UnixNano())
-	near("after the coordinator's was set back", -2*time.Hour)
-	c.hear(there(time.Hour).UnixNano())
-	near("after the coordinator's was set forward", time.Hour)
-	c.mu.Lock()
-	c.heard -= 1000 * time.Second
-	c.time -= int64(1000 * time.Second)
-	c.mu.Unlock()
-	if late := time.Until(time.Unix(0, c.now()).Add(-time.Hour)); late > -time.Second || late < -2*time.Second {
-		t.Errorf("1000 s after an answer it is %v early, want a thousandth", -late)
+	c.hear(start, boot)
+	is("after an answer", start)
+	boot += 100 * time.Second
+	want := start + int64(98*time.Second)
+	is("100 s later", want)
+	c.hear(want-int64(25*time.Second), boot)
+	is("after the answer to a change that took long", want)
+	c.hear(want-int64(time.Hour), boot)
+	is("after one that took an hour", want)
+	c.hearNow(want-int64(25*time.Second), boot-25*time.Second, boot)
+	is("after a Watch that took long", want)
+	c.hearNow(0, boot, boot)
+	is("after a Watch's answer without a time", want)
+	c.hearNow(want+1, boot-time.Second, boot)
+	is("after a Watch's answer", want+1)
+	c.hearNow(want-int64(time.Hour), boot-time.Second, boot)
+	is("after the coordinator has lost time", want-int64(time.Hour))
+	c.hear(want+int64(time.Hour), boot)
+	is("after its time was set forward", want+int64(time.Hour))
+}
+
+// TestClockOfASlowCoordinator: while the coordinator's time goes slower by a
+// hundredth, what the mount counts is never ahead of it, nor goes back.
+func TestClockOfASlowCoordinator(t *testing.T) {
+	var c clock
+	there, boot := int64(1000*time.Hour), time.Hour
+	c.hearNow(there, boot, boot)
+	last := there
+	for range 1000 {
+		for range 10 {
+			there += int64(99 * time.Millisecond)
+			boot += 100 * time.Millisecond
+			now := c.atLocked(boot)
+			if now < last || now > there {
+				t.Fatalf("it is %v ahead, %v after the last", time.Duration(now-there), time.Duration(now-last))
+			}
+			last = now
+		}
+		c.hearNow(there, boot-time.Second, boot)
 	}
+}
+
+// TestLateAnswer: the answer to a change that comes long after the change's time sets
+// no later change's back.
+func TestLateAnswer(t *testing.T) {
+	s := newFake()
+	s.leases = true
+	s.put("g", "old")
+	ino := s.inodeOf("g")
+	s.set(func(s *fake) { s.inodes[ino].attr.Ctime = 1 })
+	dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+	<-m.fs.watched // its answer has told the time
+	f := openFile(t, dir+"/f", os.O_RDWR|os.O_CREATE)
+	g := openFile(t, dir+"/g", os.O_RDWR)
+	f.must("write written", "ok")
+	s.set(func(s *fake) { s.late = 25 * time.Second })
+	before := m.fs.clock.now()
+	f.must("fsync", "ok")
+	g.must("write written", "ok")
+	a, err := m.fs.attr(t.Context(), wire.At{Dir: ino})
+	if err != nil || a.Mtime < before {
+		t.Errorf("its mtime is %v in the past, %v", time.Duration(before-a.Mtime), err)
+	}
+	g.must("close", "ok")
+	f.must("close", "ok")
 }

@@ -43,6 +43,7 @@ type fake struct {
 	list      int                                                     // entries of a page; 0: as asked for
 	off       time.Duration                                           // its clock less this machine's
 	time      int64                                                   // of the last transaction
+	late      time.Duration                                           // how long before its answer a transaction was put, as that says; 0: it does not
 	was       map[wire.Ino]*fakeInode                                 // before it
 }
 
@@ -200,6 +201,9 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		out.Results = append(out.Results, r)
 	}
 	out.Orphans, out.Alone = f.orphans(mutations, saved, wire.Ino(out.Tx)), true
+	if f.late != 0 {
+		out.Time = f.time - int64(f.late)
+	}
 	if f.after != nil {
 		if err := f.after(mutations, out); err != nil {
 			return wire.Outcome{}, err

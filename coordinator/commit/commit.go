@@ -398,7 +398,7 @@ func (m *Machine) Halt(reason *wire.Error) { m.halt(reason) }
 // Stopped returns why the machine has ended; nil while it has not.
 func (m *Machine) Stopped() *wire.Error { return m.stop }
 
-// Clock tells the caller's wall clock, in nanoseconds since 1970, for the
+// Clock tells the time that the caller counts, in nanoseconds since 1970, for the
 // transactions put from now on. One that runs backwards stands still.
 func (m *Machine) Clock(wall int64) { m.wall = wall }
 
@@ -477,6 +477,7 @@ func (m *Machine) Tick(ms int64) {
 	m.releaseOrphans()
 	if m.w != m.toldW || m.w.Epoch == m.epoch.Number && m.state.ServiceTime-m.told >= serviceTimeStep {
 		m.toldW, m.told = m.w, m.state.ServiceTime
+		m.state.Time = max(m.state.Time, m.wall) // what was told to Watches goes on after a restart
 		m.record(&Record{Kind: RecW, W: m.w, ServiceTime: m.state.ServiceTime, Time: m.state.Time})
 	}
 	if m.now >= m.beat {

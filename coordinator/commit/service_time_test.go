@@ -44,3 +44,22 @@ func TestNoWBeforeItsEpoch(t *testing.T) {
 		t.Error("the bootstrap is taken for done")
 	}
 }
+
+// TestTimeGoesOnIdle: where nothing is changed, the time that Watches are told is
+// not lost by a restart where the machine's clock is behind.
+func TestTimeGoesOnIdle(t *testing.T) {
+	b := newBench(t).serve()
+	now := int64(1_000_000_000_000_000)
+	for range 10 * 60 {
+		now += 1_000_000_000
+		b.m.Clock(now)
+		b.m.Tick(1000)
+		b.run()
+		b.handle("a", "b", "c")
+	}
+	b.sync()
+	b.start()
+	if lost := now - b.m.state.Time; lost > 61_000_000_000 {
+		t.Errorf("%d s are lost", lost/1_000_000_000)
+	}
+}
