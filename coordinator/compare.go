@@ -29,6 +29,9 @@ func (r *scrubRun) compare(ctx context.Context) {
 	case len(bad) > 1:
 		why = "another one is wrong as well, and it might get everything from that: look which of them is right, and start the others on empty directories, one after the other"
 	}
+	r.c.scrub.undecidedAre(r.c.called(), func(i int) (undecided, known bool) {
+		return r.undecided[i], all && i < len(r.met) && r.met[i] == r.ranges && ctx.Err() == nil
+	})
 	if all {
 		r.compared(ctx, bad)
 	}
@@ -42,7 +45,8 @@ func (r *scrubRun) compare(ctx context.Context) {
 }
 
 // compared notes who was not compared in all ranges, and of who was that an older
-// verdict counts no more.
+// verdict counts no more: not of one that stands in a difference without a majority, as
+// where too few are there for one.
 func (r *scrubRun) compared(ctx context.Context, bad map[int]bool) {
 	for i, chosen := range r.chosen {
 		switch name := r.c.peers[i].called(); {
@@ -50,7 +54,7 @@ func (r *scrubRun) compared(ctx context.Context, bad map[int]bool) {
 			r.problemAt(i, r.failed[i])
 		case chosen && r.met[i] < r.ranges:
 			r.problemAt(i, errAway)
-		case name != "" && r.met[i] == r.ranges && !bad[i] && ctx.Err() == nil && r.c.comparesAll(i):
+		case name != "" && r.met[i] == r.ranges && !bad[i] && !r.undecided[i] && ctx.Err() == nil && r.c.comparesAll(i):
 			if err := r.c.renews(name, false); err != nil {
 				r.c.log.Warn("what a scrub has found cannot be remembered", "err", err)
 			}
@@ -259,11 +263,14 @@ func (r *scrubRun) judge(key string, row map[int]string, all []compared, bad map
 		}
 		names = append(names, strings.Join(who, "+"))
 	}
+	majority := !sums && slices.ContainsFunc(slices.Collect(maps.Values(says)), func(o []int) bool { return 2*len(o) > len(all) })
+	for _, a := range all {
+		r.undecided[a.member] = r.undecided[a.member] || !majority
+	}
 	for _, members := range says {
 		if 2*len(members) > len(all) {
 			continue
 		}
-		majority := !sums && slices.ContainsFunc(slices.Collect(maps.Values(says)), func(o []int) bool { return 2*len(o) > len(all) })
 		for _, i := range members {
 			if majority {
 				bad[i] = true

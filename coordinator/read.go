@@ -141,20 +141,31 @@ func (r *reading) room(p *wire.Piece) bool {
 	return r.place != nil
 }
 
-// pick chooses a linked participant at random that was not tried; nil: none.
+// pick chooses a linked participant at random that was not tried, of those whose rows scrubs
+// have found least against (S5b); nil: none.
 func (c *Coordinator) pick(tried []bool) *link {
 	n := int(c.slots.Load())
 	first := rand.IntN(n)
+	var best *link
+	least := 0
 	for k := range n {
 		i := (first + k) % n
 		if tried != nil && tried[i] {
 			continue
 		}
-		if l := c.links[i].Load(); l != nil && !l.outside.Load() {
+		l := c.links[i].Load()
+		if l == nil || l.outside.Load() {
+			continue
+		}
+		doubt := c.doubt(i)
+		if doubt == 0 {
 			return l
 		}
+		if best == nil || doubt < least {
+			best, least = l, doubt
+		}
 	}
-	return nil
+	return best
 }
 
 // pause waits until there may be somebody to ask.

@@ -36,7 +36,7 @@ func (c *Coordinator) catchUp(l *link) {
 	for l.ctx.Err() == nil {
 		r := &rejoin{c: c, l: l, began: time.Now()}
 		err := r.run()
-		if err == nil && c.comparesAll(l.member) {
+		if err == nil && r.whole && c.comparesAll(l.member) {
 			if err := c.renews(l.name, false); err != nil {
 				c.log.Warn("that a participant has got everything anew cannot be remembered: it does so once more when it is evicted", "name", l.name, "err", err)
 			}
@@ -64,6 +64,7 @@ type rejoin struct {
 	// that was given up, has an older one.
 	attempt uint64
 	full    bool
+	whole   bool  // it was told to compare everything: a verdict that comes while it does not, stays
 	quick   bool  // its disk is: the last round may begin
 	limit   bool  // ResyncRate counts: not in the last round
 	moved   int64 // bytes, in this round
@@ -133,7 +134,8 @@ func (r *rejoin) run() error {
 	if r.donor = r.c.pick(nil); r.donor == nil {
 		return wire.NewError(wire.CodeUnavailable, "no participant is in sync and there to copy from")
 	}
-	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin, Full: r.c.comparesAll(r.l.member)}, nil)
+	r.whole = r.c.comparesAll(r.l.member)
+	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin, Full: r.whole}, nil)
 	if err != nil {
 		return err
 	}
@@ -195,7 +197,7 @@ func (r *rejoin) round(ctx context.Context, index uint64) error {
 			if _, err := r.resync(ctx, wire.Resync{Step: wire.ResyncBegin, Full: true}, nil); err != nil {
 				return err
 			}
-			r.full, cursor = true, nil
+			r.full, r.whole, cursor = true, true, nil
 			continue
 		}
 		if r.full {

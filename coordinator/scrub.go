@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tpcfs/wire"
@@ -32,6 +33,8 @@ type scrubber struct {
 	fresh bool       // there was no SCRUB at the start
 	keeps sync.Mutex // held while SCRUB is written; taken before mu
 
+	doubted atomic.Bool // there are some in renew or unsure; written under mu
+
 	mu     sync.Mutex // guards the following
 	report wire.ScrubReport
 	places []int              // in report.Members, by member; -1: it is not there
@@ -41,6 +44,7 @@ type scrubber struct {
 	last   []wire.ScrubMember // what the last one that looked at it has found, of each participant
 	missed []string           // participants that a scheduled one has not looked at to the end
 	renew  []string           // participants whose rows are wrong: they have to get everything anew
+	unsure []string           // participants whose rows differ from others', without a majority
 	count  uint64
 }
 
@@ -125,7 +129,7 @@ func (c *Coordinator) startScrub(req *wire.ScrubRequest, scheduled bool) error {
 		}
 	}
 	r := &scrubRun{c: c, rate: c.o.ScrubRate, chosen: chosen, rotten: make([]map[wire.ID]bool, len(c.peers)),
-		damaged: make([]bool, len(c.peers)), met: make([]int, len(c.peers)), failed: make([]error, len(c.peers))}
+		damaged: make([]bool, len(c.peers)), met: make([]int, len(c.peers)), undecided: make([]bool, len(c.peers)), failed: make([]error, len(c.peers))}
 	s.run = r
 	if req.Rate != 0 {
 		r.rate = req.Rate
@@ -221,10 +225,12 @@ type scrubRun struct {
 	ahead  uint64 // entries from now to where all are to be compared
 	sums   bool   // there are rows of checksums that differ
 
-	damaged []bool  // by member: it has said that its rows are; guarded by the scrubber's mu
-	ranges  int     // that were compared
-	met     []int   // of those, by member: it was asked with the others
-	failed  []error // by member: why it could not be asked last
+	damaged []bool // by member: it has said that its rows are; guarded by the scrubber's mu
+	ranges  int    // that were compared
+	met     []int  // of those, by member: it was asked with the others
+	// undecided, by member: there are rows that differ between it and others, and no majority.
+	undecided []bool
+	failed    []error // by member: why it could not be asked last
 }
 
 func (r *scrubRun) run(ctx context.Context) {

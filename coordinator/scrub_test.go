@@ -276,6 +276,92 @@ func TestScrubVerdictOutlivesTheCoordinator(t *testing.T) {
 	}
 }
 
+// A comparison without a majority ends no verdict, nor does a restart what it has found: who
+// stands in it, or under a verdict, gives nothing to others and is not read while there is
+// somebody else. One that finds everything alike ends both.
+func TestScrubVerdictStays(t *testing.T) {
+	right, wrong := map[string]string{"e1": "x"}, map[string]string{"e1": "z"}
+	synctest.Test(t, func(t *testing.T) {
+		k := newEvicting(t).serve()
+		k.put("x", []byte("1"))
+		k.rowsOf(right, wrong, right)
+		if err := k.c.renews("b", true); err != nil {
+			t.Fatal(err)
+		}
+		k.nodes[2].kill()
+		k.state(2, stateEvicted)
+		picks := func(when, tried, want string) {
+			t.Helper()
+			for range 100 {
+				name := ""
+				if l := k.c.pick([]bool{strings.Contains(tried, "a"), strings.Contains(tried, "b"), strings.Contains(tried, "c")}); l != nil {
+					name = l.name
+				}
+				if name != want {
+					t.Fatalf("%s it takes %q, not %s", when, name, want)
+				}
+			}
+		}
+		picks("before two are compared", "", "a")
+		notes := ""
+		for _, m := range k.scrubbed(wire.ScrubRequest{}).Members {
+			notes += strings.Join(m.Notes, "; ")
+		}
+		if !k.c.comparesAll(1) || !strings.Contains(notes, "row e1 differs: a | b") {
+			t.Errorf("the verdict on b is over, and the scrub says %q", notes)
+		}
+		picks("when two differ", "", "a")
+		picks("when one does not answer", "a", "b")
+		k.close()
+		k.serve()
+		k.state(0, stateInSync)
+		k.state(1, stateInSync)
+		picks("after a restart", "", "a")
+		if d := k.c.doubt(0); d != 1 {
+			t.Errorf("after a restart a is doubted by %d", d)
+		}
+		k.rowsOf(right, right, right)
+		k.nodes[2].revive()
+		k.state(2, stateInSync)
+		k.scrubbed(wire.ScrubRequest{})
+		if k.c.comparesAll(1) || k.c.doubt(0)+k.c.doubt(1)+k.c.doubt(2) > 0 {
+			t.Error("when all are alike there is still a verdict or doubt")
+		}
+		k.close()
+	})
+}
+
+// A verdict that comes while a participant catches up, and does not compare everything,
+// stays: it is looked for again.
+func TestScrubVerdictDuringACatchUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newEvicting(t).serve()
+		k.put("x", []byte("1"))
+		k.nodes[1].kill()
+		k.state(1, stateEvicted)
+		var full, wholly atomic.Bool
+		k.nodes[1].set(func() {
+			k.nodes[1].onResync = func(req wire.Resync) error {
+				switch req.Step {
+				case wire.ResyncBegin:
+					full.Store(req.Full)
+				case wire.ResyncFinish:
+					wholly.Store(full.Load())
+					return k.c.renews("b", true)
+				}
+				return nil
+			}
+		})
+		k.nodes[1].revive()
+		k.state(1, stateInSync)
+		synctest.Wait()
+		if wholly.Load() || !k.c.comparesAll(1) {
+			t.Errorf("it has compared everything: %v; the verdict is there: %v", wholly.Load(), k.c.comparesAll(1))
+		}
+		k.close()
+	})
+}
+
 // What a participant says of its damaged rows until it ends is one finding; one that
 // could not be asked for a moment was compared all the same.
 func TestScrubAsksAgain(t *testing.T) {

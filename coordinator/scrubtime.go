@@ -29,6 +29,7 @@ type keptScrub struct {
 	Members []wire.ScrubMember `json:"members"`
 	Missed  []string           `json:"missed,omitempty"`
 	Renew   []string           `json:"renew,omitempty"`
+	Unsure  []string           `json:"unsure,omitempty"`
 }
 
 // with is a list that holds the name, or does not.
@@ -49,8 +50,9 @@ func (c *Coordinator) keepScrub() error {
 	names := c.called()
 	gone := func(name string) bool { return !slices.Contains(names, name) }
 	s.mu.Lock()
-	s.missed, s.renew = slices.DeleteFunc(s.missed, gone), slices.DeleteFunc(s.renew, gone)
-	b, err := json.Marshal(&keptScrub{Ended: s.since.UnixMilli(), Members: s.last, Missed: s.missed, Renew: s.renew})
+	s.missed = slices.DeleteFunc(s.missed, gone)
+	s.doubtLocked(slices.DeleteFunc(s.renew, gone), slices.DeleteFunc(s.unsure, gone))
+	b, err := json.Marshal(&keptScrub{Ended: s.since.UnixMilli(), Members: s.last, Missed: s.missed, Renew: s.renew, Unsure: s.unsure})
 	s.mu.Unlock()
 	name := path.Join(c.o.Dir, scrubName)
 	if err == nil {
@@ -79,7 +81,8 @@ func (c *Coordinator) recallScrub() {
 	}
 	if s.fresh = err != nil; !s.fresh {
 		s.since, s.last = time.UnixMilli(min(kept.Ended, s.since.UnixMilli())), kept.Members
-		s.missed, s.renew = kept.Missed, kept.Renew
+		s.missed = kept.Missed
+		s.doubtLocked(kept.Renew, kept.Unsure)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		c.log.Warn("what scrubs have found cannot be read: the time to the next one counts from now on", "file", name, "err", err)
 	}
@@ -89,15 +92,53 @@ func (c *Coordinator) recallScrub() {
 func (c *Coordinator) renews(name string, has bool) error {
 	s := &c.scrub
 	s.mu.Lock()
-	s.renew = with(s.renew, name, has)
+	s.doubtLocked(with(s.renew, name, has), s.unsure)
 	s.mu.Unlock()
 	err := c.keepScrub()
 	if err != nil && has {
 		s.mu.Lock()
-		s.renew = with(s.renew, name, false)
+		s.doubtLocked(with(s.renew, name, false), s.unsure)
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// doubtLocked sets whose rows are wrong, and whose may be.
+func (s *scrubber) doubtLocked(renew, unsure []string) {
+	s.renew, s.unsure = renew, unsure
+	s.doubted.Store(len(renew)+len(unsure) > 0)
+}
+
+// undecidedAre takes over, by member, who stands in a difference without a majority. Where
+// it is not known that somebody stands in none, an older one counts.
+func (s *scrubber) undecidedAre(names []string, of func(i int) (undecided, known bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	unsure := s.unsure
+	for i, name := range names {
+		if undecided, known := of(i); name != "" && (undecided || known) {
+			unsure = with(unsure, name, undecided)
+		}
+	}
+	s.doubtLocked(s.renew, unsure)
+}
+
+// doubt tells how little a participant's rows are to be believed: nobody copies from one
+// or reads there while there is another that is better. 0: no scrub has found anything.
+func (c *Coordinator) doubt(i int) int {
+	s := &c.scrub
+	if !s.doubted.Load() {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch name := c.peers[i].called(); {
+	case slices.Contains(s.renew, name):
+		return 2
+	case slices.Contains(s.unsure, name):
+		return 1
+	}
+	return 0
 }
 
 // comparesAll: does a participant that catches up compare everything?

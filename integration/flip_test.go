@@ -19,6 +19,10 @@ import (
 	"tpcfs/wire/client"
 )
 
+// evictKilled are a coordinator's flags that evict at once who is killed, and nobody who is
+// slow on a busy machine: a scrub would miss it.
+var evictKilled = []string{"--evict-after", "20s"}
+
 // flipBit flips one bit of a file.
 func flipBit(t *testing.T, name string, at int64, bit int) {
 	t.Helper()
@@ -102,7 +106,7 @@ func TestFlippedBits(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // a dozen restarts
 	t.Cleanup(cancel)
 	l := &leaving{T: t, ctx: ctx, c: newCluster(t)}
-	l.c.Evicts = evictFast
+	l.c.Evicts = evictKilled
 	startAll(t, l.ctx, l.c)
 	l.begin([]string{plain}, l.c.Addr(harness.Coordinator), time.Hour)
 	rnd := rand.New(rand.NewSource(seed(t)))
@@ -298,7 +302,7 @@ func TestFlippedPagesAreFound(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // a dozen restarts
 	t.Cleanup(cancel)
 	l := &leaving{T: t, ctx: ctx, c: newCluster(t)}
-	l.c.Evicts = evictFast
+	l.c.Evicts = evictKilled
 	startAll(t, l.ctx, l.c)
 	cl := dial(t, l.ctx, l.c, 0)
 	const files = 400

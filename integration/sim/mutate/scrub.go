@@ -3,7 +3,13 @@ package main
 // scrubMutants leave out what scrubs, and who catches up after one, must do (S5b, P11).
 var scrubMutants = []mutant{
 	scrubbing("a scrub's verdict counts for its coordinator alone", "coordinator/scrubtime.go",
-		"s.missed, s.renew = kept.Missed, kept.Renew", "s.missed = kept.Missed", "TestScrubVerdictOutlivesTheCoordinator"),
+		"s.doubtLocked(kept.Renew, kept.Unsure)", "s.doubtLocked(nil, kept.Unsure)", "TestScrubVerdictOutlivesTheCoordinator"),
+	scrubbing("a comparison without a majority ends a verdict", "coordinator/compare.go",
+		" && !bad[i] && !r.undecided[i] &&", " && !bad[i] &&", "TestScrubVerdictStays"),
+	scrubbing("who was found wrong gives others all it has", "coordinator/read.go",
+		"doubt := c.doubt(i)", "doubt := 0", "TestScrubVerdictStays"),
+	scrubbing("who catches up ends a verdict that came meanwhile", "coordinator/rejoin.go",
+		"err == nil && r.whole && c", "err == nil && c", "TestScrubVerdictDuringACatchUp"),
 	scrubbing("who was found wrong and is in sync stays as it is", "coordinator/scrubtime.go",
 		" || slices.ContainsFunc(s.renew, in) {", " {", "TestScrubVerdictOutlivesTheCoordinator"),
 	scrubbing("who is evicted since its rows are wrong compares what has changed", "coordinator/scrubtime.go",
