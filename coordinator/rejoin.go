@@ -134,7 +134,7 @@ func (r *rejoin) run() error {
 	if r.donor = r.c.pick(nil); r.donor == nil {
 		return wire.NewError(wire.CodeUnavailable, "no participant is in sync and there to copy from")
 	}
-	r.whole = r.c.comparesAll(r.l.member)
+	r.whole = r.c.comparesAll(r.l.member) || r.c.scrub.lostVerdicts()
 	got, err := r.resync(r.l.ctx, wire.Resync{Step: wire.ResyncBegin, Full: r.whole}, nil)
 	if err != nil {
 		return err

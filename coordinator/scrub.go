@@ -45,6 +45,7 @@ type scrubber struct {
 	missed []string           // participants that a scheduled one has not looked at to the end
 	renew  []string           // participants whose rows are wrong: they have to get everything anew
 	unsure []string           // participants whose rows differ from others', without a majority
+	lost   bool               // SCRUB could not be read, and not everything was scrubbed since
 	count  uint64
 }
 
@@ -182,6 +183,7 @@ func (c *Coordinator) endScrub(r *scrubRun) {
 	report := s.copyLocked()
 	if all && !report.Stopped {
 		s.since = now
+		s.lost = s.lost && !report.Scheduled && slices.ContainsFunc(members, func(m wire.ScrubMember) bool { return m.Problem != "" })
 	}
 	s.rememberLocked(&report, c.called())
 	for _, m := range report.Members {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tpcfs/journal/disk"
 	"tpcfs/wire"
 )
 
@@ -329,6 +330,79 @@ func TestScrubVerdictStays(t *testing.T) {
 		}
 		k.close()
 	})
+}
+
+// SCRUB of before it had a checksum is read. Where it cannot be read all are scrubbed at
+// once, also where nothing is scheduled, after one more restart if that comes first, and who
+// catches up meanwhile compares everything.
+func TestScrubOfWhatCannotBeRead(t *testing.T) {
+	right, wrong := map[string]string{"e1": "x"}, map[string]string{"e1": "z"}
+	for name, c := range map[string]struct {
+		change   func(b []byte) []byte
+		verdict  bool
+		restarts bool
+	}{
+		"old":                 {change: func(b []byte) []byte { return b[9:] }, verdict: true},
+		"old and garbled":     {change: func(b []byte) []byte { return b[9 : len(b)-1] }},
+		"garbled":             {change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }},
+		"empty":               {change: func([]byte) []byte { return nil }},
+		"garbled, then again": {change: func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, restarts: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newEvicting(t).serve()
+				k.put("x", []byte("1"))
+				if err := k.c.renews("b", true); err != nil {
+					t.Fatal(err)
+				}
+				k.close()
+				file := k.o.Dir + "/" + scrubName
+				b, err := disk.ReadWhole(k.fs, file, maxScrub)
+				if err == nil {
+					err = disk.WriteWhole(k.fs, file, file+".tmp", c.change(b))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, n := range k.nodes { // nothing is scrubbed before the look
+					n.kill()
+				}
+				k.open()
+				if k.c.comparesAll(1) != c.verdict || k.c.scrub.lostVerdicts() == c.verdict {
+					t.Fatalf("a verdict: %v; lost: %v", k.c.comparesAll(1), k.c.scrub.lostVerdicts())
+				}
+				if c.restarts {
+					if err := k.c.keepScrub(); err != nil { // for another reason
+						t.Fatal(err)
+					}
+					k.close()
+					k.open()
+				}
+				k.rowsOf(right, wrong, right)
+				var fulls atomic.Int32
+				k.nodes[1].set(func() {
+					k.nodes[1].onResync = func(req wire.Resync) error {
+						if req.Step == wire.ResyncBegin && req.Full {
+							fulls.Add(1)
+							k.rowsOf(right, right, right)
+						}
+						return nil
+					}
+				})
+				k.close()
+				for _, n := range k.nodes {
+					n.revive()
+				}
+				k.serve()
+				time.Sleep(3 * scrubPauses)
+				k.state(1, stateInSync)
+				if fulls.Load() == 0 || k.c.comparesAll(1) || k.c.scrub.lostVerdicts() {
+					t.Errorf("b has compared everything %d times; a verdict: %v; lost: %v", fulls.Load(), k.c.comparesAll(1), k.c.scrub.lostVerdicts())
+				}
+				k.close()
+			})
+		})
+	}
 }
 
 // A verdict that comes while a participant catches up, and does not compare everything,

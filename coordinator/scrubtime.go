@@ -30,6 +30,7 @@ type keptScrub struct {
 	Missed  []string           `json:"missed,omitempty"`
 	Renew   []string           `json:"renew,omitempty"`
 	Unsure  []string           `json:"unsure,omitempty"`
+	Lost    bool               `json:"lost,omitempty"`
 }
 
 // with is a list that holds the name, or does not.
@@ -52,7 +53,7 @@ func (c *Coordinator) keepScrub() error {
 	s.mu.Lock()
 	s.missed = slices.DeleteFunc(s.missed, gone)
 	s.doubtLocked(slices.DeleteFunc(s.renew, gone), slices.DeleteFunc(s.unsure, gone))
-	b, err := json.Marshal(&keptScrub{Ended: s.since.UnixMilli(), Members: s.last, Missed: s.missed, Renew: s.renew, Unsure: s.unsure})
+	b, err := json.Marshal(&keptScrub{Ended: s.since.UnixMilli(), Members: s.last, Missed: s.missed, Renew: s.renew, Unsure: s.unsure, Lost: s.lost})
 	s.mu.Unlock()
 	name := path.Join(c.o.Dir, scrubName)
 	if err == nil {
@@ -64,28 +65,42 @@ func (c *Coordinator) keepScrub() error {
 	return nil
 }
 
-// recallScrub reads what is remembered, before anything uses it; what cannot be read is
-// nothing.
+// recallScrub reads what is remembered, before anything uses it. What cannot be read may have
+// been a verdict: everything is scrubbed at once.
 func (c *Coordinator) recallScrub() {
 	s := &c.scrub
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since = time.Now()
-	var kept keptScrub
 	name := path.Join(c.o.Dir, scrubName)
-	b, err := disk.ReadWhole(c.o.FS, name, maxScrub)
-	if sum, rest, _ := bytes.Cut(b, []byte("\n")); err == nil && string(sum) != fmt.Sprintf("%08x", wire.Sum(rest)) {
-		err = wire.NewError(wire.CodeCorrupt, "its checksum is wrong")
-	} else if err == nil {
-		err = json.Unmarshal(rest, &kept)
-	}
-	if s.fresh = err != nil; !s.fresh {
+	kept, err := readScrub(c.o.FS, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		s.fresh = true
+	case err != nil:
+		s.lost = true
+		c.log.Warn("what scrubs have found cannot be read, and one may have found a participant's metadata wrong: everything is scrubbed at once", "file", name, "err", err)
+	default:
 		s.since, s.last = time.UnixMilli(min(kept.Ended, s.since.UnixMilli())), kept.Members
-		s.missed = kept.Missed
+		s.missed, s.lost = kept.Missed, kept.Lost
 		s.doubtLocked(kept.Renew, kept.Unsure)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		c.log.Warn("what scrubs have found cannot be read: the time to the next one counts from now on", "file", name, "err", err)
 	}
+}
+
+// readScrub reads SCRUB; one that begins with a brace is older than its checksum.
+func readScrub(fsys disk.FS, name string) (kept keptScrub, err error) {
+	b, err := disk.ReadWhole(fsys, name, maxScrub)
+	if err != nil {
+		return kept, err
+	}
+	if !bytes.HasPrefix(b, []byte("{")) {
+		sum, rest, _ := bytes.Cut(b, []byte("\n"))
+		if string(sum) != fmt.Sprintf("%08x", wire.Sum(rest)) {
+			return kept, wire.NewError(wire.CodeCorrupt, "its checksum is wrong")
+		}
+		b = rest
+	}
+	return kept, json.Unmarshal(b, &kept)
 }
 
 // renews notes, durably, that a participant has to get everything anew, or that it has.
@@ -149,6 +164,13 @@ func (c *Coordinator) comparesAll(i int) bool {
 	return slices.Contains(s.renew, c.peers[i].called())
 }
 
+// lostVerdicts: may there have been verdicts that could not be read?
+func (s *scrubber) lostVerdicts() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
+
 // scrubScheduled begins a scrub whenever one is due.
 func (c *Coordinator) scrubScheduled() {
 	if c.scrub.fresh && c.o.ScrubEvery > 0 {
@@ -192,7 +214,7 @@ func (c *Coordinator) scrubDue() (names []string, due bool, left time.Duration) 
 		left = max(c.o.ScrubEvery-time.Since(s.since), 0)
 	}
 	in := func(name string) bool { return slices.Contains(there, name) }
-	if len(there) > 0 && left == 0 || slices.ContainsFunc(s.renew, in) {
+	if len(there) > 0 && (left == 0 || s.lost) || slices.ContainsFunc(s.renew, in) {
 		return nil, true, left
 	}
 	names = slices.DeleteFunc(slices.Clone(s.missed), func(name string) bool { return !in(name) })

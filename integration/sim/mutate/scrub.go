@@ -4,6 +4,8 @@ package main
 var scrubMutants = []mutant{
 	scrubbing("a scrub's verdict counts for its coordinator alone", "coordinator/scrubtime.go",
 		"s.doubtLocked(kept.Renew, kept.Unsure)", "s.doubtLocked(nil, kept.Unsure)", "TestScrubVerdictOutlivesTheCoordinator"),
+	scrubbing("a verdict that cannot be read was none", "coordinator/scrubtime.go",
+		"(left == 0 || s.lost)", "left == 0", "TestScrubOfWhatCannotBeRead"),
 	scrubbing("a comparison without a majority ends a verdict", "coordinator/compare.go",
 		" && !bad[i] && !r.undecided[i] &&", " && !bad[i] &&", "TestScrubVerdictStays"),
 	scrubbing("who was found wrong gives others all it has", "coordinator/read.go",
