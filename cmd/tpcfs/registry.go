@@ -47,6 +47,18 @@ type registration struct {
 	Cluster    wire.UUID `json:"cluster"`
 	Session    wire.UUID `json:"session"`
 	Mountpoint string    `json:"mountpoint"` // for who looks
+	// Of the file itself: nobody has locked a copy, or what an overlay shows of it, while the mount lives.
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// isOf: is the registration that of this very file?
+func (r *registration) isOf(f *os.File) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false, err
+	}
+	return r.Device == st.Dev && r.Inode == st.Ino, nil
 }
 
 // register ends the sessions of the service's mounts that have died on this machine, and
@@ -109,19 +121,26 @@ func mountsDir() (string, error) {
 
 // write makes the file, which has its name once it is locked and whole.
 func (r registration) write(dir string) (*registered, error) {
-	text, err := json.Marshal(r)
-	if err != nil {
-		return &registered{}, err
-	}
 	f, err := os.CreateTemp(dir, "new-*")
 	if err != nil {
 		return &registered{}, err
 	}
+	var st unix.Stat_t
+	err = unix.Fstat(int(f.Fd()), &st)
+	r.Device, r.Inode = st.Dev, st.Ino
+	var text []byte
+	if err == nil {
+		text, err = json.Marshal(r)
+	}
 	name := filepath.Join(dir, r.Session.String()+mountFiles)
-	if err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-		if _, err = f.Write(text); err == nil {
-			err = os.Rename(f.Name(), name)
-		}
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err == nil {
+		_, err = f.Write(text)
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
 	}
 	if err != nil {
 		return &registered{}, errors.Join(err, os.Remove(f.Name()), f.Close())
@@ -150,7 +169,7 @@ func (r registration) endDead(ctx context.Context, log *slog.Logger, dir string,
 }
 
 // endOne ends the session that a file is of, if its mount is no more and was one of
-// the same service.
+// the same service. Of a copy the lock tells nothing.
 func (r registration) endOne(ctx context.Context, log *slog.Logger, name string, end ender) error {
 	f, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -165,7 +184,11 @@ func (r registration) endOne(ctx context.Context, log *slog.Logger, name string,
 	if err == nil {
 		err = json.Unmarshal(text, &was)
 	}
-	if err != nil || was.Boot != r.Boot || was.Cluster != r.Cluster {
+	own := false
+	if err == nil {
+		own, err = was.isOf(f)
+	}
+	if err != nil || !own || was.Boot != r.Boot || was.Cluster != r.Cluster {
 		if info, serr := f.Stat(); serr == nil && time.Since(info.ModTime()) > mountFileOld {
 			return os.Remove(name)
 		}

@@ -77,6 +77,25 @@ func TestRegistry(t *testing.T) {
 	want("when one more has died", 5, wire.SessionID{1})
 	r := mount(6, nil)
 	want("while one lives", 6)
+	text, err := os.ReadFile(r.name)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "copy.mount"), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("while one lives whose file was copied", 7)
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, filepath.Base(r.name)), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended = nil
+	if own.endDead(t.Context(), log, other, end); ended != nil {
+		t.Errorf("%v are ended by a copy of the directory", ended)
+	}
+	if err := os.Remove(filepath.Join(dir, "copy.mount")); err != nil {
+		t.Fatal(err)
+	}
 	r.leave()
 	want("when it has ended", 5)
 	(&registered{}).leave()

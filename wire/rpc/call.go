@@ -53,10 +53,20 @@ func (c *call) service(m message) bool {
 	s := c.p.s.o.Service
 	switch m.kind {
 	case wire.FrameAttach:
-		return unary(c, m, s.Attach)
+		return unary(c, m, func(ctx context.Context, a wire.Attach) (wire.Attached, error) {
+			got, err := s.Attach(ctx, a)
+			if err == nil {
+				c.p.attaches(a.Session)
+			}
+			return got, err
+		})
 	case wire.FrameDetach:
 		return unary(c, m, func(ctx context.Context, d wire.Detach) (wire.Nothing, error) {
-			return wire.Nothing{}, s.Detach(ctx, d.Session)
+			err := s.Detach(ctx, d.Session)
+			if err == nil {
+				c.p.detached(d.Session)
+			}
+			return wire.Nothing{}, err
 		})
 	case wire.FrameTransact:
 		return c.transact(m)

@@ -42,9 +42,10 @@ type peer struct {
 	streams  [wire.ChannelBulk + 1]int
 	moves    map[uint64]*move
 	lastMove uint64
-	calling  int       // calls in flight
-	called   bool      // there was one
-	used     time.Time // when the last one ended; at first when the link began
+	calling  int            // calls in flight
+	called   bool           // there was one
+	attached wire.SessionID // the last one that it has attached; zero: none
+	used     time.Time      // when the last one ended; at first when the link began
 }
 
 func newPeer(s *Server, c net.Conn, half *list.Element, theirs wire.Preface, who caller) *peer {
@@ -71,6 +72,24 @@ func (p *peer) pair() bool {
 	default:
 		close(p.paired)
 		return true
+	}
+}
+
+// attaches notes which session the link is of.
+func (p *peer) attaches(session wire.SessionID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.attached = session
+}
+
+// detached tells who has ended another one's session: a mistake there costs its client locks
+// and deleted files that it has open.
+func (p *peer) detached(session wire.SessionID) {
+	p.mu.Lock()
+	own := p.attached
+	p.mu.Unlock()
+	if own != session {
+		p.log.Info("a client has ended another's session", "session", session.String(), "by", own.String())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"slices"
@@ -259,6 +260,34 @@ func TestCalls(t *testing.T) {
 		callReplica(t, addr)
 		_ = s.Close()
 		wg.Wait()
+	}
+}
+
+// Who ends another client's session is logged, and whose; who ends its own is not.
+func TestDetachOfAnother(t *testing.T) {
+	l, err := Listen("127.0.0.1:0", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s := NewServer(ServerOptions{Service: fakeService{&fake{}}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Serve(l) })
+	c, err := DialService(t.Context(), l.Addr().String(), DialOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, other := wire.SessionID{1}, wire.SessionID{2}
+	_, err = c.Attach(t.Context(), wire.Attach{Session: own})
+	for _, session := range []wire.SessionID{other, own} {
+		err = errors.Join(err, c.Detach(t.Context(), session))
+	}
+	if err = errors.Join(err, c.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if got := log.String(); strings.Count(got, "another's session") != 1 || !strings.Contains(got, "session="+other.String()+" by="+own.String()) || !strings.Contains(got, "peer=127.0.0.1:") {
+		t.Errorf("the log says %q", got)
 	}
 }
 
