@@ -360,7 +360,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	}
 	f.seeDir(a)
 	fillAttr(&out.Attr, a)
-	out.SetTimeout(f.cached.lend(a))
+	out.SetTimeout(f.cached.lend(a, false))
 	return fuse.OK
 }
 
@@ -441,7 +441,7 @@ func (f *fileSystem) fillEntry(out *fuse.EntryOut, at wire.At, a wire.Attr) {
 // leads to.
 func (f *fileSystem) lendEntry(out *fuse.EntryOut, at wire.At, a wire.Attr) {
 	f.fillEntry(out, wire.At{}, a)
-	if term := f.cached.lend(a); term > 0 {
+	if term := f.cached.lend(a, true); term > 0 {
 		out.SetAttrTimeout(term)
 		out.SetEntryTimeout(f.cached.lendName(at, a.Ino))
 	}

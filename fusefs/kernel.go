@@ -77,8 +77,9 @@ func (c *cache) termLocked(now time.Duration) time.Duration {
 // known to be true now, of an inode that is new to it, or what it has been told
 // before, without lending it. A notification voids the answers under way, with the size in
 // them: so one that is lent brings nothing that an earlier one has not brought.
-// Nothing is waited for between this and the answer.
-func (c *cache) lend(a wire.Attr) time.Duration {
+// Nothing is waited for between this and the answer. looked: that is counted as
+// a lookup, by lookedUp before.
+func (c *cache) lend(a wire.Attr, looked bool) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := bootNow()
@@ -88,7 +89,7 @@ func (c *cache) lend(a wire.Attr) time.Duration {
 	}
 	known, ok := c.attrs[a.Ino]
 	term := c.termLocked(now)
-	if !ok || known != a || l.lookups > 1 && now-l.since < toldFor {
+	if first := looked && l.lookups == 1; !ok || known != a || !first && now-l.since < toldFor {
 		term = 0
 	}
 	if term > 0 {

@@ -89,7 +89,7 @@ func lendAll(t *testing.T, f *fileSystem, inos ...wire.Ino) {
 	t.Helper()
 	for _, ino := range inos {
 		f.cached.lookedUp(ino)
-		a := f.cached.lend(wire.Attr{Ino: ino, Size: 1})
+		a := f.cached.lend(wire.Attr{Ino: ino, Size: 1}, true)
 		n := f.cached.lendName(rootAt(fmt.Sprint(ino)), ino)
 		if a <= 0 || a > lentFor || n <= 0 || n > lentFor {
 			t.Fatalf("%d is lent for %v, its name for %v", ino, a, n)
@@ -113,10 +113,10 @@ func TestKernelIsLent(t *testing.T) {
 	f, _ := lending(t, 5, 6)
 	c := f.cached
 	lendAll(t, f, 5, 6)
-	if d := c.lend(wire.Attr{Ino: 5, Size: 2}); d != 0 {
+	if d := c.lend(wire.Attr{Ino: 5, Size: 2}, false); d != 0 {
 		t.Errorf("what gathers here is lent for %v", d)
 	}
-	if d := c.lend(wire.Attr{Ino: 7}); d != 0 {
+	if d := c.lend(wire.Attr{Ino: 7}, true); d != 0 {
 		t.Errorf("what is not known is lent for %v", d)
 	}
 	if d := c.lendName(rootAt("5"), 6) + c.lendName(rootAt("none"), 0); d != 0 {
@@ -127,27 +127,26 @@ func TestKernelIsLent(t *testing.T) {
 		t.Error("that there is no such name is not lent")
 	}
 	c.extend(0, false)
-	if d := c.lendName(rootAt("5"), 5); d != 0 || c.lend(wire.Attr{Ino: 5, Size: 1}) == 0 {
+	if d := c.lendName(rootAt("5"), 5); d != 0 || c.lend(wire.Attr{Ino: 5, Size: 1}, true) == 0 {
 		t.Errorf("with another mount names are lent for %v", d)
 	}
 	c.extend(0, true)
 	for _, left := range []time.Duration{lentMargin + 100*time.Millisecond, lentMargin, -1} {
 		c.until = bootNow() + left
-		if d := max(c.lend(wire.Attr{Ino: 5, Size: 1}), c.lendName(rootAt("5"), 5)); d > max(0, left-lentMargin) || d == 0 && left > lentMargin {
+		if d := max(c.lend(wire.Attr{Ino: 5, Size: 1}, true), c.lendName(rootAt("5"), 5)); d > max(0, left-lentMargin) || d == 0 && left > lentMargin {
 			t.Errorf("with %v of the lease left it is lent for %v", left, d)
 		}
 	}
 	c.until = bootNow() + time.Hour
-	c.lookedUp(5)
 	c.forget(&wire.Touched{Inos: []wire.Ino{5}})
 	c.keep(c.begin(), wire.Attr{Ino: 5, Size: 2})
-	for range 2 {
-		if d := c.lend(wire.Attr{Ino: 5, Size: 2}); d != 0 {
+	for range 2 { // by a GETATTR, though it was looked up but once
+		if d := c.lend(wire.Attr{Ino: 5, Size: 2}, false); d != 0 {
 			t.Errorf("the kernel has not been told of it before, and it is lent for %v", d)
 		}
 	}
 	c.age()
-	if d := c.lend(wire.Attr{Ino: 5, Size: 2}); d <= 0 {
+	if d := c.lend(wire.Attr{Ino: 5, Size: 2}, false); d <= 0 {
 		t.Error("the kernel has been told of it long ago, and it is not lent")
 	}
 	c.keepName(c.begin(), rootAt("two"), wire.Attr{Ino: 7, Nlink: 2})
@@ -160,7 +159,7 @@ func TestKernelIsLent(t *testing.T) {
 		t.Errorf("everything had to be forgotten a moment ago, and a name is lent for %v", d)
 	}
 	c.lends = false
-	if d := c.lend(wire.Attr{Ino: 6, Size: 1}); d != 0 {
+	if d := c.lend(wire.Attr{Ino: 6, Size: 1}, true); d != 0 {
 		t.Errorf("nobody can be told, and it is lent for %v", d)
 	}
 }
@@ -225,7 +224,9 @@ func TestKernelForgets(t *testing.T) {
 func TestKernelForgetsOwnChanges(t *testing.T) {
 	f, k := lending(t, 5)
 	root, err := f.stat(t.Context(), wire.At{Dir: wire.RootIno})
-	if err != nil || f.cached.lend(root) == 0 {
+	told := f.cached.lend(root, false)
+	f.cached.age()
+	if err != nil || told != 0 || f.cached.lend(root, false) == 0 {
 		t.Fatal("the root is not lent", err)
 	}
 	if _, err := f.transact(t.Context(), wire.Mutation{Kind: wire.MutMkdir, At: rootAt("d")}); err != nil {
