@@ -105,7 +105,9 @@ func newCoordinators(b *Box, r *replicas) *coordinators {
 }
 
 func (c *coordinators) ledger(r *commit.Record) uint32 {
-	b := r.Encode()
+	timeless := *r // files' times decide nothing
+	timeless.Time = 0
+	b := timeless.Encode()
 	return c.ledgers.number(b, b)
 }
 
@@ -151,8 +153,9 @@ func (c *coordinators) machine(ledger uint32) (*commit.Machine, error) {
 func memberName(i int) string { return fmt.Sprintf("P%d", i) }
 
 // skipped are fields without meaning for what comes: the options' copy of the
-// state that the machine started from (its own goes on from there), and words.
-var skipped = map[string]bool{"Options.State": true, "Error.Text": true, "member.handled": true}
+// state that the machine started from (its own goes on from there), words, and
+// files' times.
+var skipped = map[string]bool{"Options.State": true, "Error.Text": true, "member.handled": true, "State.Time": true, "tx.time": true, "Prepare.Time": true}
 
 func (c *coordinators) enter(m *commit.Machine, r reign) uint32 {
 	d := fingerprint(m, skipped)

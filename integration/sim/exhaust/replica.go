@@ -94,7 +94,14 @@ func (r *replicas) first() uint32 {
 	return r.enter(vote.New(&view{t: t}), t)
 }
 
-func (r *replicas) down(d wire.Down) uint32 { return r.downs.number(wire.Marshal(d), d) }
+func (r *replicas) down(d wire.Down) uint32 {
+	if e := d.Entry; e != nil && e.Prepare != nil { // files' times decide nothing
+		entry, p := *e, *e.Prepare
+		p.Time = 0
+		entry.Prepare, d.Entry = &p, &entry
+	}
+	return r.downs.number(wire.Marshal(d), d)
+}
 
 func (r *replicas) voteList(v []wire.Vote) uint32 {
 	if len(v) == 0 {
