@@ -26,10 +26,10 @@ func (c *clock) begin(last int64) {
 	c.time, c.at = max(c.wall(), last), c.mono()
 }
 
-// now is the count.
-func (c *clock) now() int64 {
+// now is the count; not before last.
+func (c *clock) now(last int64) int64 {
 	at := c.mono()
 	gone := int64(at - c.at)
-	c.time, c.at = max(c.wall(), c.time+gone-gone/clockSlew), at
+	c.time, c.at = max(c.wall(), c.time+gone-gone/clockSlew, last), at
 	return c.time
 }

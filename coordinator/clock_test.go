@@ -25,11 +25,11 @@ func TestClockSetBack(t *testing.T) {
 	f.wall.Store(int64(1000 * time.Hour))
 	c := f.clock()
 	c.begin(0)
-	last := c.now()
+	last := c.now(0)
 	step := func(d time.Duration, least, most time.Duration) {
 		t.Helper()
 		f.pass(d)
-		now := c.now()
+		now := c.now(0)
 		if gone := time.Duration(now - last); gone < least || gone > most {
 			t.Errorf("in %v the count went on by %v, want %v to %v", d, gone, least, most)
 		}
@@ -55,6 +55,8 @@ func TestClockSetBack(t *testing.T) {
 	again.begin(last)
 	c = again
 	step(time.Second, 990*time.Millisecond, 990*time.Millisecond)
+	c.now(last + int64(time.Minute)) // a participant knows of a later transaction
+	step(time.Second, time.Minute+990*time.Millisecond, time.Minute+990*time.Millisecond)
 }
 
 // TestTimesGoOn: transactions' times go on at the pace of time when the machine's

@@ -230,7 +230,7 @@ func crash() {
 // turn does what was posted, and all that follows from it: everything that
 // changes the machine happens here, by one goroutine at a time.
 func (c *Coordinator) turn(items []func(), ticked bool) {
-	c.m.Clock(c.clock.now())
+	c.m.Clock(c.clock.now(c.m.Time()))
 	for i, f := range items {
 		f()
 		items[i] = nil

@@ -128,6 +128,9 @@ type Greeting struct {
 	Known  []Testimony `cbor:"8,keyasint,omitempty"` // transactions in doubt, outcomes and NOs above W
 	// LastID is the greatest id that it knows of.
 	LastID ID `cbor:"9,keyasint"`
+	// Time is the greatest, in nanoseconds since 1970, of a transaction that was
+	// prepared here.
+	Time int64 `cbor:"10,keyasint,omitempty"`
 }
 
 // TxState is what a participant knows of a transaction.

@@ -402,6 +402,10 @@ func (m *Machine) Stopped() *wire.Error { return m.stop }
 // transactions put from now on. One that runs backwards stands still.
 func (m *Machine) Clock(wall int64) { m.wall = wall }
 
+// Time is that of the last transaction that is known of; the caller's count goes
+// on from there.
+func (m *Machine) Time() int64 { return m.state.Time }
+
 // Phase returns how far the reign has come.
 func (m *Machine) Phase() Phase { return m.phase }
 

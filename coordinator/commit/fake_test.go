@@ -76,6 +76,7 @@ type fstate struct {
 	pos    wire.Position
 	w      wire.Position
 	svc    int64
+	time   int64
 	open   bool
 	resync bool
 	lastID wire.ID
@@ -143,6 +144,9 @@ func (s *fstate) apply(r *frec) {
 	}
 	s.lastID = max(s.lastID, r.tx)
 	s.svc = max(s.svc, r.svc)
+	if r.kind == fPrepare {
+		s.time = max(s.time, r.p.Time)
+	}
 	if s.w.Before(r.w) {
 		s.w = r.w
 		for id, t := range s.txs {
@@ -234,7 +238,7 @@ func (f *fake) greet(g wire.Greet) (wire.Greeting, *wire.Error) {
 	}
 	f.old = false
 	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
-	a := wire.Greeting{Storage: f.storage, Held: held, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync}
+	a := wire.Greeting{Storage: f.storage, Held: held, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync, Time: f.s.time}
 	if f.s.resync {
 		a.Resync = "out of sync"
 	}

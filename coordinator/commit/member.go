@@ -120,6 +120,7 @@ func (m *Machine) Greeted(i int, g wire.Greeting) (link uint64, err *wire.Error)
 	m.linkUp(mem)
 	mem.handled, mem.next, mem.asked = at, at+1, 0
 	m.state.ServiceTime = max(m.state.ServiceTime, g.ServiceTime)
+	m.state.Time = max(m.state.Time, g.Time) // what recovery rolls forward is not later (F4a)
 	known := map[wire.ID]*wire.Testimony{}
 	for k := range g.Known {
 		known[g.Known[k].Tx] = &g.Known[k]
@@ -205,6 +206,10 @@ func (m *Machine) checkStale(mem *member, g *wire.Greeting) *wire.Error {
 // maxServiceTime is a thousand years, in milliseconds.
 const maxServiceTime = 1000 * 365 * 24 * 3600 * 1000
 
+// maxTime is in the year 2261, in nanoseconds since 1970: a year that can be told
+// is left.
+const maxTime = 1<<63 - 1 - 365*24*3600*1_000_000_000
+
 // checkMember: is it who the config means, and does it still have what it had?
 func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 	if g.Resync != "" {
@@ -219,6 +224,9 @@ func (m *Machine) checkMember(mem *member, g *wire.Greeting) *wire.Error {
 	}
 	if g.ServiceTime < 0 || g.ServiceTime > maxServiceTime {
 		return m.blame(mem, fmt.Sprintf("it knows of a service time of %d ms, which nobody can have reached", g.ServiceTime))
+	}
+	if g.Time < 0 || g.Time > maxTime {
+		return m.blame(mem, fmt.Sprintf("it knows of a transaction of a time, %d ns after 1970, which nobody can have reached", g.Time))
 	}
 	if g.W.Epoch > m.epoch.Number {
 		return m.blame(mem, fmt.Sprintf("it has a watermark of %v, of an epoch to come", g.W))

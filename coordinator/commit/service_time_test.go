@@ -63,3 +63,40 @@ func TestTimeGoesOnIdle(t *testing.T) {
 		t.Errorf("%d s are lost", lost/1_000_000_000)
 	}
 }
+
+// TestTimeAfterRecovery: no transaction is earlier than what recovery rolls forward, when
+// the machine's clock is behind and the journal lost the times since it began.
+func TestTimeAfterRecovery(t *testing.T) {
+	b := newBench(t).serve()
+	b.m.Clock(1_000_000)
+	b.submit(1, "x")
+	b.settle()
+	b.durable = 1 + 1 // EPOCH and CONFIG alone
+	b.start()
+	if b.m.state.Time >= 1_000_000 {
+		t.Fatal("the journal has the time")
+	}
+	b.serve()
+	if b.m.Time() != 1_000_000 {
+		t.Errorf("after the start the last time is %d", b.m.Time())
+	}
+	b.submit(2, "y")
+	b.settle()
+	b.sync()
+	if b.m.Time() <= 1_000_000 {
+		t.Errorf("a transaction has the time %d", b.m.Time())
+	}
+}
+
+// TestImpossibleTime: a participant that knows of a time after which there is none
+// is not served.
+func TestImpossibleTime(t *testing.T) {
+	for _, at := range []int64{-1, 1<<63 - 1} {
+		b := newBench(t)
+		b.fake("a").s.time = at
+		b.greet("a", "b", "c")
+		if b.m.members[0].answered || b.m.state.Time != 0 {
+			t.Errorf("time %d was taken", at)
+		}
+	}
+}

@@ -79,7 +79,7 @@ func staleEpoch(asked, held wire.Epoch) *wire.Error {
 
 func (m *Machine) greeting(storage wire.UUID, held wire.Epoch) wire.Greeting {
 	return wire.Greeting{Storage: storage, Held: held, Config: m.config, Position: m.position, W: m.w,
-		ServiceTime: m.serviceTime, Known: m.Testimony(), LastID: m.lastID, Resync: m.resync}
+		ServiceTime: m.serviceTime, Known: m.Testimony(), LastID: m.lastID, Resync: m.resync, Time: m.time}
 }
 
 // Testimony lists the transactions in doubt, and the outcomes and NOs above W,

@@ -30,6 +30,7 @@ func (m *Machine) Join(j *wire.Join) {
 	n := New(m.view)
 	n.fence, n.config, n.position, n.since, n.w, n.opened = m.fence, j.Config, j.Position, j.Position, j.W, true
 	n.serviceTime = max(m.serviceTime, j.ServiceTime)
+	n.time = m.time
 	n.lastID, n.forgotten = max(m.lastID, j.LastID), j.LastID
 	*m = *n
 }

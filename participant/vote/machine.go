@@ -64,6 +64,7 @@ type Machine struct {
 	position    wire.Position // last entry handled (P5)
 	w           wire.Position // watermark (P9)
 	serviceTime int64         // ms, as last journaled
+	time        int64         // the greatest of a transaction that was prepared here (F4a)
 	opened      bool          // OPEN of the fence's epoch was handled
 	since       wire.Position // last entry handled in an epoch whose OPEN was (P11)
 	lastID      wire.ID       // greatest id met
@@ -491,6 +492,7 @@ func (m *Machine) becomePrepared(r *Record) {
 	}
 	m.lastID = max(m.lastID, body.ID)
 	m.serviceTime = max(m.serviceTime, body.ServiceTime)
+	m.time = max(m.time, body.Time)
 }
 
 func (m *Machine) becomeAborted(r *Record) *Tx {

@@ -33,6 +33,7 @@ type stateItem struct {
 	Resync      string        `cbor:"9,keyasint,omitempty"`
 	Since       wire.Position `cbor:"10,keyasint,omitzero"`
 	Removed     bool          `cbor:"11,keyasint,omitempty"`
+	Time        int64         `cbor:"12,keyasint,omitempty"` // nanoseconds since 1970
 }
 
 type txItem struct {
@@ -47,7 +48,7 @@ type txItem struct {
 
 // Snapshot returns the state as bytes; equal states give equal bytes.
 func (m *Machine) Snapshot() []byte {
-	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync, Since: m.since, Removed: m.removed}
+	s := stateItem{Fence: m.fence, Position: m.position, W: m.w, ServiceTime: m.serviceTime, Opened: m.opened, LastID: m.lastID, Forgotten: m.forgotten, Resync: m.resync, Since: m.since, Removed: m.removed, Time: m.time}
 	if m.config.ID != (wire.ConfigID{}) {
 		s.Config = &m.config
 	}
@@ -125,6 +126,7 @@ func (m *Machine) restoreState(header []byte) error {
 		return corrupt("the checkpoint's state: %v", err)
 	}
 	m.fence, m.position, m.w, m.serviceTime = s.Fence, s.Position, s.W, s.ServiceTime
+	m.time = s.Time
 	m.opened, m.lastID, m.forgotten, m.resync = s.Opened, s.LastID, s.Forgotten, s.Resync
 	m.since, m.removed = s.Since, s.Removed
 	if s.Config != nil {

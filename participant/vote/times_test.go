@@ -41,3 +41,26 @@ func TestBoundTime(t *testing.T) {
 		}
 	}
 }
+
+// TestGreetingTellsTime: a participant knows the greatest time that was prepared
+// on it, also when it has forgotten the transaction.
+func TestGreetingTellsTime(t *testing.T) {
+	s := newScripted(t)
+	s.run("begin 1 r")
+	tells := func(what string, m *Machine, want int64) {
+		t.Helper()
+		if got := m.greeting(wire.UUID{}, wire.Epoch{}).Time; got != want {
+			t.Errorf("%s the greeting tells the time %d, want %d", what, got, want)
+		}
+	}
+	tells("before all", s.m, 0)
+	s.run("do 1.2 write a data=x")
+	tells("after a change", s.m, 5)
+	again, err := Restore(s.view, s.m.Snapshot())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tells("from the snapshot", again, 5)
+	again.Join(&wire.Join{})
+	tells("after a join", again, 5)
+}
