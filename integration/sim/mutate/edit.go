@@ -97,7 +97,7 @@ var editMutants = []mutant{
 	},
 	{
 		rule: "P14", leaves: "a checkpoint forgets that the participant was removed",
-		edits: []edit{{"participant/vote/snapshot.go", "Since: m.since, Removed: m.removed}", "Since: m.since}"}},
+		edits: []edit{{"participant/vote/snapshot.go", "Since: m.since, Removed: m.removed, Time: m.time}", "Since: m.since, Time: m.time}"}},
 		test:  "./participant/vote TestRemoved",
 	},
 	{
