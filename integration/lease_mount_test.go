@@ -171,7 +171,7 @@ func TestMountAloneIsCoherent(t *testing.T) {
 	c := newCluster(t)
 	startAll(t, ctx, c)
 	mnt, _ := mountOf(t, ctx, c, "mount")
-	alone(t, ctx, dial(t, ctx, c, patience), mnt, 200, uint64(seed(t)))
+	alone(t, ctx, dial(t, ctx, c, patience), mnt, 120, uint64(seed(t)))
 }
 
 // readsDone is how many reads the coordinator has answered.

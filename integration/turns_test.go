@@ -81,7 +81,7 @@ var troubles = []trouble{
 }
 
 // Each participant in turn is killed, stopped, cut off, slow, wiped, has rotten contents, a damaged
-// journal, while clients, and git and tar on a mount, go on. Each of these happens once, to any of them;
+// journal, while clients, and git and tar on a mount, go on. One of these happens to each, whichever;
 // all of them to each in TPCFS_TEST_CRASHTIME, if it is long enough.
 func TestTroublesInTurn(t *testing.T) {
 	limit := crashTime(t)
@@ -91,10 +91,10 @@ func TestTroublesInTurn(t *testing.T) {
 	mustWrite(t, s.ctx, dial(t, s.ctx, s.c, 0), "kept", kept)
 	ends := s.works()
 	s.progress()
-	first := rnd.Intn(len(s.c.Names))
+	first, kind := rnd.Intn(len(s.c.Names)), rnd.Intn(len(troubles))
 	began := time.Now()
-	for n := 0; n < len(troubles) || n < len(troubles)*len(s.c.Names) && time.Since(began) < limit; n++ {
-		k, name := troubles[n%len(troubles)], s.c.Names[(first+n+n/len(troubles))%len(s.c.Names)]
+	for n := 0; n < len(s.c.Names) || n < len(troubles)*len(s.c.Names) && time.Since(began) < limit; n++ {
+		k, name := troubles[(kind+n)%len(troubles)], s.c.Names[(first+n+n/len(troubles))%len(s.c.Names)]
 		t.Log(name, "is", k.name)
 		k.to(s, name, kept)
 		for _, name := range s.c.Names {
@@ -108,9 +108,9 @@ func TestTroublesInTurn(t *testing.T) {
 }
 
 // A disk with many files and large ones is wiped, and an empty one takes its place, while
-// clients go on. TPCFS_TEST_WIPED files (300) and 100 KiB for each: 10000 are 1 GiB.
+// clients go on. TPCFS_TEST_WIPED files (100) and 100 KiB for each: 10000 are 1 GiB.
 func TestWipedAndReplaced(t *testing.T) {
-	files := 300
+	files := 100
 	if n := os.Getenv("TPCFS_TEST_WIPED"); n != "" {
 		var err error
 		if files, err = strconv.Atoi(n); err != nil || files < 1 {
