@@ -108,17 +108,19 @@ func (n *Net) Addr(host string) string { return fmt.Sprintf("%s:%d", n.address(h
 
 func (n *Net) address(host string) string { return fmt.Sprintf("10.77.%d.2", n.hosts[host].n) }
 
+// netAll is all hosts.
+const netAll = "10.77.0.0/16"
+
 // Cut has all swallowed that one host sends to another; "" is every host.
 func (n *Net) Cut(ctx context.Context, from, to string) error {
-	var rule []string
+	// Both ends are always said: a rule without one is, to the kernel, there
+	// already when any rule with that end is.
+	rule := []string{"from", netAll, "to", netAll}
 	if from != "" {
-		rule = append(rule, "from", n.address(from))
+		rule[1] = n.address(from)
 	}
 	if to != "" {
-		rule = append(rule, "to", n.address(to))
-	}
-	if len(rule) == 0 {
-		rule = []string{"from", "10.77.0.0/16", "to", "10.77.0.0/16"}
+		rule[3] = n.address(to)
 	}
 	rule = append(rule, "blackhole")
 	if slices.ContainsFunc(n.cuts, func(r []string) bool { return slices.Equal(r, rule) }) {

@@ -68,6 +68,13 @@ func TestNet(t *testing.T) {
 	}
 	check("whole", "a", "b", 160, 160)
 	check("whole", "b", "a", 160, 160)
+	// All at once, the more particular first: the kernel knows them apart.
+	for _, cut := range [][2]string{{"a", "b"}, {"b", "a"}, {"a", ""}, {"", "b"}, {"", ""}, {"", "b"}} {
+		do(n.Cut(ctx, cut[0], cut[1]))
+	}
+	check("cut in all ways", "a", "b", 0, 0)
+	do(n.Heal(ctx))
+	check("whole again", "a", "b", 160, 160)
 	do(n.Cut(ctx, "a", "b"))
 	check("cut", "a", "b", 0, 0)
 	check("the other way", "b", "a", 160, 160)
