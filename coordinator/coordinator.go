@@ -72,7 +72,8 @@ type Options struct {
 	// catches up, in bytes; 0: no bound, but it rests for most of the time
 	// while clients make changes.
 	ResyncRate int64
-	// ScrubEvery is how often all copies are verified and compared (S5b); 0: never.
+	// ScrubEvery is how often all copies are verified and compared (S5b); 0:
+	// only where a scrub was cut short, or what it has found is lost.
 	ScrubEvery time.Duration
 	// ScrubRate bounds what a scrub reads at each participant in a second, in bytes;
 	// default 64 MiB, less than 0: no bound.
@@ -91,8 +92,8 @@ type Options struct {
 	LockGrace time.Duration
 
 	// SessionIdle is how long a client is remembered that says nothing, and
-	// WatcherIdle how long a mount is, with the deleted files that it has open (F7); at
-	// least a lease (wire.Lease). Default 10 min, and 1 min.
+	// WatcherIdle how long a mount is, with the deleted files that it has open (F7):
+	// more than a lease (commit.Options). Default 10 min, and 1 min.
 	SessionIdle, WatcherIdle time.Duration
 
 	// MaxStages bounds the contents being staged at one time, default 64;

@@ -175,7 +175,7 @@ func TestPostOrder(t *testing.T) {
 // server answers for a handler that panics.
 func TestPanicInTurnIsFatal(t *testing.T) {
 	if os.Getenv("TPCFS_TEST_PANIC") == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestPanicInTurnIsFatal$")
+		cmd := exec.Command(os.Args[0], "-test.run=^TestPanicInTurnIsFatal$", "-test.timeout=1m")
 		cmd.Env = append(os.Environ(), "TPCFS_TEST_PANIC=1")
 		out, err := cmd.CombinedOutput()
 		var exit *exec.ExitError

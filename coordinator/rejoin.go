@@ -168,7 +168,7 @@ func (r *rejoin) middleRound() error {
 		return err
 	}
 	r.since, r.full = start, false
-	return r.paces(time.Since(r.stepped))
+	return r.paces(time.Since(r.stepped)) // a round has no body: nothing has slept since
 }
 
 // paces tells how long the newcomer took to make a round durable, and waits a moment
@@ -303,15 +303,15 @@ func (r *rejoin) lastRound() (again bool, err error) {
 }
 
 // limited bounds the last round: one that takes longer is given up, and the next may take
-// longer where nothing is written without it (P11).
+// longer where nothing is written without it (P15).
 func (r *rejoin) limited() (context.Context, func()) {
 	p := r.c.peers[r.l.member]
-	limit := make(chan int64, 1)
-	late := p.tooLate(0)
-	if !r.c.ask(r.l.ctx, func() { limit <- r.c.m.LastRoundMS(late) }) {
-		limit <- 0
+	answer := make(chan int64, 1) // also where it comes when nobody waits any more
+	late, limit := p.tooLate(0), int64(0)
+	if r.c.ask(r.l.ctx, func() { answer <- r.c.m.LastRoundMS(late) }) {
+		limit = <-answer
 	}
-	ctx, cancel := context.WithTimeout(r.l.ctx, time.Duration(<-limit)*time.Millisecond)
+	ctx, cancel := context.WithTimeout(r.l.ctx, time.Duration(limit)*time.Millisecond)
 	return ctx, func() {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			p.tooLate(1)

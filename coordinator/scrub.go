@@ -256,7 +256,7 @@ func (r *scrubRun) run(ctx context.Context) {
 func (r *scrubRun) member(i int) (*link, error) {
 	l := r.c.links[i].Load()
 	if l == nil || l.outside.Load() {
-		return nil, wire.NewError(wire.CodeUnavailable, "it is not in sync and there")
+		return nil, errAway
 	}
 	return l, nil
 }
@@ -375,7 +375,7 @@ func (r *scrubRun) renew(ctx context.Context, i int) {
 func (c *Coordinator) expel(ctx context.Context, i int) (why string) {
 	may := make(chan bool, 1)
 	if !c.ask(ctx, func() { may <- c.m.InSync(i) && c.m.MayGo(i) }) {
-		return "the coordinator ends"
+		return "it was stopped before its end"
 	}
 	if !<-may {
 		return "too few participants are in sync for it to leave and get everything anew"

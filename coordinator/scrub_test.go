@@ -209,8 +209,7 @@ func TestScrubSchedule(t *testing.T) {
 		k.serve()
 		time.Sleep(2 * time.Minute)
 		is("before its time again", "")
-		k.scrubbed(wire.ScrubRequest{Names: []string{"b"}}) // that is none of all
-		last = k.scrubbed(wire.ScrubRequest{Names: []string{"b"}}).ID
+		last = k.scrubbed(wire.ScrubRequest{Names: []string{"b"}}).ID // that is none of all
 		time.Sleep(3 * time.Minute)
 		is("in its time again, although one was scrubbed meanwhile", "abc")
 		k.close()
@@ -247,8 +246,10 @@ func TestScrubVerdictOutlivesTheCoordinator(t *testing.T) {
 					if _, err := k.c.Scrub(ctx, wire.ScrubRequest{Start: true}); err != nil {
 						t.Fatal(err)
 					}
-					for fulls.Load() == 0 {
-						time.Sleep(time.Millisecond)
+					for end := time.Now().Add(time.Minute); fulls.Load() == 0; time.Sleep(time.Millisecond) {
+						if time.Now().After(end) {
+							t.Fatal("nobody has everything compared")
+						}
 					}
 				} else if err := k.c.renews("b", true); err != nil { // and it dies here
 					t.Fatal(err)

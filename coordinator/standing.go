@@ -48,7 +48,7 @@ func (s *Standing) Starts(gone func(addr string) bool) bool {
 			stay++
 		}
 	}
-	return lost == 0 || stay >= len(s.Members)-s.Least+1
+	return lost == 0 || stay >= commit.StartsWith(len(s.Members), s.Least)
 }
 
 // Has reports whether the participant at that address takes part.

@@ -199,13 +199,12 @@ func TestAheadOfACommitInVain(t *testing.T) {
 					return wire.NewError(wire.CodeCanceled, "")
 				}
 			})
-			synced := make(chan string, 1)
-			go func() { synced <- f.do("fsync") }()
+			f.begin("fsync")
 			<-comes
 			s.set(func(s *fake) { s.waits = nil })
 			giveUp(s, m)
 			close(goes)
-			if got := <-synced; (got == "ok") != (name == gone) {
+			if got := f.answer(); (got == "ok") != (name == gone) {
 				t.Errorf("fsync: %s", got)
 			}
 			settled(t, s)

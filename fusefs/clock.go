@@ -53,9 +53,9 @@ func (c *clock) hear(t int64, boot time.Duration) {
 	}
 }
 
-// hearNow takes the time of an answer that was made after its question was sent. More than so much later it cannot be now: if
-// the count is, the coordinator has lost time, as one does that is started anew
-// where the machine's clock is behind.
+// hearNow takes the time of an answer that was made after its question was sent.
+// More than so much later it cannot be now: if the count is, the coordinator has
+// lost time, as one does that is started anew where the machine's clock is behind.
 func (c *clock) hearNow(t int64, sent, boot time.Duration) {
 	c.hear(t, boot)
 	c.mu.Lock()

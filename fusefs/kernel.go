@@ -130,7 +130,7 @@ func (f *fileSystem) linked(ino wire.Ino) {
 	name, lent := c.loans[ino].name, c.namesLent > bootNow()
 	c.mu.Unlock()
 	if lent && name.Dir != 0 {
-		f.recallName(name, &countdown{done: make(chan struct{})})
+		f.recallName(name, newCountdown(1))
 	}
 }
 
@@ -156,7 +156,7 @@ func (c *cache) forgotten(ino wire.Ino, lookups uint64) {
 	delete(c.loans, ino)
 }
 
-// knows reports that the kernel has an inode, or is about to.
+// kernelKnows reports that the kernel has an inode, or is about to.
 func (c *cache) kernelKnows(ino wire.Ino) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -190,14 +190,6 @@ func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 	return r
 }
 
-// recallNamesLocked adds names that others have touched. Those that this mount
-// changes the kernel knows. c.mu is held.
-func (c *cache) recallNamesLocked(r *recall, names []wire.At) {
-	if len(names) > 0 && c.namesLent > bootNow() {
-		r.names, r.until = names, max(r.until, c.namesLent)
-	}
-}
-
 // forgetful has the kernel forget.
 type forgetful struct {
 	mu   sync.Mutex // guards dirs; nothing is taken after it
@@ -216,6 +208,12 @@ type countdown struct {
 	done chan struct{}
 }
 
+func newCountdown(n int) *countdown {
+	c := &countdown{done: make(chan struct{})}
+	c.left.Store(int64(n))
+	return c
+}
+
 func (c *countdown) count() {
 	if c.left.Add(-1) == 0 {
 		close(c.done)
@@ -228,11 +226,11 @@ func (f *fileSystem) recallFrom(ctx context.Context, r recall) {
 	if len(r.inos)+len(r.names) == 0 && !r.any {
 		return
 	}
-	left := &countdown{done: make(chan struct{})}
-	left.left.Store(int64(len(r.inos) + len(r.names)))
+	n := len(r.inos) + len(r.names)
 	if r.any { // only time tells
-		left.left.Add(1)
+		n++
 	}
+	left := newCountdown(n)
 	var next atomic.Int64
 	for range min(len(r.inos), recallers) {
 		f.wg.Go(func() {

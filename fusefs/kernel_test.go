@@ -203,11 +203,12 @@ func TestKernelForgets(t *testing.T) {
 	f.cached.loans[7] = l
 	f.cached.namesLent = 0
 	began := bootNow()
-	if push(&wire.Touched{Inos: []wire.Ino{7}}); bootNow()-began > time.Second {
+	got := push(&wire.Touched{Inos: []wire.Ino{7}})
+	if bootNow()-began > time.Second {
 		t.Error("it is waited for what is past")
 	}
 	f.wg.Wait()
-	if got := k.told(); got != "[] []" && got != "[7] []" {
+	if got += k.told(); !strings.Contains(got, "[7] []") {
 		t.Errorf("told %s", got)
 	}
 	// Names that nobody knows are waited for.
@@ -290,7 +291,7 @@ func TestKernelIsBusy(t *testing.T) {
 	busy, other := make(chan struct{}), wire.At{Dir: 9, Path: "c"}
 	k.block[wire.RootIno], k.block[5] = busy, busy
 	r := f.cached.forget(&wire.Touched{Inos: []wire.Ino{5, 6}, Names: []wire.At{rootAt("a"), rootAt("b"), other}})
-	r.until = bootNow() + 100*time.Millisecond
+	r.until = bootNow() + time.Second
 	f.recallFrom(t.Context(), r)
 	if now := bootNow(); now < r.until {
 		t.Errorf("it goes on %v too early", r.until-now)
@@ -324,13 +325,13 @@ func TestKernelAsksOnce(t *testing.T) {
 	first := look()
 	m.fs.cached.age()
 	look()
-	before := m.Requests()
-	if again := look(); again != first {
-		t.Errorf("looking again shows %q, not %q", again, first)
-	}
-	if n := m.Requests() - before; n > 40 { // directories and files are opened, read and closed
-		t.Errorf("the kernel asks %d times about what it knows", n)
-	}
+	eventually(t, "the kernel asks about what it knows", func() bool { // where two looks take longer than what was lent is good for
+		before := m.Requests()
+		if again := look(); again != first {
+			t.Errorf("looking again shows %q, not %q", again, first)
+		}
+		return m.Requests()-before <= 40 // directories and files are opened, read and closed
+	})
 	told := func(touched *wire.Touched) { m.fs.recallFrom(t.Context(), m.fs.cached.forget(touched)) }
 	ino := s.inodeOf("f")
 	s.set(func(f *fake) { f.inodes[ino].attr.Mode = wire.ModeRegular | 0o600 })

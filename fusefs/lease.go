@@ -77,10 +77,9 @@ func (c *cache) forget(t *wire.Touched) recall {
 	defer c.mu.Unlock()
 	c.forgetTouchedLocked(t)
 	r := c.recallLocked(t)
-	if t == nil {
-		return r
+	if t != nil && len(t.Names) > 0 && c.namesLent > bootNow() { // of its own changes the kernel knows the names
+		r.names, r.until = t.Names, max(r.until, c.namesLent)
 	}
-	c.recallNamesLocked(&r, t.Names)
 	return r
 }
 

@@ -89,6 +89,15 @@ func (l *leaving) start(names ...string) {
 	}
 }
 
+// onEmpty starts a participant that is not running on an empty directory.
+func (l *leaving) onEmpty(name string) {
+	l.Helper()
+	if err := os.RemoveAll(l.c.DataDir(name)); err != nil {
+		l.Fatal(err)
+	}
+	l.start(name)
+}
+
 func (l *leaving) signal(name string, s syscall.Signal) {
 	l.Helper()
 	if err := l.c.Proc(name).Signal(s); err != nil {
@@ -214,10 +223,7 @@ func TestEvictWiped(t *testing.T) {
 	l.progress()
 	mustWrite(t, l.ctx, dial(t, l.ctx, l.c, time.Minute), "large", noise(1, 16<<20))
 	l.kill("c")
-	if err := os.RemoveAll(l.c.DataDir("c")); err != nil {
-		t.Fatal(err)
-	}
-	l.start("c")
+	l.onEmpty("c")
 	l.catchesUp()
 	l.ends()
 }
@@ -347,10 +353,7 @@ echo fine`, mnt)
 	}()
 	l.kill("b")
 	l.state("b", "evicted")
-	if err := os.RemoveAll(l.c.DataDir("b")); err != nil {
-		t.Fatal(err)
-	}
-	l.start("b")
+	l.onEmpty("b")
 	l.state("b", "in sync")
 	l.state("a", "in sync")
 	l.signal("c", syscall.SIGSTOP)

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"tpcfs/integration/harness"
-	"tpcfs/wire"
 	"tpcfs/wire/client"
 )
 
@@ -161,10 +160,7 @@ func (l *leaving) flips(who, kind string, rnd *rand.Rand, cl *client.Client) {
 		}
 		if !bad && kind == "meta.db" { // no scrub looks at all of its rows (S5b)
 			l.kill(who)
-			if err := os.RemoveAll(l.c.DataDir(who)); err != nil {
-				l.Fatal(err)
-			}
-			l.start(who)
+			l.onEmpty(who)
 			l.state(who, "in sync")
 		}
 		if !bad {
@@ -188,10 +184,7 @@ func (l *leaving) damaged(who string) {
 func (l *leaving) anew(name string) {
 	l.Helper()
 	l.damaged(name)
-	if err := os.RemoveAll(l.c.DataDir(name)); err != nil {
-		l.Fatal(err)
-	}
-	l.start(name)
+	l.onEmpty(name)
 }
 
 // comes waits until a participant is in sync; one that may end meanwhile starts anew then.
@@ -209,7 +202,7 @@ func (l *leaving) comes(name string, mayEnd bool) {
 			continue
 		default:
 		}
-		if st, err := l.c.Status(l.ctx); err == nil && slices.ContainsFunc(st.Members, func(m wire.MemberStatus) bool { return m.Name == name && m.State == "in sync" }) {
+		if st, err := l.c.Status(l.ctx); err == nil && connected(st, name) {
 			return
 		}
 		select {
@@ -356,10 +349,7 @@ func TestFlippedPagesAreFound(t *testing.T) {
 				t.Fatalf("%s: b goes on: %+v", k.name, m)
 			}
 			l.state("b", "evicted")
-			if err := os.RemoveAll(l.c.DataDir("b")); err != nil {
-				t.Fatal(err)
-			}
-			l.start("b")
+			l.onEmpty("b")
 		}
 		l.state("b", "in sync")
 		l.scrub(0)

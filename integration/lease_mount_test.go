@@ -146,6 +146,9 @@ func alone(t *testing.T, ctx context.Context, c *client.Client, mnt string, roun
 			want, wantErr := c.Stat(ctx, n)
 			var got unix.Stat_t
 			err := unix.Lstat(by(n), &got)
+			if code := wire.CodeOf(wantErr); code != wire.CodeNone && code != wire.CodeNotExist && code != wire.CodeNotDir || err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
+				t.Fatalf("seed %d, round %d: %s: %v by the client, %v by the mount", seed, i, n, wantErr, err)
+			}
 			if there := wantErr == nil; there != (err == nil) {
 				t.Fatalf("seed %d, round %d: %s is %v by the client, %v by the mount", seed, i, n, wantErr, err)
 			}

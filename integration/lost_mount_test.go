@@ -104,6 +104,18 @@ func (k *lostMount) heardLost(ps []*harness.Proc, want string) {
 	}
 }
 
+// signal sends the first mount one. What is stopped goes on when the test ends,
+// before its holders' last closes, which nothing but the mount ends.
+func (k *locking) signal(s syscall.Signal) {
+	k.t.Helper()
+	if err := k.mounts[0].Signal(s); err != nil {
+		k.t.Fatal(err)
+	}
+	if s == syscall.SIGSTOP {
+		k.t.Cleanup(func() { _ = k.mounts[0].Signal(syscall.SIGCONT) })
+	}
+}
+
 // TestStoppedMountIsBack: a mount that stands still for longer than its lease loses its
 // locks, and nothing else: its session is remembered, and files without a name stay
 // for it, also one that another mount deletes meanwhile. When it is killed, its locks
@@ -115,15 +127,11 @@ func TestStoppedMountIsBack(t *testing.T) {
 	holders := k.losesAll()
 	k.h.wants("os.pwrite(100, b'changed.', 0)", "8")
 	lost := time.Now()
-	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	k.signal(syscall.SIGSTOP)
 	waiters := k.locksAll(1, "KIND ex 0 0 wait", "write 0 theirs")
 	shell(t, k.ctx, k.mnt[1], "rm theirs; [ ! -e theirs ]")
 	k.taken(lost, waiters)
-	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	k.signal(syscall.SIGCONT)
 	k.heardLost(holders, "theirs")
 	k.h.wants("os.fsync(100), os.pread(100, 9, 0)", "(None, b'changed.')")
 	if got := shell(t, k.ctx, k.mnt[1], "cat plain"); got != "changed." {
@@ -159,16 +167,12 @@ func TestStoppedMountIsForgotten(t *testing.T) {
 	holders := k.losesAll()
 	k.h.wants("os.pwrite(100, b'changed.', 0), os.pwrite(101, b'lost', 0), os.pwrite(103, b'lost', 0)", "(8, 4, 4)")
 	lost := time.Now()
-	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	k.signal(syscall.SIGSTOP)
 	waiters := k.locksAll(1, "KIND ex 0 0 wait", "write 0 theirs")
 	shell(t, k.ctx, k.mnt[1], "rm theirs")
 	k.taken(lost, waiters)
 	eventually(k.ctx, t, "what a mount has open that is forgotten is reclaimed", func() bool { return k.unnamed() == 0 })
-	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	k.signal(syscall.SIGCONT)
 	k.heardLost(holders, "theirs")
 	for _, fd := range []int{101, 102, 103} {
 		for _, step := range []string{"os.pread(%d, 9, 0)", "os.pwrite(%d, b'K', 0)", "os.fsync(%d)", "os.fstat(%d)"} {
@@ -191,13 +195,9 @@ func TestDeadMountIsReplaced(t *testing.T) {
 	t.Parallel()
 	const silent = 10 * time.Minute // nothing ends before by itself
 	k := newLostMount(t, silent)
-	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	k.signal(syscall.SIGSTOP)
 	mountOf(t, k.ctx, k.c, "beside one that stands still")
-	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	k.signal(syscall.SIGCONT)
 	for fd, want := range map[int]string{101: "b'keptents'", 102: "b'contents'", 103: "b'kept'"} {
 		k.h.wants(fmt.Sprintf("os.pread(%d, 9, 0)", fd), want)
 	}
@@ -224,11 +224,7 @@ func TestDeadUpIsReplaced(t *testing.T) {
 	dir := tempDir(t)
 	mnt := mountDir(t, dir)
 	up := func() *harness.Proc {
-		p, err := harness.Start("up", nil, binary, "up", "--listen", "unix:"+dir+"/s", "--dir", dir+"/data", mnt)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Kill() })
+		p := started(t, "up", nil, "up", "--listen", "unix:"+dir+"/s", "--dir", dir+"/data", mnt)
 		if _, err := p.WaitLine(ctx, "ready"); err != nil {
 			t.Fatal(err)
 		}

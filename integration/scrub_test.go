@@ -63,7 +63,7 @@ func rotObjects(t *testing.T, dir string, want []byte) {
 // not start any more gets everything anew on an empty directory; then scrubs are
 // clean, and all hold the same.
 func TestScrubUnderLoad(t *testing.T) {
-	l := newLeaving(t)
+	l := newLeaving(t, evictKilled...)
 	l.progress()
 	cl := dial(t, l.ctx, l.c, 0)
 	want := noise(21, 400_000)
@@ -84,10 +84,7 @@ func TestScrubUnderLoad(t *testing.T) {
 		if err := l.c.Start(l.ctx, "b"); err == nil {
 			t.Fatal("it starts on a damaged directory")
 		}
-		if err := os.RemoveAll(l.c.DataDir("b")); err != nil {
-			t.Fatal(err)
-		}
-		l.start("b")
+		l.onEmpty("b")
 		l.state("b", "in sync")
 	}
 	l.scrub(0)
@@ -99,18 +96,12 @@ func TestScrubUnderLoad(t *testing.T) {
 func TestScrubOfARottenRow(t *testing.T) {
 	t.Parallel()
 	l := &leaving{T: t, ctx: testContext(t), c: newCluster(t)}
-	l.c.Evicts = evictFast
+	l.c.Evicts = evictKilled
 	startAll(t, l.ctx, l.c)
 	cl := dial(t, l.ctx, l.c, 0)
 	const name = "a-name-that-stands-nowhere-else"
 	mustWrite(t, l.ctx, cl, name, []byte("sound"))
-	settle(t, l.ctx, l.c)
-	if err := l.c.Proc("b").Terminate(patience); err != nil { // with a checkpoint
-		t.Fatal(err)
-	}
-	l.start("b")
-	l.state("b", "in sync")
-	settle(t, l.ctx, l.c)
+	l.rewrites("b")
 	meta := l.c.DataDir("b") + "/meta.db"
 	b, err := os.ReadFile(meta)
 	if err != nil {
@@ -132,12 +123,13 @@ func TestScrubOfARottenRow(t *testing.T) {
 	if m := r.Members[1]; m.Name != "b" || m.Problem == "" {
 		t.Errorf("%+v", r)
 	}
-	<-l.c.Proc("b").Done()
-	l.state("b", "evicted")
-	if err := os.RemoveAll(l.c.DataDir("b")); err != nil {
-		t.Fatal(err)
+	select {
+	case <-l.c.Proc("b").Done():
+	case <-l.ctx.Done():
+		t.Fatal("b goes on")
 	}
-	l.start("b")
+	l.state("b", "evicted")
+	l.onEmpty("b")
 	l.state("b", "in sync")
 	l.scrub(0)
 	settle(t, l.ctx, l.c)

@@ -51,8 +51,7 @@ var troubles = []trouble{
 	}},
 	{"wiped", func(s *severed, name string, _ []byte) {
 		s.kill(name)
-		s.must(os.RemoveAll(s.c.DataDir(name)))
-		s.start(name)
+		s.onEmpty(name)
 	}},
 	{"rotten", func(s *severed, name string, kept []byte) {
 		rotObjects(s.T, s.c.DataDir(name), kept)
@@ -75,8 +74,7 @@ var troubles = []trouble{
 		if err := s.c.Start(s.ctx, name); err == nil {
 			s.Errorf("%s starts on a damaged journal", name)
 		}
-		s.must(os.RemoveAll(s.c.DataDir(name)))
-		s.start(name)
+		s.onEmpty(name)
 	}},
 }
 
@@ -132,8 +130,8 @@ func TestWipedAndReplaced(t *testing.T) {
 	l.begin([]string{plain}, l.c.Addr(harness.Coordinator), time.Hour)
 	l.progress()
 	addr := l.c.Addr(harness.Coordinator)
+	local := filepath.Join(tempDir(t), "large")
 	for i := range 10 { // all together too large for a test to hold twice
-		local := filepath.Join(tempDir(t), "large")
 		if err := os.WriteFile(local, noise(int64(-1-i), files*10<<10), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -145,11 +143,8 @@ func TestWipedAndReplaced(t *testing.T) {
 		t.Fatal(r.Err)
 	}
 	l.kill("b")
-	if err := os.RemoveAll(l.c.DataDir("b")); err != nil {
-		t.Fatal(err)
-	}
 	began := time.Now()
-	l.start("b")
+	l.onEmpty("b")
 	l.state("b", "in sync")
 	t.Logf("%d files and %d KiB in %v", files, files*100, time.Since(began).Round(time.Millisecond))
 	l.scrub(0)

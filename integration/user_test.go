@@ -39,7 +39,7 @@ func newOrdinary(t *testing.T) *ordinary {
 	u := &ordinary{t: t, ctx: testContext(t), dir: tempDir(t)}
 	u.openFuse()
 	u.bin = filepath.Join(u.dir, "tpcfs")
-	u.env = []string{"HOME=" + u.dir, "XDG_CACHE_HOME=" + u.dir + "/cache", "TMPDIR=" + u.dir}
+	u.env = []string{"HOME=" + u.dir, "XDG_CACHE_HOME=" + u.dir + "/cache", "TMPDIR=" + u.dir, "XDG_RUNTIME_DIR=" + u.dir}
 	if r := harness.Run(u.ctx, nil, nil, "cp", binary, u.bin); r.Code != 0 {
 		t.Fatal(r.Err)
 	}

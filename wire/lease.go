@@ -85,10 +85,10 @@ type Watch struct {
 	// Holds are those of the last Watched's Unnamed that the session has open.
 	Holds []Ino `cbor:"6,keyasint,omitempty"`
 	// Lowest is the lowest sequence number of the session's requests that has no
-	// answer: of the changes below it, but those of Lost, the session knows.
+	// answer: of the changes below it, but those of Lost, the session knows. 0: it is
+	// told of all its changes.
 	Lowest uint64 `cbor:"7,keyasint,omitempty"`
-	// Lost are requests whose answer it will not hear. It is told of them as of
-	// others'; 0: of all its changes.
+	// Lost are requests whose answer it will not hear. It is told of them as of others'.
 	Lost []uint64 `cbor:"8,keyasint,omitempty"`
 }
 

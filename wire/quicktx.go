@@ -514,7 +514,7 @@ func (d *quickDecoder) mutation(v *Mutation) {
 	})
 }
 
-// mutationAttr takes a field of attributes or a range.
+// mutationAttr takes the rarer fields.
 func (d *quickDecoder) mutationAttr(key uint64, v *Mutation) {
 	small := func() uint32 { return uint32(d.uint(math.MaxUint32)) }
 	switch key {

@@ -15,7 +15,7 @@ type scrubFlags struct {
 }
 
 func (f *scrubFlags) add(cmd *cobra.Command) {
-	cmd.Flags().DurationVar(&f.every, "scrub-every", 7*24*time.Hour, "how often all that the participants hold is verified, compared and repaired in the background (tpcfs scrub); 0: never")
+	cmd.Flags().DurationVar(&f.every, "scrub-every", 7*24*time.Hour, "how often all that the participants hold is verified, compared and repaired in the background (tpcfs scrub); 0: only where a scrub was cut short, or what it has found is lost")
 	cmd.Flags().StringVar(&f.rate, "scrub-rate", "64m", "`bytes` a second (k, m, g) that a scrub reads at each participant; 0: no limit")
 }
 

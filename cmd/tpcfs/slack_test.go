@@ -33,7 +33,7 @@ func TestSlacken(t *testing.T) {
 		wg.Wait()
 		return
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSlacken$")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSlacken$", "-test.timeout=1m")
 	cmd.Env = append(os.Environ(), variable+"=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

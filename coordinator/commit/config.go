@@ -24,6 +24,11 @@ func (m *Machine) minInSync() int { return m.leastOf(m.size()) }
 // leastOf is how many have to stay of n.
 func (m *Machine) leastOf(n int) int { return LeastOf(n, m.o.MinInSync, m.o.Majority) }
 
+// StartsWith is how many of n participants have to answer at a start where others
+// have lost their data, if least have to be in sync for a change: one of them
+// knows of each.
+func StartsWith(n, least int) int { return n - least + 1 }
+
 // LeastOf is how many of n participants have to be in sync, by these options.
 func LeastOf(n, minInSync int, majority bool) int {
 	switch {
@@ -152,7 +157,7 @@ func (m *Machine) tryStart() {
 			answered++
 		}
 	}
-	if len(lost) > 0 && answered < m.size()-m.minInSync()+1 || answered == 0 {
+	if len(lost) > 0 && answered < StartsWith(m.size(), m.minInSync()) || answered == 0 {
 		return
 	}
 	m.becomes(Configuring)
@@ -414,7 +419,7 @@ func (m *Machine) startWaits() string {
 			answered++
 		}
 	}
-	if len(names) == 0 || answered >= m.size()-m.minInSync()+1 {
+	if len(names) == 0 || answered >= StartsWith(m.size(), m.minInSync()) {
 		return ""
 	}
 	return fmt.Sprintf("the start waits for %s: with --min-in-sync %d it may have what no other has; if its data are lost for good: tpcfs resolve --lost %s --force",

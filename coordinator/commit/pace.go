@@ -174,7 +174,7 @@ func (m *Machine) LastRoundMS(late int) int64 {
 	if m.enough() {
 		return lastRound
 	}
-	return lastRound << min(max(late, 0), mostLastRounds)
+	return lastRound << min(late, mostLastRounds)
 }
 
 // stayOut is for how long a newcomer has to be quick yet before it is let in. With too

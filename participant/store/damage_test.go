@@ -68,7 +68,7 @@ func mustTail(f *fixture, ino wire.Ino, size int64) *vote.Tail {
 	return tail
 }
 
-func flip(t *testing.T, name string, at int64) {
+func flip(t testing.TB, name string, at int64) {
 	t.Helper()
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {

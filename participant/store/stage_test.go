@@ -280,11 +280,11 @@ func TestNoStage(t *testing.T) {
 		}},
 		{"no checksums", " has a trailer, and other bytes than its checksums at 102400, ", func(f *fixture, take vote.Bound) {
 			f.reopen()
-			flip(t, f.objectPath(take.Content.Stage), tailOffset(take.Content.Size)+5)
+			flip(f.t, f.objectPath(take.Content.Stage), tailOffset(take.Content.Size)+5)
 		}},
 		{"half aside", ".sums has 3 bytes and no trailer at their end", func(f *fixture, take vote.Bound) {
 			f.reopen()
-			flip(t, f.objectPath(take.Content.Stage), tailOffset(take.Content.Size)+5)
+			flip(f.t, f.objectPath(take.Content.Stage), tailOffset(take.Content.Size)+5)
 			if err := os.WriteFile(f.asidePath(take.Content.Stage), []byte("abc"), 0o600); err != nil {
 				f.t.Fatal(err)
 			}

@@ -405,7 +405,7 @@ func (c *Client) releaseSeq(seq uint64, err error) {
 
 // lostFor is how long a request may still happen whose answer was given up: the
 // coordinator does not begin an older one (S1a).
-const lostFor = 11 * time.Minute
+const lostFor = wire.ServiceTimeHold*time.Millisecond + time.Minute
 
 // known tells of whose changes the session has heard, for a Watch: of all below
 // the lowest but those that are lost. Of too many lost ones it says nothing: 0.
