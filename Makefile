@@ -47,6 +47,7 @@ check: fmt lint ## before a commit: gofmt, build, vet, lint, short unit tests wi
 	$(GO) vet ./...
 	$(GO) vet -tags failpoint ./...
 	$(GO) test -race -short $$($(GO) list ./... | grep -v '^tpcfs/integration')
+	$(GO) test -run '^TestTable$$' ./integration/sim/mutate
 
 fmt:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \

@@ -30,7 +30,7 @@ var evictMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/config.go",
-				`	if len(lost) > 0 && answered < m.size()-m.minInSync()+1 || answered == 0 {
+				`	if len(lost) > 0 && answered < StartsWith(m.size(), m.minInSync()) || answered == 0 {
 		return
 	}
 `,
