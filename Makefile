@@ -86,7 +86,7 @@ proof: fuse3 ## all of the above at full length (most of a day; ONLY=row,... tho
 	$(GO) run ./integration/proof -only '$(ONLY)'
 
 bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
-	$(GO) test -run '^$$' -bench . ./journal
+	$(GO) test -run '^$$' -bench . ./journal ./journal/disk
 	$(GO) run ./integration/bench -tpcfs ./bin/tpcfs
 
 clean: ## removes ./bin (./tpcfs-data, your files, stays)

@@ -203,6 +203,10 @@ func (l *Log) writeBlock(h *header, block []byte) error {
 	h.segment, h.page, h.synced = a.number, uint32(a.used/pageSize), l.synced
 	putHeader(block, h)
 	l.dirty = true
+	// From a segment's first block on: until then it is read.
+	if err := a.file.Direct(); err != nil {
+		return l.fail("write past the cache of", a, err)
+	}
 	if _, err := a.file.WriteAt(block, a.used); err != nil {
 		return l.fail("write", a, err)
 	}

@@ -10,6 +10,9 @@ package disk
 
 import "io"
 
+// Unit is what a Direct file is written in, in bytes.
+const Unit = 4096
+
 // FS is what the journal and the store need of a file system.
 type FS interface {
 	// Create makes a new file for reading and writing; fs.ErrExist if the
@@ -54,6 +57,10 @@ type File interface {
 	Truncate(size int64) error
 	// Sync makes contents and length durable (fdatasync).
 	Sync() error
+	// Direct makes WriteAt write to the disk itself, past the page cache, where
+	// the file system can; elsewhere nothing changes. It is durable after Sync,
+	// as before. Offsets and lengths of writes are multiples of Unit from then on.
+	Direct() error
 	// StartWriteback asks for the range to be written soon, without waiting.
 	StartWriteback(offset, length int64) error
 	// Allocate reserves the blocks of [0, size) and sets the length to size

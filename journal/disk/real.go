@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,7 +34,7 @@ func (osFS) Create(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{File: f}, nil
 }
 
 func (osFS) Open(name string) (File, error) {
@@ -41,7 +42,7 @@ func (osFS) Open(name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{f}, nil
+	return &osFile{File: f}, nil
 }
 
 // MkdirAll also syncs the entry of the deepest directory that is there
@@ -167,7 +168,11 @@ func (osFS) Free(name string) (uint64, error) {
 }
 
 // osFile adds to os.File what package os does not have.
-type osFile struct{ *os.File }
+type osFile struct {
+	*os.File
+	aligned atomic.Bool // Direct was called
+	direct  atomic.Bool // and the file system can
+}
 
 var _ File = (*osFile)(nil)
 

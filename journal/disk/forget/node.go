@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"syscall"
+
+	"tpcfs/journal/disk"
 )
 
 const (
@@ -358,6 +360,7 @@ type file struct {
 	name   string
 	boot   int
 	closed bool
+	direct bool
 }
 
 // before also checks the handle.
@@ -401,7 +404,7 @@ func (h *file) WriteAt(b []byte, at int64) (int, error) {
 		b = b[:min(len(b), max(0, short.N))]
 	case err != nil:
 		return 0, pathError("write", h.name, err)
-	case at < 0:
+	case at < 0, h.direct && (at%disk.Unit != 0 || len(b)%disk.Unit != 0):
 		return 0, pathError("write", h.name, syscall.EINVAL)
 	}
 	h.fs.mu.Lock()
@@ -499,6 +502,14 @@ func (h *file) Sync() error {
 	h.node.sync()
 	h.fs.used += h.node.allocated() - before
 	return nil
+}
+
+// Direct changes nothing else: a disk has a cache of its own.
+func (h *file) Direct() error {
+	h.fs.mu.Lock()
+	defer h.fs.mu.Unlock()
+	h.direct = true
+	return h.fs.aliveLocked()
 }
 
 func (h *file) StartWriteback(offset, length int64) error {
