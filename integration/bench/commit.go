@@ -203,8 +203,8 @@ func inOneProcess(ctx context.Context, _, dir string, _ options) (rows []row, er
 	return figures(ctx, dir, "all in one process", 2, 1.4, p.Client)
 }
 
-func inProcesses(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	c, err := harness.NewCluster(bin, 3)
+func inProcesses(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	c, err := o.newCluster(bin)
 	if err != nil {
 		return nil, err
 	}

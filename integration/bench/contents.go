@@ -58,7 +58,7 @@ func (c patternContent) Open() (io.ReadCloser, error) { return io.NopCloser(newP
 // largeContents measures put and get of large files and small reads, each role
 // in its own process.
 func largeContents(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
-	c, err := harness.NewCluster(bin, 3)
+	c, err := o.newCluster(bin)
 	if err != nil {
 		return nil, err
 	}

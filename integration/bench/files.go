@@ -16,7 +16,7 @@ import (
 // manyFiles makes many files of 1 KiB and tells a participant's memory and how
 // long a restart takes after it was killed.
 func manyFiles(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
-	c, err := harness.NewCluster(bin, 3)
+	c, err := o.newCluster(bin)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log"
 	"os"
@@ -16,11 +17,14 @@ import (
 // go-fuse's own nodes with the options of its example, which a FUSE file system
 // in Go that brings nothing anywhere cannot beat by much. As root the kernel passes
 // its reads and writes on to the file below, and it sees none of them; unless they are to go
-// through it.
-func serveLoopback(dir, point string, through bool) error {
+// through it. Syncs take at least so long (slowdisk.go).
+func serveLoopback(dir, point string, through bool, sync time.Duration) error {
 	root, err := fs.NewLoopbackRoot(dir)
 	if err != nil {
 		return err
+	}
+	if sync > 0 {
+		root = (&slowNode{sync: sync}).WrapChild(context.Background(), root)
 	}
 	second := time.Second
 	var without uint64

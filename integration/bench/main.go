@@ -13,8 +13,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tpcfs/integration/harness"
 )
 
 const (
@@ -62,6 +65,25 @@ type options struct {
 	only  string
 	large int64 // bytes
 	files int
+	disks []string // directories, one for each participant; nil: they share the disk that all is measured on
+}
+
+// newCluster makes a cluster of three participants.
+func (o *options) newCluster(bin string) (*harness.Cluster, error) {
+	c, err := harness.NewCluster(bin, 3)
+	if err != nil {
+		return nil, err
+	}
+	for i, disk := range o.disks {
+		data, err := os.MkdirTemp(disk, "data-")
+		if err == nil {
+			err = os.Symlink(data, c.DataDir(c.Names[i]))
+		}
+		if err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
+	}
+	return c, nil
 }
 
 func main() {
@@ -75,6 +97,7 @@ func main() {
 	next := flag.String("next", "", "... that passes on to this one")
 	loopback := flag.String("loopback", "", "mount this directory at the argument (likewise)")
 	through := flag.Bool("through", false, "... and have contents go through its process")
+	sync := flag.Duration("sync", 0, "measure on disks, one for each participant, whose syncs take at least so long (needs root)")
 	maker := flag.Int("make", 0, "make so many small files in the argument, a directory (likewise)")
 	fsync := flag.Bool("fsync", false, "... with an fsync of each")
 	flag.Parse()
@@ -84,7 +107,7 @@ func main() {
 		run func() error
 	}{
 		{*hop != "", func() error { return serveHop(*hop, *next) }},
-		{*loopback != "", func() error { return serveLoopback(*loopback, flag.Arg(0), *through) }},
+		{*loopback != "", func() error { return serveLoopback(*loopback, flag.Arg(0), *through, *sync) }},
 		{*maker > 0, func() error { return serveMaker(flag.Arg(0), *maker, *fsync) }},
 	} {
 		if !helper.is {
@@ -98,7 +121,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	ok, err := measure(ctx, *bin, *dir, o)
+	ok, err := measureOn(ctx, *bin, *dir, *sync, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 	}
@@ -123,6 +146,28 @@ func names() (list []string) {
 		list = append(list, p.name)
 	}
 	return list
+}
+
+// measureOn measures on disks of slow syncs, one for each participant and one for
+// all else, or on the one that is there.
+func measureOn(ctx context.Context, bin, dir string, sync time.Duration, o options) (ok bool, err error) {
+	if sync == 0 {
+		return measure(ctx, bin, dir, o)
+	}
+	work, err := os.MkdirTemp(dir, "tpcfs-disk-")
+	if err != nil {
+		return false, err
+	}
+	d, err := newSlowDisks(ctx, work, sync, 4)
+	if err != nil {
+		return false, err
+	}
+	o.disks = d.mounts[1:]
+	ok, err = measure(ctx, bin, d.mounts[0], o)
+	if err = errors.Join(err, d.close()); err != nil {
+		return false, err // what is left of it may hold a mount
+	}
+	return ok, os.RemoveAll(work)
 }
 
 func measure(ctx context.Context, bin, dir string, o options) (ok bool, err error) {

@@ -14,8 +14,8 @@ import (
 
 // mountWrites measures small synced writes through a mount, each role in its
 // own process: in a large file and in a small one, and beside the bare disk.
-func mountWrites(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, err := openSides(ctx, bin, dir, "writes")
+func mountWrites(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, err := openSides(ctx, bin, dir, o, "writes")
 	if err != nil {
 		return nil, err
 	}

@@ -32,8 +32,8 @@ type sideBySide struct {
 }
 
 // openSides starts them all. Their directories are below dir, and are gone with it.
-func openSides(ctx context.Context, bin, dir, name string) (s *sideBySide, err error) {
-	cluster, err := harness.NewCluster(bin, 3)
+func openSides(ctx context.Context, bin, dir string, o options, name string) (s *sideBySide, err error) {
+	cluster, err := o.newCluster(bin)
 	if err != nil {
 		return nil, err
 	}

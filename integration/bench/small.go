@@ -99,8 +99,8 @@ func made(ctx context.Context, dir string, processes int, fsync bool) (took time
 }
 
 // mountSmall measures small files made through a mount.
-func mountSmall(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, err := openSides(ctx, bin, dir, "small")
+func mountSmall(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, err := openSides(ctx, bin, dir, o, "small")
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func mountSmall(ctx context.Context, bin, dir string, _ options) (rows []row, er
 		if err != nil {
 			return nil, err
 		}
-		o, err := made(ctx, s.mnt, 1, false)
+		n, err := made(ctx, s.mnt, 1, false)
 		if err != nil {
 			return nil, err
 		}
@@ -121,16 +121,16 @@ func mountSmall(ctx context.Context, bin, dir string, _ options) (rows []row, er
 			return nil, err
 		}
 		if turn > 0 { // the first one warms up
-			bare, one, many = append(bare, b), append(one, o), append(many, m)
+			bare, one, many = append(bare, b), append(one, n), append(many, m)
 		}
 	}
-	b, o, m := median(bare), median(one), median(many)
+	b, n, m := median(bare), median(one), median(many)
 	each := func(d time.Duration) time.Duration { return (d / madeATurn).Round(time.Microsecond) }
 	return []row{
-		{"mount: 4 KiB files made, each durable at close, bare disk + fsync to it", 100 * b.Seconds() / o.Seconds(), "%", 40, 100, false,
-			fmt.Sprintf("%v to %v each", each(b), each(o))},
-		{fmt.Sprintf("mount: the same by %d processes, to one", makers), makers * o.Seconds() / m.Seconds(), "x", 3, 6, false,
-			fmt.Sprintf("%.0f to %.0f files a second", makers*madeATurn/m.Seconds(), madeATurn/o.Seconds())},
+		{"mount: 4 KiB files made, each durable at close, bare disk + fsync to it", 100 * b.Seconds() / n.Seconds(), "%", 40, 100, false,
+			fmt.Sprintf("%v to %v each", each(b), each(n))},
+		{fmt.Sprintf("mount: the same by %d processes, to one", makers), makers * n.Seconds() / m.Seconds(), "x", 3, 6, false,
+			fmt.Sprintf("%.0f to %.0f files a second", makers*madeATurn/m.Seconds(), madeATurn/n.Seconds())},
 		s.memory("small files made", 256, 128),
 	}, nil
 }

@@ -37,8 +37,8 @@ type stay struct {
 	conn wire.Service
 }
 
-func newStay(ctx context.Context, bin string) (s *stay, closes func() error, err error) {
-	c, err := harness.NewCluster(bin, 3)
+func newStay(ctx context.Context, bin string, o options) (s *stay, closes func() error, err error) {
+	c, err := o.newCluster(bin)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -147,8 +147,8 @@ func (w *working) end() error {
 }
 
 // stalls is the longest that a write takes when a participant is killed, or hangs.
-func stalls(ctx context.Context, bin, _ string, _ options) (rows []row, err error) {
-	s, closes, err := newStay(ctx, bin)
+func stalls(ctx context.Context, bin, _ string, o options) (rows []row, err error) {
+	s, closes, err := newStay(ctx, bin, o)
 	if err != nil {
 		return nil, err
 	}
@@ -279,8 +279,8 @@ func (s *stay) comesBack(ctx context.Context) (r returns, err error) {
 }
 
 // catchUps are a participant's ways back: after changes, and on an empty disk.
-func catchUps(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, closes, err := newStay(ctx, bin)
+func catchUps(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, closes, err := newStay(ctx, bin, o)
 	if err != nil {
 		return nil, err
 	}
@@ -367,8 +367,8 @@ func (s *stay) change(ctx context.Context) error {
 
 // scrubSpeed is a scrub of all without a limit, to the same files read from the disk by
 // three at once.
-func scrubSpeed(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, closes, err := newStay(ctx, bin)
+func scrubSpeed(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, closes, err := newStay(ctx, bin, o)
 	if err != nil {
 		return nil, err
 	}

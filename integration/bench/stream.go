@@ -13,8 +13,8 @@ import (
 const streamBytes = gib / 2
 
 // mountStreams measures one large file that is written, and read, through a mount.
-func mountStreams(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, err := openSides(ctx, bin, dir, "streams")
+func mountStreams(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, err := openSides(ctx, bin, dir, o, "streams")
 	if err != nil {
 		return nil, err
 	}

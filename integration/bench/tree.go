@@ -18,8 +18,8 @@ import (
 
 // mountTree measures the sources of Go's standard library unpacked through a
 // mount, and removed again.
-func mountTree(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, err := openSides(ctx, bin, dir, "tree")
+func mountTree(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, err := openSides(ctx, bin, dir, o, "tree")
 	if err != nil {
 		return nil, err
 	}

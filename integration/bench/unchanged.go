@@ -19,8 +19,8 @@ const (
 )
 
 // mountUnchanged measures find and git status over files that nobody changes.
-func mountUnchanged(ctx context.Context, bin, dir string, _ options) (rows []row, err error) {
-	s, err := openSides(ctx, bin, dir, "unchanged")
+func mountUnchanged(ctx context.Context, bin, dir string, o options) (rows []row, err error) {
+	s, err := openSides(ctx, bin, dir, o, "unchanged")
 	if err != nil {
 		return nil, err
 	}
