@@ -167,6 +167,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	p.release()
 	if err == nil {
+		f.pages.committed(n.ino, &p.mutations[0], out.Tx)
 		fl.lent = f.cached.learn(known, n.at(), foreseenWrite(known.was, &p, &out), &out)
 	}
 	n.mu.Lock()

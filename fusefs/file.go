@@ -351,6 +351,7 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 	n.mu.Lock()
 	if n.plainLocked() {
 		n.mu.Unlock()
+		f.pages.begin(n.ino)
 		k, attr, err := f.readService(ctx, n.ino, buf, off)
 		f.pages.read(n.ino, attr.Version)
 		return k, false, f.orLost(n, err)

@@ -91,7 +91,9 @@ func newFileSystem(c service, o Options) *fileSystem {
 		swept:   make(chan struct{}),
 		reading: make(chan struct{}, min(maxReading, o.MaxBackground)),
 		aheads:  make(chan struct{}, aheadsAtOnce),
-		nodes:   map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
+
+		forgetful: forgetful{places: make(chan struct{}, nameRecall)},
+		nodes:     map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
 		removed: map[wire.Ino]wire.Attr{}, seenDirs: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
@@ -170,7 +172,9 @@ func (f *fileSystem) Forget(nodeid, nlookup uint64) {
 	defer f.mu.Unlock()
 	delete(f.removed, wire.Ino(nodeid))
 	delete(f.seenDirs, wire.Ino(nodeid))
-	f.cached.forgotten(wire.Ino(nodeid), nlookup)
+	if f.cached.forgotten(wire.Ino(nodeid), nlookup) {
+		f.pages.forgotten(wire.Ino(nodeid))
+	}
 }
 
 // peek returns the inode's node, held until letGo; nil if there is none.
@@ -359,6 +363,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 		return statusOf(err)
 	}
 	f.seeDir(a)
+	f.show(ctx, &a)
 	fillAttr(&out.Attr, a)
 	out.SetTimeout(f.cached.lend(a, false))
 	return fuse.OK
@@ -383,6 +388,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		return statusOf(f.inGone(at.Dir, err))
 	}
 	f.seeDir(a)
+	f.show(ctx, &a)
 	f.lendEntry(out, at, a)
 	return fuse.OK
 }

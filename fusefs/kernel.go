@@ -3,6 +3,8 @@ package fusefs
 import (
 	"context"
 	"hash/maphash"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,6 +31,8 @@ const (
 	askAgain   = 200 * time.Microsecond            // the kernel is about to know an inode
 	afterWide  = 10 * time.Second                  // without names: more of what everything has to be forgotten for may follow
 	recallers  = 16                                // that tell the kernel of inodes at a time
+	nameRecall = 128                               // directories whose names it is told of at a time
+	maxLent    = 16384                             // names lent in lentFor+lentMargin that are remembered
 )
 
 // kernel is who is told to forget; go-fuse's server in a mount.
@@ -52,6 +56,7 @@ type loan struct {
 	until   time.Duration // of the boot clock, with the margin: they count no more
 	told    uint64        // a hash of the attributes that it was told last
 	since   time.Duration // of the boot clock, when it was told them first
+	news    bool          // others have touched it since: what it is told next it does not know
 	name    wire.At       // lent last
 }
 
@@ -59,10 +64,43 @@ var hashSeed = maphash.MakeSeed()
 
 // recall is what the kernel is to forget before something is said to be done.
 type recall struct {
-	inos  []wire.Ino
+	inos  []wire.Ino // their attributes
+	pages []wire.Ino // and attributes
 	names []wire.At
-	any   bool          // and any name there is
+	any   time.Duration // of the boot clock: until then it may have names that nobody knows
 	until time.Duration // of the boot clock: then it has, by itself
+
+	pagesUntil time.Duration // of the boot clock: so long it is waited for pages
+}
+
+// lentNames are the names that the kernel may have, remembered for one to two
+// turns of the time for which names are lent.
+type lentNames struct {
+	now, before map[wire.At]struct{}
+	turned      time.Duration // of the boot clock
+	more        time.Duration // of the boot clock: until then it may have some that are not here
+}
+
+func (l *lentNames) put(at wire.At, until time.Duration) {
+	if now := bootNow(); l.now == nil || now-l.turned >= lentFor+lentMargin {
+		l.before, l.now, l.turned = l.now, map[wire.At]struct{}{}, now
+	}
+	if _, ok := l.now[at]; !ok && len(l.now) >= maxLent {
+		l.more = max(l.more, until)
+		return
+	}
+	l.now[at] = struct{}{}
+}
+
+// all returns them.
+func (l *lentNames) all() []wire.At {
+	list := slices.AppendSeq(make([]wire.At, 0, len(l.now)+len(l.before)), maps.Keys(l.now))
+	for at := range l.before {
+		if _, again := l.now[at]; !again {
+			list = append(list, at)
+		}
+	}
+	return list
 }
 
 // termLocked is for how long something may be lent now. c.mu is held.
@@ -88,6 +126,9 @@ func (c *cache) lend(a wire.Attr, looked bool) time.Duration {
 		l.told, l.since = hash, now
 	}
 	known, ok := c.attrs[a.Ino]
+	if ok && known == a && l.news {
+		l.news, l.since = false, now
+	}
 	term := c.termLocked(now)
 	if first := looked && l.lookups == 1; !ok || known != a || !first && now-l.since < toldFor {
 		term = 0
@@ -119,7 +160,34 @@ func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 		c.loans[ino] = l
 	}
 	c.namesLent = now + term + lentMargin
+	c.lent.put(at, c.namesLent)
 	return term
+}
+
+// moved: the kernel is about to give what it may know by one of two names the other
+// one. What it returns goes to renamed.
+func (c *cache) moved(from, to wire.At) (asked uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.namesLent > bootNow() {
+		c.lent.put(from, c.namesLent)
+		c.lent.put(to, c.namesLent)
+	}
+	return c.number
+}
+
+// renamed: and it does. Where everything had to be forgotten meanwhile, what it was
+// to forget may have got another name. The caller holds the directories.
+func (f *fileSystem) renamed(asked uint64, names ...wire.At) {
+	c := f.cached
+	c.mu.Lock()
+	again := c.floor > asked && c.lends
+	c.mu.Unlock()
+	for _, at := range names {
+		if again {
+			f.recallName(at, newCountdown(1))
+		}
+	}
 }
 
 // linked has the kernel forget the name of a file that has got another one. It
@@ -143,17 +211,18 @@ func (c *cache) lookedUp(ino wire.Ino) {
 	c.loans[ino] = l
 }
 
-// forgotten: the kernel has taken lookups back.
-func (c *cache) forgotten(ino wire.Ino, lookups uint64) {
+// forgotten: the kernel has taken lookups back; all reports that they were all.
+func (c *cache) forgotten(ino wire.Ino, lookups uint64) (all bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.loans[ino]
 	if l.lookups > lookups {
 		l.lookups -= lookups
 		c.loans[ino] = l
-		return
+		return false
 	}
 	delete(c.loans, ino)
+	return true
 }
 
 // kernelKnows reports that the kernel has an inode, or is about to.
@@ -163,8 +232,39 @@ func (c *cache) kernelKnows(ino wire.Ino) bool {
 	return c.loans[ino].lookups > 0
 }
 
-// recallLocked takes back what was lent of inodes; of names it is not known
-// what was. c.mu is held.
+// quietLocked are those of which no answer is under way that would bring the kernel
+// anything new: a notification would void it. c.mu is held.
+func (c *cache) quietLocked(inos []wire.Ino) (quiet []wire.Ino) {
+	now := bootNow()
+	for _, ino := range inos {
+		if l, ok := c.loans[ino]; c.lends && ok && !l.news && now-l.since >= toldFor {
+			quiet = append(quiet, ino)
+		}
+	}
+	return quiet
+}
+
+// newsLocked notes what others have touched that the kernel knows. c.mu is held.
+func (c *cache) newsLocked(t *wire.Touched) {
+	note := func(ino wire.Ino) {
+		if l, ok := c.loans[ino]; ok {
+			l.news = true
+			c.loans[ino] = l
+		}
+	}
+	if t == nil || t.Wide {
+		for ino := range c.loans {
+			note(ino)
+		}
+		return
+	}
+	for _, ino := range t.Inos {
+		note(ino)
+	}
+}
+
+// recallLocked takes back what was lent of inodes, and of names where everything
+// is to be forgotten: of other changes the caller knows the names. c.mu is held.
 func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 	now := bootNow()
 	take := func(ino wire.Ino) { // what is past too: its answer may be under way still
@@ -179,7 +279,11 @@ func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 			take(ino)
 		}
 		if c.namesLent > now {
-			r.any, r.until = true, max(r.until, c.namesLent)
+			r.names, r.until = c.lent.all(), max(r.until, c.namesLent)
+			c.lent.now, c.lent.before = nil, nil
+		}
+		if c.lent.more > now {
+			r.any = c.lent.more
 			c.noNames = now + afterWide
 		}
 		return r
@@ -192,6 +296,8 @@ func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 
 // forgetful has the kernel forget.
 type forgetful struct {
+	places chan struct{} // for directories whose names it is being told
+
 	mu   sync.Mutex // guards dirs; nothing is taken after it
 	dirs map[wire.Ino][]notice
 }
@@ -223,39 +329,60 @@ func (c *countdown) count() {
 // recallFrom has the kernel forget, and waits until it has, or what it was lent
 // has run out, or ctx ends.
 func (f *fileSystem) recallFrom(ctx context.Context, r recall) {
-	if len(r.inos)+len(r.names) == 0 && !r.any {
+	if len(r.inos)+len(r.pages)+len(r.names) == 0 && r.any == 0 {
 		return
 	}
-	n := len(r.inos) + len(r.names)
-	if r.any { // only time tells
-		n++
-	}
-	left := newCountdown(n)
-	var next atomic.Int64
-	for range min(len(r.inos), recallers) {
-		f.wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(r.inos)); i = next.Add(1) - 1 {
-				f.recallInode(r.inos[i], r.until)
-				left.count()
-			}
-		})
-	}
+	pages := newCountdown(len(r.pages) + 1)
+	f.recallInodes(r.pages, fromStart, r.pagesUntil, pages)
+	pages.count()
+	left := newCountdown(len(r.inos) + len(r.names) + 1)
+	f.recallInodes(r.inos, onlyAttributes, r.until, left)
 	for _, at := range r.names {
 		f.recallName(at, left)
 	}
-	timer := time.NewTimer(r.until - bootNow())
+	if wait := r.any - bootNow(); wait > 0 { // of those only time tells
+		time.AfterFunc(wait, left.count)
+	} else {
+		left.count()
+	}
+	left.wait(ctx, max(r.until, r.any))
+	pages.wait(ctx, r.pagesUntil)
+}
+
+// wait waits until all are counted, or a time of the boot clock, or ctx ends.
+func (c *countdown) wait(ctx context.Context, until time.Duration) {
+	timer := time.NewTimer(until - bootNow())
 	defer timer.Stop()
 	select {
-	case <-left.done:
+	case <-c.done:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
 }
 
-// recallInode drops an inode's attributes. One that the kernel was told of and
-// does not know yet it is asked about again.
-func (f *fileSystem) recallInode(ino wire.Ino, until time.Duration) {
-	for f.kernel.InodeNotify(uint64(ino), -1, 0) == fuse.Status(syscall.ENOENT) && f.cached.kernelKnows(ino) && bootNow() < until {
+// Where pages are dropped, too, and where not.
+const (
+	onlyAttributes = -1
+	fromStart      = 0
+)
+
+// recallInodes has the kernel forget inodes, by goroutines.
+func (f *fileSystem) recallInodes(inos []wire.Ino, off int64, until time.Duration, left *countdown) {
+	var next atomic.Int64
+	for range min(len(inos), recallers) {
+		f.wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(inos)); i = next.Add(1) - 1 {
+				f.recallInode(inos[i], off, until)
+				left.count()
+			}
+		})
+	}
+}
+
+// recallInode drops an inode's attributes, and pages from off on. One that the
+// kernel was told of and does not know yet it is asked about again.
+func (f *fileSystem) recallInode(ino wire.Ino, off int64, until time.Duration) {
+	for f.kernel.InodeNotify(uint64(ino), off, 0) == fuse.Status(syscall.ENOENT) && f.cached.kernelKnows(ino) && bootNow() < until {
 		select {
 		case <-time.After(askAgain):
 		case <-f.ctx.Done():
@@ -283,6 +410,8 @@ func (f *fileSystem) recallName(at wire.At, left *countdown) {
 // recallNames is the goroutine of a directory's names.
 func (f *fileSystem) recallNames(dir wire.Ino) {
 	g := &f.forgetful
+	g.places <- struct{}{} // each may be a thread that waits in the kernel
+	defer func() { <-g.places }()
 	for {
 		g.mu.Lock()
 		waiting := g.dirs[dir]

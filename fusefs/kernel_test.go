@@ -22,6 +22,7 @@ import (
 type fakeKernel struct {
 	mu     sync.Mutex // guards below
 	inos   []wire.Ino
+	pages  []wire.Ino // of which it drops the pages too
 	names  []wire.At
 	absent int                        // so often it does not know the inode yet
 	block  map[wire.Ino]chan struct{} // notices of an inode, or of a directory's names, wait for it
@@ -44,7 +45,11 @@ func (k *fakeKernel) InodeNotify(node uint64, off int64, length int64) fuse.Stat
 		k.absent--
 		return fuse.ENOENT
 	}
-	k.inos = append(k.inos, wire.Ino(node))
+	if off >= 0 {
+		k.pages = append(k.pages, wire.Ino(node))
+	} else {
+		k.inos = append(k.inos, wire.Ino(node))
+	}
 	return fuse.OK
 }
 
@@ -62,7 +67,11 @@ func (k *fakeKernel) told() string {
 	defer k.mu.Unlock()
 	slices.Sort(k.inos)
 	out := fmt.Sprint(k.inos, k.names)
-	k.inos, k.names = nil, nil
+	if len(k.pages) > 0 {
+		slices.Sort(k.pages)
+		out += fmt.Sprint(" pages ", k.pages)
+	}
+	k.inos, k.names, k.pages = nil, nil, nil
 	return out
 }
 
@@ -153,11 +162,6 @@ func TestKernelIsLent(t *testing.T) {
 	if d := c.lendName(rootAt("two"), 7); d != 0 {
 		t.Errorf("a file has two names, and one is lent for %v", d)
 	}
-	c.forget(nil)
-	c.keepName(c.begin(), rootAt("5"), wire.Attr{Ino: 5, Size: 2})
-	if d := c.lendName(rootAt("5"), 5); d != 0 {
-		t.Errorf("everything had to be forgotten a moment ago, and a name is lent for %v", d)
-	}
 	c.lends = false
 	if d := c.lend(wire.Attr{Ino: 6, Size: 1}, true); d != 0 {
 		t.Errorf("nobody can be told, and it is lent for %v", d)
@@ -172,7 +176,7 @@ func TestKernelForgets(t *testing.T) {
 	lendAll(t, f, 5, 6)
 	push := func(touched *wire.Touched) string {
 		t.Helper()
-		f.recallFrom(t.Context(), f.cached.forget(touched))
+		f.recallFrom(t.Context(), f.forget(touched, bootNow()+time.Minute))
 		return k.told()
 	}
 	touched := &wire.Touched{Inos: []wire.Ino{5, 7}, Names: []wire.At{rootAt("5"), rootAt("x")}}
@@ -211,12 +215,59 @@ func TestKernelForgets(t *testing.T) {
 	if got += k.told(); !strings.Contains(got, "[7] []") {
 		t.Errorf("told %s", got)
 	}
-	// Names that nobody knows are waited for.
-	f.cached.namesLent = bootNow() + 30*time.Millisecond
-	until := f.cached.namesLent
-	push(nil)
-	if now := bootNow(); now < until {
-		t.Errorf("the kernel may have names for %v more", until-now)
+}
+
+// Where everything has to go the kernel is told each name that it was lent, also
+// those that it has moved, and nobody waits for their time; but for that of names
+// that are too many to be remembered.
+func TestKernelForgetsAllNames(t *testing.T) {
+	f, k := lending(t, 5, 6)
+	c := f.cached
+	push := func() (told string, took time.Duration) {
+		began := bootNow()
+		f.recallFrom(t.Context(), f.forget(&wire.Touched{Wide: true}, began+time.Minute))
+		took = bootNow() - began
+		slices.SortFunc(k.names, func(a, b wire.At) int { return strings.Compare(a.Path, b.Path) })
+		return k.told(), took
+	}
+	lend := func() {
+		for _, ino := range []wire.Ino{5, 6} {
+			c.keepName(c.begin(), rootAt(fmt.Sprint(ino)), wire.Attr{Ino: ino, Size: 1})
+		}
+		if c.lendName(rootAt("5"), 5) == 0 {
+			t.Error("a name is not lent")
+		}
+	}
+	lend()
+	lendAll(t, f, 5)
+	c.lent.turned -= lentFor + lentMargin
+	lendAll(t, f, 6)
+	c.lent.put(rootAt("5"), 0)
+	asked := c.moved(rootAt("6"), rootAt("moved"))
+	f.renamed(asked, rootAt("6"), rootAt("moved"))
+	if got, took := push(); got != "[5 6] [5 6 moved]" || took > lentFor {
+		t.Errorf("told %s in %v", got, took)
+	}
+	if got, _ := push(); got != "[] []" {
+		t.Errorf("told %s once more", got)
+	}
+	lend() // and at once
+	f.renamed(asked, rootAt("x"), rootAt("y"))
+	f.wg.Wait()
+	if got := k.told(); got != "[] [x y]" {
+		t.Errorf("everything had to be forgotten during a rename, and it was told %s", got)
+	}
+	// Some are not known: time is waited for.
+	for i := range maxLent + 1 {
+		c.lent.put(rootAt(fmt.Sprint("n", i)), bootNow()+30*time.Millisecond)
+	}
+	until := c.lent.more
+	if _, took := push(); bootNow() < until || len(c.lent.all()) > 0 {
+		t.Errorf("after %v the kernel may have names that nobody knows", took)
+	}
+	c.keepName(c.begin(), rootAt("5"), wire.Attr{Ino: 5, Size: 1})
+	if d := c.lendName(rootAt("5"), 5); d != 0 {
+		t.Errorf("names were too many a moment ago, and one is lent for %v", d)
 	}
 }
 
@@ -251,6 +302,128 @@ func TestKernelOfALink(t *testing.T) {
 	f.wg.Wait()
 	if got := k.told(); got != "[] [5]" {
 		t.Errorf("told %s", got)
+	}
+}
+
+// What others touch of a file loses the kernel's pages, which a READ under way is
+// waited for; not what this mount has changed itself, or is changing. And no answer
+// that brings the kernel something new is voided.
+func TestKernelDropsPages(t *testing.T) {
+	f, k := lending(t, 5, 6, 7)
+	lendAll(t, f, 5, 6, 7)
+	f.pages.read(5, 1)
+	f.pages.begin(6)
+	push := func(touched *wire.Touched) string {
+		t.Helper()
+		f.recallFrom(t.Context(), f.forget(touched, bootNow()+time.Minute))
+		return k.told()
+	}
+	of := func(inos ...wire.Ino) *wire.Touched { return &wire.Touched{Inos: inos} }
+	f.recallFrom(t.Context(), f.cached.learn(foresight{}, rootAt("5"), changes{}, &wire.Outcome{Touched: of(5)}))
+	if got := k.told(); got != "[5] []" {
+		t.Errorf("after a change of its own: told %s", got)
+	}
+	if got := push(of(5, 6, 7)); got != "[6 7] []" {
+		t.Errorf("told %s while answers are under way", got)
+	}
+	tell := func(inos ...wire.Ino) {
+		for _, ino := range inos {
+			a := wire.Attr{Ino: ino, Size: 1}
+			f.cached.keep(f.cached.begin(), a)
+			f.cached.lend(a, false)
+		}
+		f.cached.age()
+	}
+	f.cached.age()
+	if got := push(of(5)); got != "[] []" {
+		t.Errorf("told %s, and it has not heard of the last change yet", got)
+	}
+	tell(5, 6, 7)
+	if got := push(of(5, 6, 7)); got != "[] [] pages [5 6]" {
+		t.Errorf("told %s", got)
+	}
+	tell(5, 6)
+	f.cached.namesLent = 0
+	n := f.hold(6)
+	n.turn, n.free = turnCommit, make(chan struct{})
+	if got := push(nil); got != "[] [] pages [5]" {
+		t.Errorf("told %s when everything is to go and 6 is being committed", got)
+	}
+	n.give()
+	f.letGo(n)
+	tell(5, 6)
+	f.cached.lookedUp(6)
+	f.Forget(5, 1)
+	f.Forget(6, 1)
+	if got := push(&wire.Touched{Wide: true}); got != "[] [] pages [6]" {
+		t.Errorf("told %s, and it knows 5 no more", got)
+	}
+	// A READ under way: that is waited for, but for no longer than somebody counts on it.
+	tell(6)
+	busy := make(chan struct{})
+	k.block[6] = busy
+	r := f.forget(of(6), bootNow()+50*time.Millisecond)
+	f.recallFrom(t.Context(), r)
+	if now := bootNow(); now < r.pagesUntil {
+		t.Errorf("it goes on %v too early", r.pagesUntil-now)
+	}
+	close(busy)
+	f.wg.Wait()
+	if got := k.told(); got != "[] [] pages [6]" {
+		t.Errorf("told %s in the end", got)
+	}
+}
+
+// Before the kernel is told attributes that do not show that the contents are
+// others, its pages go.
+func TestPagesThatLookRight(t *testing.T) {
+	f, k := lending(t, 5)
+	lendAll(t, f, 5)
+	a := wire.Attr{Ino: 5, Size: 1, Mtime: 7, Version: 1}
+	show := func(version wire.ID, mtime int64) string {
+		t.Helper()
+		a.Version, a.Mtime = version, mtime
+		f.show(t.Context(), &a)
+		return k.told()
+	}
+	const nothing, pages = "[] []", "[] [] pages [5]"
+	if got := show(1, 7) + show(2, 7); got != nothing+nothing {
+		t.Errorf("told %s of a file that nobody has read", got)
+	}
+	f.pages.read(5, 2)
+	whole := &wire.Mutation{Kind: wire.MutWriteFile}
+	for i, c := range []struct {
+		does    func()
+		version wire.ID
+		mtime   int64
+		want    string
+	}{
+		{nil, 2, 7, nothing},
+		{nil, 3, 8, nothing}, // another mtime: the kernel drops them
+		{nil, 4, 8, pages},
+		{nil, 4, 8, nothing},
+		{func() { f.pages.open(5, 4); f.pages.read(5, 5) }, 5, 8, nothing}, // they are of this version already
+		{func() { f.pages.wrote(5) }, 5, 8, nothing},
+		{func() { f.pages.committed(5, whole, 6) }, 6, 8, nothing}, // this mount's own
+		{func() {
+			f.pages.committed(5, &wire.Mutation{Kind: wire.MutWriteFile, Write: wire.WriteExtents, IfVersion: 6}, 7)
+		}, 7, 8, nothing},
+		{func() {
+			f.pages.committed(5, &wire.Mutation{Kind: wire.MutWriteFile, Write: wire.WriteExtents, IfVersion: 8}, 9)
+		}, 9, 8, pages}, // somebody's came between
+		{func() { f.pages.committed(5, &wire.Mutation{Kind: wire.MutWriteFile, Write: wire.WriteAppend}, 10) }, 10, 8, pages},
+		{func() { f.pages.committed(5, &wire.Mutation{Kind: wire.MutSetattr, Set: wire.SetSize}, 11) }, 11, 8, nothing},
+		{nil, 12, 8, pages},
+	} {
+		if c.does != nil {
+			c.does()
+		}
+		if got := show(c.version, c.mtime); got != c.want {
+			t.Errorf("%d: told %s of version %d", i, got, c.version)
+		}
+	}
+	if f.pages.open(5, 12) {
+		t.Error("pages that were dropped under readers are taken for those of one version")
 	}
 }
 
@@ -332,7 +505,7 @@ func TestKernelAsksOnce(t *testing.T) {
 		}
 		return m.Requests()-before <= 40 // directories and files are opened, read and closed
 	})
-	told := func(touched *wire.Touched) { m.fs.recallFrom(t.Context(), m.fs.cached.forget(touched)) }
+	told := func(touched *wire.Touched) { m.fs.recallFrom(t.Context(), m.fs.forget(touched, bootNow()+time.Minute)) }
 	ino := s.inodeOf("f")
 	s.set(func(f *fake) { f.inodes[ino].attr.Mode = wire.ModeRegular | 0o600 })
 	told(&wire.Touched{Inos: []wire.Ino{ino}})

@@ -42,6 +42,7 @@ type cache struct {
 	alone     bool // no other session has a lease
 	loans     map[wire.Ino]loan
 	namesLent time.Duration // of the boot clock, with the margin: the kernel may have names
+	lent      lentNames
 	noNames   time.Duration // of the boot clock: until then it gets none
 }
 
@@ -72,11 +73,18 @@ func (c *cache) forgetLocked() {
 
 // forget forgets what was touched by others; nil: that is not known. The kernel
 // has to forget too.
-func (c *cache) forget(t *wire.Touched) recall {
+func (c *cache) forget(t *wire.Touched) recall { return c.forgetPaged(t, nil, 0) }
+
+// forgetPaged is forget where the kernel may have pages of some of what was
+// touched. It is waited for that until a time of the boot clock at most.
+func (c *cache) forgetPaged(t *wire.Touched, paged []wire.Ino, until time.Duration) recall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.forgetTouchedLocked(t)
+	pages := c.quietLocked(paged)
 	r := c.recallLocked(t)
+	r.pages, r.pagesUntil = pages, until
+	c.newsLocked(t)
 	if t != nil && len(t.Names) > 0 && c.namesLent > bootNow() { // of its own changes the kernel knows the names
 		r.names, r.until = t.Names, max(r.until, c.namesLent)
 	}
@@ -238,7 +246,7 @@ func (f *fileSystem) lease() {
 			}
 			continue
 		}
-		r := f.cached.forget(&got.Touched) // first: who opens a file now sees that it has no name
+		r := f.forget(&got.Touched, sent+pagesGo) // first: who opens a file now sees that it has no name
 		holds = f.heldOf(got.Unnamed)
 		f.cached.extend(sent+wire.Lease*time.Millisecond, got.Alone)
 		f.recallFrom(f.commits, r) // before the next Watch says that it is forgotten
@@ -320,7 +328,7 @@ func (f *fileSystem) hear(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	f.recallFrom(ctx, f.cached.forget(nil))
+	f.recallFrom(ctx, f.forget(nil, bootNow()+lentFor))
 }
 
 // leased is stat, answered from what was read before where the lease allows.
@@ -329,41 +337,4 @@ func (f *fileSystem) leased(ctx context.Context, at wire.At) (wire.Attr, error) 
 		return a, err
 	}
 	return f.stat(ctx, at)
-}
-
-// pages is which version the pages are of that the kernel keeps of a file.
-type pages struct {
-	mu sync.Mutex           // guards of; nothing is taken after it
-	of map[wire.Ino]wire.ID // mixed: of several, or written; absent: not known
-}
-
-// mixed is no file's version.
-const mixed wire.ID = 0
-
-// read notes that the kernel gets pages of a version.
-func (p *pages) read(ino wire.Ino, version wire.ID) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if old, ok := p.of[ino]; ok && old != version {
-		version = mixed
-	}
-	if p.of == nil || len(p.of) >= maxCached {
-		p.of = map[wire.Ino]wire.ID{} // not known: the next open drops them
-	}
-	p.of[ino] = version
-}
-
-// wrote notes that the kernel's pages are of no version.
-func (p *pages) wrote(ino wire.Ino) { p.read(ino, mixed) }
-
-// open reports whether the pages are those of a version. If not, the kernel
-// drops them: the caller tells it.
-func (p *pages) open(ino wire.Ino, version wire.ID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if old, ok := p.of[ino]; ok && old != mixed && old == version {
-		return true
-	}
-	delete(p.of, ino)
-	return false
 }

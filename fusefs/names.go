@@ -75,6 +75,7 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	if err := f.syncName(ctx, from); err != nil {
 		return statusOf(err)
 	}
+	asked := f.cached.moved(from, to)
 	var err error
 	switch mode {
 	case wire.RenameExchange:
@@ -86,6 +87,7 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	default:
 		err = f.replace(ctx, to, m, in.Pid)
 	}
+	f.renamed(asked, from, to)
 	return statusOf(err)
 }
 

@@ -87,6 +87,49 @@ for i in range(20):
 '
 `
 
+// setBack changes contents in one mount and sets size and mtime back to what they
+// were, while the file is open, and mapped, in another one. What of the first change
+// the mapping's mount has not told its kernel for a second yet it may not show.
+const setBack = `
+import mmap, os, sys, time
+a, b = sys.argv[1], sys.argv[2]
+def check(what, got, want): assert got == want, "%s: %r, not %r" % (what, got[:4], want[:4])
+size = 300000
+with open(a + "/f", "wb") as f: f.write(b"0" * size)
+os.utime(a + "/f", ns=(5, 7))
+open_a, open_b = os.open(a + "/f", os.O_RDONLY), os.open(b + "/f", os.O_RDONLY)
+def whole(fd): return os.pread(fd, size + 1, 0)
+check("at first", whole(open_b), b"0" * size); check("at first", whole(open_a), b"0" * size)
+mapped = mmap.mmap(open_b, size, prot=mmap.PROT_READ)
+for i in range(1, 10):
+    if i in (1, 4):
+        os.fstat(open_b); time.sleep(1.2) # it has been told all for a second
+        check("mapped", mapped[:], whole(open_b))
+    want = b"%d" % i * size
+    if i % 3 == 0:
+        with open(a + "/new", "wb") as f: f.write(want)
+        with open(a + "/f", "r+b") as f, open(a + "/new", "rb") as g: os.copy_file_range(g.fileno(), f.fileno(), size, 0, 0)
+    else:
+        with open(a + "/f", "r+b") as f: f.write(want)
+    os.utime(a + "/f", ns=(5, 7))
+    if i in (1, 4): check("mapped, after the other mount's change", mapped[:], want)
+    if i % 2: os.stat(b + "/f"); os.listdir(b)
+    check("open before, change %d" % i, whole(open_b), want); check("the changer's", whole(open_a), want)
+    check("mapped, looked at", mapped[:], want)
+print("done")
+`
+
+func TestMountsSeeWhatLooksTheSame(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	_, _, mnt := twoMounts(t, ctx)
+	for _, way := range [][2]string{mnt, {mnt[1], mnt[0]}} {
+		if r := harness.Run(ctx, nil, nil, "python3", "-c", setBack, way[0], way[1]); r.Code != 0 || r.Out != "done\n" {
+			t.Errorf("%s%s", r.Out, r.Err)
+		}
+	}
+}
+
 // twoMounts starts a cluster and two mounts of it.
 func twoMounts(t *testing.T, ctx context.Context, env ...string) (c *harness.Cluster, p [2]*harness.Proc, mnt [2]string) {
 	t.Helper()
