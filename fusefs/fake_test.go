@@ -354,7 +354,7 @@ func (f *fake) writeFile(m wire.Mutation, in *fakeInode, err error, data []byte,
 		}
 		in.data = data
 		in.attr.Size, in.attr.Blocks, in.attr.Version = int64(len(data)), int64(len(data)+511)/512, tx
-		in.attr.Mtime, in.attr.Ctime = max(now, in.attr.Mtime), max(now, in.attr.Ctime)
+		changeFake(&in.attr, now)
 		if m.Write == wire.WriteAppend {
 			return wire.Result{Ino: in.attr.Ino, Offset: at}, nil
 		}
@@ -408,8 +408,16 @@ func (f *fake) enter(m wire.Mutation, n *fakeInode, ino wire.Ino, now int64) (wi
 	return wire.Result{Ino: ino, Created: true}, nil
 }
 
+// changeFake is what a change of contents does to times.
+func changeFake(a *wire.Attr, now int64) {
+	if a.Mtime > a.Ctime { // set by somebody
+		a.Mtime = now
+	}
+	a.Mtime, a.Ctime = max(now, a.Mtime), max(now, a.Ctime)
+}
+
 func (n *fakeInode) touch(now int64) {
-	n.attr.Mtime, n.attr.Ctime = max(now, n.attr.Mtime), max(now, n.attr.Ctime)
+	changeFake(&n.attr, now)
 	n.attr.Size, n.sorted = int64(len(n.names)), nil
 }
 
@@ -492,7 +500,8 @@ func (f *fake) setattr(m wire.Mutation, in *fakeInode, tx wire.ID, now int64) {
 		{wire.SetSize, func() {
 			data := make([]byte, m.Size)
 			copy(data, in.data)
-			in.data, a.Size, a.Version, a.Mtime = data, m.Size, tx, max(now, a.Mtime)
+			in.data, a.Size, a.Version = data, m.Size, tx
+			changeFake(a, now)
 			a.Blocks = (m.Size + 511) / 512
 		}},
 		{wire.SetMtime, func() { a.Mtime = m.Mtime }}, {wire.SetMtimeNow, func() { a.Mtime = now }},

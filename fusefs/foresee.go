@@ -98,7 +98,7 @@ func foreseen(was wire.Attr, m *wire.Mutation, out *wire.Outcome) changes {
 	}
 	was.Size += int64(entries)
 	was.Nlink = uint32(int(was.Nlink) + dirs)
-	was.Mtime, was.Ctime = max(was.Mtime, out.Time), max(was.Ctime, out.Time)
+	changeForeseen(&was, out.Time, true)
 	return changes{was, made, true}
 }
 
@@ -181,10 +181,11 @@ func setForeseen(a *wire.Attr, m *wire.Mutation, before, at int64) {
 	}
 }
 
-// changeForeseen gives a file that was there the times of a change.
+// changeForeseen gives a file that was there the times of a change. An mtime after
+// the ctime is one that somebody has set.
 func changeForeseen(a *wire.Attr, at int64, contents bool) {
-	a.Ctime = max(a.Ctime, at)
-	if contents {
-		a.Mtime = max(a.Mtime, at)
+	if contents && (a.Mtime < at || a.Mtime > a.Ctime) {
+		a.Mtime = at
 	}
+	a.Ctime = max(a.Ctime, at)
 }

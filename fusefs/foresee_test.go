@@ -114,3 +114,21 @@ func TestForeseesNothing(t *testing.T) {
 		t.Error("the group of a file in a set-gid directory is foreseen")
 	}
 }
+
+// TestForeseesTimesToCome: an mtime that somebody has set to a time to come is
+// replaced by that of the next change.
+func TestForeseesTimesToCome(t *testing.T) {
+	for _, c := range []struct{ mtime, want int64 }{{someTime + 1e9, someTime}, {someTime - 1, someTime}, {1, someTime}} {
+		dir := someDir
+		dir.Mtime = c.mtime
+		m, out := makeIn("new")
+		now := foreseen(dir, m, out)
+		if now.was.Mtime != c.want || now.was.Ctime != someTime {
+			t.Errorf("of %d: %+v", c.mtime, now.was)
+		}
+		set := &wire.Mutation{Kind: wire.MutSetattr, At: wire.At{Dir: dir.Ino}, Set: wire.SetMode}
+		if now := foreseen(dir, set, out); now.was.Mtime != c.mtime {
+			t.Errorf("a chmod makes %d %d", c.mtime, now.was.Mtime)
+		}
+	}
+}

@@ -108,6 +108,78 @@ var attributeCases = []tableCase{
 		p.times("unlink of an open one", func() { p.unlink("e/held") }, "e")
 		p.fstat(held)
 	}},
+	{"times to come", func(p *probe) {
+		p.mkdir("d", 0o755)
+		p.mkdir("e", 0o755)
+		p.file("d/f", "abcdef")
+		p.file("from", "other bytes")
+		later := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 7_000_000_000, Nsec: 5}}
+		set := func(names ...string) {
+			for _, name := range names {
+				p.do("utimensat", unix.UtimesNanoAt(unix.AT_FDCWD, name, later, 0), name)
+			}
+		}
+		after := func(what string, call func(), names ...string) {
+			set(names...)
+			p.times(what, call, names...)
+			for _, name := range names {
+				var st unix.Stat_t
+				err := unix.Lstat(name, &st)
+				p.say("mtime is ctime of "+name, result(fmt.Sprint(st.Mtim == st.Ctim), err))
+			}
+		}
+		fd := p.open("d/f", unix.O_RDWR, 0)
+		fallocate := func(mode uint32, off, n int64) { p.do("fallocate", unix.Fallocate(fd, mode, off, n), mode, off, n) }
+		for _, synced := range []bool{false, true} {
+			does := func(what string, call func()) {
+				after(what, func() {
+					call()
+					if synced {
+						p.fsync(fd)
+					}
+				}, "d/f")
+			}
+			does("write", func() { p.pwrite(fd, "x", 0) })
+			does("write of nothing", func() { p.pwrite(fd, "", 0) })
+			does("truncate to less", func() { p.truncate("d/f", 3) })
+			does("truncate to more", func() { p.truncate("d/f", 9000) })
+			does("ftruncate to the same", func() { p.ftruncate(fd, 9000) })
+			does("fallocate", func() { fallocate(0, 0, 20000) })
+			does("fallocate beyond the end", func() { fallocate(unix.FALLOC_FL_KEEP_SIZE, 20000, 10000) })
+			does("punch", func() { fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 4096, 4096) })
+			does("zero", func() { fallocate(unix.FALLOC_FL_ZERO_RANGE, 0, 100) })
+			does("chmod", func() { p.chmod("d/f", 0o600) })
+			does("chown", func() { p.chown("d/f", 1, 1) })
+			does("setxattr", func() { p.setxattr("d/f", "user.a", fmt.Sprint(synced), 0) })
+			does("link", func() { p.link("d/f", "e/link"); p.unlink("e/link") })
+			does("copy_file_range", func() {
+				from := p.open("from", unix.O_RDONLY, 0)
+				n, err := unix.CopyFileRange(from, nil, fd, nil, 5, 0)
+				p.num("copy_file_range", int64(n), err)
+				p.close(from)
+			})
+			does("O_TRUNC", func() { p.close(p.open("d/f", unix.O_RDWR|unix.O_TRUNC, 0)) })
+		}
+		p.pwrite(fd, "gathered", 0)
+		after("write over what is gathered", func() { p.pwrite(fd, "more", 0); p.fsync(fd) }, "d/f")
+		after("truncate of what is gathered", func() { p.pwrite(fd, "more", 0); p.ftruncate(fd, 2) }, "d/f")
+		p.close(fd)
+		after("create", func() { p.file("d/g", "") }, "d")
+		after("mkdir", func() { p.mkdir("d/s", 0o755) }, "d")
+		after("symlink", func() { p.symlink("x", "d/l") }, "d")
+		after("mknod", func() { p.mknod("d/p", unix.S_IFIFO|0o644, 0) }, "d")
+		after("link", func() { p.link("d/g", "d/h") }, "d", "d/g")
+		after("rename", func() { p.rename("d/g", "e/g") }, "d", "e", "d/h")
+		after("rename in it", func() { p.rename("d/h", "d/i") }, "d")
+		after("exchange", func() { p.renameat2("d/i", "e/g", unix.RENAME_EXCHANGE) }, "d", "e")
+		after("chmod", func() { p.chmod("d", 0o700) }, "d")
+		after("unlink", func() { p.unlink("d/i") }, "d")
+		after("rmdir", func() { p.rmdir("d/s") }, "d")
+		after("rename of itself", func() { p.rename("d", "e/d") }, "e")
+		set("e/d")
+		p.times("rename of itself", func() { p.rename("e/d", "d") }, "e")
+		after("two in a row", func() { p.unlink("d/l"); p.unlink("d/p") }, "d")
+	}},
 	{"extended attributes", func(p *probe) {
 		p.file("f", "x")
 		p.mkdir("d", 0o755)

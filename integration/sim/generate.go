@@ -100,6 +100,8 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 		m.Kind, m.Set = wire.MutSetattr, wire.SetMode
 		if rng.IntN(2) == 0 {
 			m.Set, m.Size = wire.SetSize, int64(rng.IntN(400))
+		} else { // an mtime of before, about and after the transaction's
+			m.Set, m.Mtime = wire.SetMode|wire.SetMtime, cl.w.wall()+int64((o.num+i)%5-2)*(wire.MaxCtimeOff/8)
 		}
 		m.Ctime = cl.ctime(o.num + i)
 	}

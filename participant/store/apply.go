@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -425,9 +426,9 @@ func (b *batch) setattr(tx *vote.Tx, d *vote.Bound) error {
 	}
 	switch {
 	case d.Set&wire.SetMtime != 0:
-		a.Mtime = d.Mtime
+		n.setMtime(d.Mtime, cmp.Or(d.Ctime, tx.Time))
 	case d.Set&wire.SetMtimeNow != 0:
-		a.Mtime = tx.Time
+		n.setMtime(tx.Time, tx.Time)
 	}
 	b.putInode(&n, false)
 	return nil

@@ -275,8 +275,10 @@ func (k *txMaker) exchange(d *vote.Bound) bool {
 func (k *txMaker) setattr(d *vote.Bound) bool {
 	d.Kind = wire.MutSetattr
 	var ok bool
-	if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); !ok {
-		return false
+	if d.Ino, ok = pick(k.rng, k.inos(wire.ModeRegular)); !ok || k.now%5 == 0 {
+		d.Ino, _ = pick(k.rng, k.inos(wire.ModeDir))
+		d.Set, d.Mtime = wire.SetMtime, int64(k.rng.IntN(2000))
+		return true
 	}
 	d.Set = wire.SetMask(k.rng.IntN(1<<8)) &^ wire.SetAtime
 	d.Mtime = int64(k.rng.IntN(2000))

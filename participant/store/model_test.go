@@ -19,6 +19,7 @@ type memFile struct {
 	object bool
 	blocks map[int64]bool // of an object, that hold data
 	target string
+	later  bool                // a setattr has set the mtime to a time to come
 	names  map[string]wire.Ino // of a directory
 	xattrs map[string]string
 	holder wire.SessionID // of a file without a name
@@ -65,8 +66,8 @@ func newMemTree(root wire.Root) *memTree {
 
 func (t *memTree) touch(f *memFile, time int64, contents bool) {
 	f.attr.Ctime = max(f.attr.Ctime, time)
-	if contents {
-		f.attr.Mtime = max(f.attr.Mtime, time)
+	if contents && (f.later || f.attr.Mtime < time) {
+		f.attr.Mtime, f.later = time, false
 	}
 }
 
@@ -335,7 +336,11 @@ func (t *memTree) setattr(tx *vote.Tx, d *vote.Bound) {
 		f.attr.Atime = tx.Time
 	}
 	if d.Set&wire.SetMtime != 0 {
-		f.attr.Mtime = d.Mtime
+		at := d.Ctime
+		if at == 0 {
+			at = tx.Time
+		}
+		f.attr.Mtime, f.later = d.Mtime, d.Mtime > at
 	}
 }
 

@@ -173,7 +173,11 @@ type inode struct {
 	object  wire.ID
 	blocks  int64 // of the object that hold data
 	target  string
+	later   bool // somebody has set the mtime to a time to come: the next change's counts
 }
+
+// laterMtime stands beside the content's kind in a row: inode.later.
+const laterMtime = 0x80
 
 func (n *inode) isDir() bool     { return n.attr.Mode&wire.ModeType == wire.ModeDir }
 func (n *inode) isSymlink() bool { return n.attr.Mode&wire.ModeType == wire.ModeSymlink }
@@ -181,13 +185,22 @@ func (n *inode) isRegular() bool { return n.attr.Mode&wire.ModeType == wire.Mode
 
 func (n *inode) view() vote.Inode { return vote.Inode{Attr: n.attr, Target: n.target} }
 
-// touch moves ctime, and with contents mtime, forward to t (bound.go: never back).
+// touch moves ctime, and with contents mtime, forward to t (bound.go: never back,
+// but from a time that somebody has set).
 func (n *inode) touch(t int64, contents bool) {
 	n.attr.Ctime = max(n.attr.Ctime, t)
-	if contents {
+	switch {
+	case !contents:
+	case n.later:
+		n.attr.Mtime, n.later = t, false
+	default:
 		n.attr.Mtime = max(n.attr.Mtime, t)
 	}
 }
+
+// setMtime sets it, by a change that is made at t: what the ctime is by now may be
+// a rename's, which comes before or after it (P1).
+func (n *inode) setMtime(mtime, t int64) { n.attr.Mtime, n.later = mtime, mtime > t }
 
 // change is touch at the time that a mutation's Bound says (bound.go).
 func (n *inode) change(tx *vote.Tx, d *vote.Bound, contents bool) {
@@ -197,7 +210,11 @@ func (n *inode) change(tx *vote.Tx, d *vote.Bound, contents bool) {
 func encodeInode(n *inode) []byte {
 	b := make([]byte, 0, inodeFixed+len(n.target)+crcLen)
 	a := &n.attr
-	b = append(b, inodeFormat, byte(n.content))
+	content := byte(n.content)
+	if n.later {
+		content |= laterMtime
+	}
+	b = append(b, inodeFormat, content)
 	for _, v := range []uint32{a.Mode, a.Nlink, a.UID, a.GID, a.Rdev} {
 		b = be.AppendUint32(b, v)
 	}
@@ -224,7 +241,7 @@ func decodeInode(ino wire.Ino, b []byte) (inode, error) {
 			Size: int64(u64(22)), Atime: int64(u64(38)), Mtime: int64(u64(46)), Ctime: int64(u64(54)),
 			Version: wire.ID(u64(62)), Parent: wire.Ino(u64(70)),
 		},
-		content: contentKind(b[1]), valid: int64(u64(30)), object: wire.ID(u64(78)), target: string(b[fixed:]),
+		content: contentKind(b[1] &^ laterMtime), later: b[1]&laterMtime != 0, valid: int64(u64(30)), object: wire.ID(u64(78)), target: string(b[fixed:]),
 	}
 	most := int64(0) // blocks
 	if n.content == contentObject {

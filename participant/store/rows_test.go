@@ -22,6 +22,8 @@ func TestGolden(t *testing.T) {
 			Version: wire.MakeID(11, 12), Parent: 13},
 		content: contentObject, valid: 5 << 32, object: wire.MakeID(14, 15), blocks: 7, target: "t",
 	}
+	toCome := n
+	toCome.later = true
 	op := wire.OpID{Session: wire.SessionID{1, 2, 3}, Seq: 16}
 	outcome := wire.Outcome{Tx: wire.MakeID(1, 2), Results: []wire.Result{{Ino: 3, Created: true}}}
 	sums := []uint32{1, 2}
@@ -37,6 +39,7 @@ func TestGolden(t *testing.T) {
 		{"op time key", []byte(opTimeKey(17, op))},
 		{"change key", []byte(changeKey(wire.Position{Epoch: 18, Index: 19}, 20))},
 		{"inode", seal(inodeKey(7), encodeInode(&n))},
+		{"inode with an mtime to come", seal(inodeKey(7), encodeInode(&toCome))},
 		{"entry", seal(entryKey(1, "name"), encodeIno(7))},
 		{"sums", seal(sumKey(1, 0), encodeSums([]blockCheck{{blockSum, 1}, {}, {blockBad, 0}, {state: blockUnwritten}}))},
 		{"attribute", append([]byte(xattrKey(7, "user.x")), seal(xattrKey(7, "user.x"), []byte("val"))...)},

@@ -33,7 +33,10 @@ import "tpcfs/wire"
 // Times: a changed file's ctime (and mtime, when contents change), and the
 // mtime and ctime of every directory that gains or loses an entry, become the
 // larger of what they were and the transaction's time, so that decisions in
-// another order than ids give the same rows everywhere. In place of that time
+// another order than ids give the same rows everywhere. An mtime that a setattr has
+// set to a time after its own the first such change replaces with its time, be it
+// earlier: who sets times is alone (P1), and of the changes then the order does not
+// matter. In place of that time
 // stands Ctime, if it is not 0: what the file's own was counts when it is bound,
 // not when it is applied, as a rename, which does not lock the inode, may come
 // between. Directories' entry

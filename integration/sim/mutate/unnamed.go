@@ -143,6 +143,17 @@ var unnamedMutants = []mutant{
 		test: "./participant/store TestTimesInAnyOrder",
 	},
 	{
+		rule: "F4", leaves: "whether an mtime is to come is told by the ctime that there is when it is set",
+		edits: []edit{
+			{
+				"participant/store/rows.go",
+				`n.attr.Mtime, n.later = mtime, mtime > t }`,
+				`n.attr.Mtime, n.later = mtime, mtime > n.attr.Ctime }`,
+			},
+		},
+		test: "./participant/store TestTimesToCome",
+	},
+	{
 		rule: "F7", leaves: "after a restart who has detached is waited for",
 		edits: []edit{
 			{
