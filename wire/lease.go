@@ -1,5 +1,7 @@
 package wire
 
+import "slices"
+
 // Lease is how long a mount may answer from what it has read, in
 // milliseconds, counted from when it sent the Watch that was answered last (F9).
 const Lease = 5000
@@ -62,6 +64,15 @@ func (t *Touched) AddName(at At) {
 	}
 	t.Names = append(t.Names, at)
 	t.bound()
+}
+
+// Meets: have both touched the same thing, as far as is told?
+func (t *Touched) Meets(o *Touched) bool {
+	if o == nil || t.Wide || o.Wide {
+		return true
+	}
+	return slices.ContainsFunc(o.Inos, func(ino Ino) bool { return slices.Contains(t.Inos, ino) }) ||
+		slices.ContainsFunc(o.Names, func(at At) bool { return slices.Contains(t.Names, at) })
 }
 
 func (t *Touched) bound() {

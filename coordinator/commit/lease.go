@@ -406,13 +406,15 @@ func (l *lease) keepOwn(n uint64, p *push) {
 	}
 }
 
-// tellOwn tells of those that are.
+// tellOwn tells of those that are, and of those that others' changes in the same answer
+// meet: such a one may be what others have gone on from. They hear that theirs is done
+// when this answer has come, maybe before the session hears of its own.
 func (l *lease) tellOwn(out *wire.Watched) {
 	if len(l.own) > maxPushes {
 		out.Touched = wire.Touched{Wide: true}
 	}
-	for i := range l.own {
-		if p := &l.own[i]; out.Touched.Wide || !l.knows(p.seq) {
+	for i := len(l.own) - 1; i >= 0; i-- { // what it went on from itself came before
+		if p := &l.own[i]; p.told > 0 || !l.knows(p.seq) || out.Touched.Meets(p.touched) {
 			out.Touched.Add(p.touched)
 			if p.told == 0 {
 				p.told = out.Number

@@ -183,6 +183,38 @@ func TestLeaseOwnChanges(t *testing.T) {
 	}
 }
 
+// A mount whose change is not answered yet, or whose answer is on its way, hears of it with
+// another's that goes on from it: once that one is done, nothing may be as it was before both.
+func TestLeaseOwnChangeThatAnotherMeets(t *testing.T) {
+	b := newBench(t).serve()
+	a := &mount{b: b, id: alice, link: b.link}
+	a.begin()
+	d := b.mount(dave).begin()
+	a.askKnowing(1)
+	first, other := b.submit(1, "w", "x"), b.submit(2, "v")
+	second := b.submit(3, "x", "y")
+	b.rest()
+	d.wants("w", "x", "v")
+	b.wantAnswer(second, "conflict")
+	second = b.submit(4, "x", "y")
+	b.rest()
+	s := &Request{Transact: wire.Transact{Op: wire.OpID{Session: dave, Seq: 1}, Link: d.link, Mutations: writeTo("y", "z")}}
+	b.m.Submit(s)
+	b.rest()
+	for _, r := range []*Request{first, other, second, s} {
+		b.wantAnswer(r, "")
+	}
+	a.wants("y", "z", "x", "w")
+	a.last.Number--
+	a.askKnowing(1) // the answer was lost
+	b.tick(wire.WatchEvery)
+	a.wants("y", "z", "x", "w")
+	a.askKnowing(1)
+	b.wantAnswer(s, "committed")
+	b.tick(wire.WatchEvery)
+	a.wants()
+}
+
 // A mount is told that it is alone, and at once when it is no more; also those
 // that an earlier reign knew count.
 func TestLeaseAlone(t *testing.T) {
