@@ -71,6 +71,9 @@ func (w *world) decided(p *member, r *vote.Ready) {
 	}
 	w.verdicts[tx.ID] = v
 	o := w.byID[tx.Op]
+	if at, known := w.order[tx.ID]; v.commit && (!known || v.position.Before(at)) {
+		w.order[tx.ID] = v.position
+	}
 	if w.handledBy[tx.ID] |= 1 << p.i; o != nil && w.handledBy[tx.ID] == 1<<len(w.members)-1 && o.released == 0 {
 		o.released = w.clock()
 	}
@@ -145,9 +148,11 @@ func (w *world) voted(e *wire.Entry, r *vote.Ready) {
 		return
 	}
 	w.reclaimVoted(e.Prepare, len(r.SendAfterSync) > 0)
+	w.keep[e.Prepare.Tx] = e.Prepare.Keep
 	w.underOf[e.Prepare.Tx] = e.Prepare.Config
 	if o := w.byID[e.Prepare.Op]; o != nil && len(r.SendAfterSync) > 0 {
 		o.prepared = true
+		w.afterFence(e, o)
 	}
 	if len(r.Send) > 0 && r.Send[0].Verdict == wire.VoteDup {
 		w.reach(reachDup)
@@ -296,7 +301,7 @@ func (w *world) files() porcupine.Model {
 			if tx == 0 { // it has left no trace of its number
 				tx = 1 << 62
 			}
-			next, done, code, mut := t.apply(tx, s.o.muts, s.o.payload, w.contents)
+			next, done, code, mut := t.apply(tx, s.o.muts, s.o.payload, w.contents, w.keep[s.tx])
 			switch {
 			case s.tx == 0:
 				return code == s.code && mut == s.mut, t
@@ -314,6 +319,7 @@ func (w *world) checkHistory() {
 	if w.loser != nil {
 		return
 	}
+	w.checkKept()
 	h := w.history()
 	switch porcupine.CheckOperationsTimeout(w.files(), h, 20*time.Second) {
 	case porcupine.Illegal:

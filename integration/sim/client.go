@@ -25,6 +25,7 @@ type client struct {
 	inos        map[string]wire.Ino
 	dirs        []wire.Ino // directories that it has met
 	unnamed     []wire.Ino // files that it has left without a name
+	mount                  // mounts.go
 }
 
 // op is what a client wants done: a transaction or a read.
@@ -45,8 +46,11 @@ type op struct {
 	sent    int64     // service time at which it was first sent
 	sends   int       // of them
 	link    uint64    // of the last one
-	maybe   bool      // an attempt's answer is lost: it may have been put
-	given   bool      // its caller does not want it any more
+	sentBy  []sending
+	replied int64           // when a coordinator said that it is done; 0: not yet
+	heard   []*wire.Touched // since a read was asked (mounts.go)
+	maybe   bool            // an attempt's answer is lost: it may have been put
+	given   bool            // its caller does not want it any more
 
 	begun, ended int64 // numbers of steps; ended 0: no answer
 	prepared     bool  // some participant has said YES
@@ -57,6 +61,9 @@ type op struct {
 	answer       readAnswer
 	excused      bool // a link or a process was lost meanwhile: a conflict may be about nothing else
 }
+
+// sending is by which link of which coordinator an op was sent.
+type sending struct{ epoch, link uint64 }
 
 type fate uint8
 
@@ -109,6 +116,7 @@ func (cl *client) linkLost() {
 		}
 		o.stage, o.tried = nil, 0
 	}
+	cl.watchLost()
 	cl.c, cl.link = nil, 0
 }
 
@@ -131,6 +139,7 @@ func (cl *client) send(o *op) {
 		cl.w.reach(reachRetry)
 	}
 	o.link = cl.link
+	o.sentBy = append(o.sentBy, sending{cl.c.epoch.Number, cl.link})
 	cl.w.attempts++
 	a := &attempt{number: cl.w.attempts, op: o, c: cl.c, link: cl.link}
 	a.request = &commit.Request{Token: a, Payload: slices.Clone(o.payload), Transact: wire.Transact{
@@ -145,6 +154,9 @@ func (cl *client) send(o *op) {
 func (a *attempt) answered(r commit.Reply) {
 	if !a.clientGone {
 		a.answer = &r
+		if r.Err == nil && a.op.replied == 0 {
+			a.op.replied = a.c.w.clock()
+		}
 		return
 	}
 	// Nobody hears it. That it was canceled before it was put still means it.
@@ -159,6 +171,7 @@ func (cl *client) hears(o *op) {
 		cl.serviceTime = max(cl.serviceTime, r.Reply.ServiceTime)
 		o.outcome = r.Reply.Outcome
 		cl.learn(o)
+		cl.forgets(r.Reply.Touched)
 		cl.w.tracef("client %d hears: op %d is COMMITTED as %v", cl.n, o.num, o.outcome.Tx)
 		cl.done(o, committed, nil)
 		return
@@ -192,6 +205,9 @@ func (cl *client) hears(o *op) {
 
 func (cl *client) done(o *op, f fate, err *wire.Error) {
 	o.fate, o.err, o.ended = f, err, cl.w.clock()
+	if f == unknown && o.id.Seq != 0 {
+		cl.lost = append(cl.lost, o.id.Seq)
+	}
 	cl.ops = slices.DeleteFunc(cl.ops, func(x *op) bool { return x == o })
 	cl.w.answered(o)
 }
@@ -211,6 +227,7 @@ func (cl *client) begin() {
 	cl.lives++
 	cl.session = wire.SessionID{byte(cl.n + 1), byte(cl.lives)}
 	cl.seq, cl.inos, cl.versions, cl.dirs, cl.unnamed = 0, map[string]wire.Ino{}, map[string]wire.ID{}, []wire.Ino{wire.RootIno}, nil
+	cl.mount = mount{watches: cl.watches}
 }
 
 // giveUp cancels a request: its caller has had enough.
@@ -497,7 +514,7 @@ func (c *reign) readable(o *op) []*conn {
 func (cl *client) ask(o *op) {
 	links := cl.c.readable(o)
 	k := links[cl.w.rng.IntN(len(links))]
-	o.call = &readCall{o: o, c: cl.c, k: k, index: cl.c.readPoint}
+	o.call, o.heard = &readCall{o: o, c: cl.c, k: k, index: cl.c.readPoint}, nil
 	k.reads = append(k.reads, o.call)
 	cl.w.tracef("client %d reads (op %d: %s) at P%d, position %d", cl.n, o.num, o.words(), k.member.i, o.call.index)
 }
@@ -537,6 +554,7 @@ func (r *readCall) answers(p *member) {
 			o.cl.w.reach(reachList)
 		}
 		o.cl.learnRead(o, &got)
+		o.cl.keepsRead(o, 0, &got)
 		o.cl.w.tracef("P%d answers op %d: %s", p.i, o.num, got.words())
 		o.cl.done(o, committed, nil)
 		return
@@ -549,6 +567,7 @@ func (r *readCall) answers(p *member) {
 	case wire.CodeUnavailable, wire.CodeIO:
 		o.cl.w.violate("read", "P%d answers %s: %v", p.i, o.words(), we)
 	default:
+		o.cl.keepsRead(o, we.Code, &got)
 		o.cl.done(o, refused, we)
 	}
 }

@@ -20,6 +20,7 @@
 //	operator.go   coordinator: members.go, and the operators who call it
 //	rejoin.go     coordinator: rejoin.go; a participant's side, resync.go, in resync.go
 //	repair.go     coordinator: repair.go; participant: repair.go
+//	mounts.go     a mount's lease (fusefs: lease.go); coordinator: Watch (transact.go)
 //
 // Faults: computers lose their power, between steps or in the middle of an
 // operation of the disk, processes are killed, stopped, or silent for long;
@@ -35,6 +36,10 @@
 // must be so; where nobody is evicted the operator puts back the true disk or restores other
 // bits, at the latest when the faults end, and then all must settle. What
 // is not flipped, and what is not promised of a disk that lies, stands there.
+//
+// In some schedules clients have leases, keep what they read and answer from that
+// (mounts.go): late with what they forget, cut off, dead, or back under another coordinator.
+// In some, files are objects that grow over their trailers (generate.go).
 //
 // Some schedules are about names, nodes, extended attributes and files without
 // a name (unnamed.go): at their end all sessions leave, and what they held has

@@ -31,6 +31,9 @@ const (
 	faultSuspect            // a participant's link is given up as silent
 	faultFlood              // two of three disks are lost at once
 	faultEdit               // no fault: an operator replaces a participant
+	faultAway               // a mount is cut off
+	faultLapse              // seconds pass in which no coordinator takes a turn
+	faultFence              // a session is fenced
 	faults
 )
 
@@ -39,12 +42,13 @@ var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
 	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks", "links given up", "two disks lost", "wishes to replace one",
+	"mounts cut off", "lapses of time", "sessions fenced",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4, faultAway: 12, faultLapse: 12, faultFence: 3,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
@@ -99,6 +103,11 @@ const (
 	reachRevived                                  // an ABORT that only who is out of sync has kept became a COMMIT
 	reachDeclared                                 // disks were declared lost by an operator, and it is so
 	reachReplaced                                 // a participant was replaced by another
+	reachLease                                    // a Watch was answered
+	reachLapsed                                   // ... after the lease had run out
+	reachKept                                     // a mount has answered from what it keeps
+	reachAsked                                    // ... was asked whether it has a file open that lost its last name
+	reachHolds                                    // ... and has
 	reachCheckpointEnd                            // a checkpoint was finished
 	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
 	reachFull           = reachSync + places      // a write has found no space: likewise
@@ -142,7 +151,8 @@ var ReachNames = [reaches]string{
 	"power losses after lies", "losses by lies named", "losses by lies of nothing", "losses by lies unnoticed",
 	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
 	"evictions", "evictions as too slow", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
-	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "declared lost", "replaced", "checkpoints",
+	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "declared lost", "replaced",
+	"Watches answered", "leases that had run out", "answers from what is kept", "questions about files without a name", "files without a name held open", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
 	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up", "crashes in repairs",
@@ -193,6 +203,8 @@ const (
 	stepRejoin
 	stepRepair
 	stepOperator
+	stepAsked
+	stepUnask
 	stepStart
 
 	stepAttach
@@ -201,6 +213,10 @@ const (
 	stepHear
 	stepAsk
 	stepLinkLost
+	stepWatch
+	stepWatched
+	stepKept
+	stepReturn
 
 	stepFault // + fault
 )
@@ -400,6 +416,12 @@ func (c *reign) choices(slot int) {
 	if len(c.late) > 0 {
 		w.may1(stepLate, slot, 0, 1)
 	}
+	if len(c.asks) > 0 {
+		w.may1(stepAsked, slot, 0, 8)
+	}
+	if len(c.unasked) > 0 {
+		w.may1(stepUnask, slot, 0, 2)
+	}
 }
 
 // rejoinChoices: newcomers' catching up goes on, of links that are given up too;
@@ -417,7 +439,8 @@ func (c *reign) rejoinChoices(slot int) {
 
 func (cl *client) choices() {
 	w := cl.w
-	if cl.c == nil {
+	cl.mountChoices()
+	if cl.c == nil && !cl.away {
 		for slot, c := range []*reign{w.cur, w.old} {
 			if c != nil && (slot == 0 && !w.coordinator.silent || slot == 1 && !w.settling) {
 				w.may1(stepAttach, cl.n, slot, 6-3*slot)
@@ -492,10 +515,13 @@ func (w *world) faultChoices() []choice {
 	for _, cl := range w.clients {
 		add(faultClientBreak, cl.n, 0, cl.c != nil)
 		add(faultVanish, cl.n, 0, len(cl.ops) > 0)
+		add(faultAway, cl.n, 0, cl.watches && !cl.away)
+		add(faultFence, cl.n, 0, cl.c != nil && cl.c == w.cur && !w.coordinator.silent)
 		for at, o := range cl.ops {
 			add(faultGiveUp, cl.n, at, o.id.Seq != 0 && !o.given && (cl.c == nil || !cl.c.silent()))
 		}
 	}
+	add(faultLapse, 0, 0, true)
 	add(faultZombie, 0, 0, running && !w.coordinator.silent && !w.lying() && w.old == nil && w.truth == nil) // nobody starts two on purpose
 	add(faultBackup, 0, 0, !running && w.flooded == nil && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten && !w.lying())
 	return w.possible

@@ -111,14 +111,30 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	return m
 }
 
+// growing makes a schedule of files that are staged as a whole, and written to and
+// extended in their objects, over the trailers of those (S2): 4 KiB and a little, or
+// some blocks.
+func growing(p *profile) {
+	p.large, p.paths, p.maxOps, p.partShare, p.stageShare = true, paths[:1+p.segments%2], min(p.maxOps, 24), 60, max(p.stageShare, 30)
+	p.segmentSize, p.tableBytes, p.readShare = max(p.segmentSize, 64<<10), 256<<10, min(p.readShare, 30)
+}
+
+// largeSize is the size of such a file.
+func largeSize(rng *rand.Rand) int {
+	return []int{3000 + rng.IntN(2000), 7000 + rng.IntN(2000), wire.BlockSize + rng.IntN(9000), 2*wire.BlockSize + rng.IntN(100)}[rng.IntN(12)%4*rng.IntN(2)]
+}
+
 // content makes up contents that no other op has: inline, or to be staged.
 func (cl *client) content(rng *rand.Rand, o *op, m *wire.Mutation, i int) {
 	size := []int{0, 1 + rng.IntN(40), 1 + rng.IntN(40), cl.w.inlineMax + 1 + rng.IntN(200)}[rng.IntN(4)]
+	if cl.w.large && rng.IntN(3) > 0 {
+		size = largeSize(rng)
+	}
 	data := make([]byte, size)
 	for k := range data {
 		data[k] = byte(o.num*31 + i*7 + k*(o.num+3))
 	}
-	if rng.IntN(100) < cl.w.stageShare {
+	if rng.IntN(100) < cl.w.stageShare || size > 1000 {
 		o.staged[i] = data
 		return
 	}
@@ -131,6 +147,9 @@ func (cl *client) content(rng *rand.Rand, o *op, m *wire.Mutation, i int) {
 func (cl *client) offset(rng *rand.Rand) int64 {
 	if rng.IntN(12) == 0 {
 		return wire.BlockSize - 100 + int64(rng.IntN(150))
+	}
+	if cl.w.large {
+		return int64(rng.IntN(9000))
 	}
 	return int64(rng.IntN(300))
 }
@@ -148,6 +167,9 @@ func (cl *client) parts(rng *rand.Rand, o *op, m *wire.Mutation, i int) {
 	last := rng.IntN(3)
 	for k := 0; k <= last; k++ {
 		data := make([]byte, 1+rng.IntN(100))
+		if cl.w.large && k == last && rng.IntN(2) == 0 {
+			data = make([]byte, 1+rng.IntN(5000))
+		}
 		for j := range data {
 			data[j] = byte(o.num*29 + i*5 + k + j*(o.num+1))
 		}

@@ -26,10 +26,13 @@ type reign struct {
 	conns   []*conn // by member; nil: none
 	leaving []*conn // given up, and their catching up is not over
 	inbox   []*attempt
-	delayed []*attempt  // of links that are gone, still on their way
-	orphans []*attempt  // whose client has gone
-	stages  []*stageJob // complete at all members, or failed
-	late    []*conn     // given up, with messages that have come by them
+	delayed []*attempt   // of links that are gone, still on their way
+	orphans []*attempt   // whose client has gone
+	stages  []*stageJob  // complete at all members, or failed
+	late    []*conn      // given up, with messages that have come by them
+	asks    []*watchCall // Watches on their way (mounts.go)
+	unasked []*watchCall // ... that nobody waits for
+	behind  int64        // by so many milliseconds its ticks are behind
 	closing bool
 	over    bool // the process has ended
 
@@ -130,7 +133,7 @@ func (c *reign) breakAll() {
 			cl.linkLost()
 		}
 	}
-	c.inbox, c.delayed, c.orphans, c.stages = nil, nil, nil, nil
+	c.inbox, c.delayed, c.orphans, c.stages, c.asks, c.unasked = nil, nil, nil, nil, nil, nil
 }
 
 // carryOut mirrors Coordinator.carryOut: sends, then replies, then records.
@@ -149,6 +152,7 @@ func (c *reign) carryOut(rd commit.Ready) {
 	}
 	c.lookAround()
 	c.reply(rd.Replies)
+	c.watched(rd.Watched)
 	c.journal(rd.Records)
 	c.edited(rd.Edited)
 	for _, d := range rd.Drop {
@@ -227,6 +231,13 @@ func (c *reign) journal(records []*commit.Record) {
 	if c.m.Stopped() != nil || len(records) == 0 {
 		return
 	}
+	var leases []*commit.Record
+	records = slices.DeleteFunc(records, func(r *commit.Record) bool {
+		if r.Kind == commit.RecLease {
+			leases = append(leases, r)
+		}
+		return r.Kind == commit.RecLease
+	})
 	for len(records) > 0 {
 		n := slices.IndexFunc(records, func(r *commit.Record) bool { return r.Kind == commit.RecConfig }) + 1
 		if n == 0 {
@@ -238,6 +249,27 @@ func (c *reign) journal(records []*commit.Record) {
 		}
 		records = records[n:]
 	}
+	if err := c.lease(leases); err != nil {
+		c.journalProblem(err)
+	}
+}
+
+// lease mirrors ledger.lease.
+func (c *reign) lease(records []*commit.Record) error {
+	for _, r := range records {
+		begins := !r.Lease.Ended
+		lsn, err := c.j.append([][]byte{r.Encode()}, begins)
+		if err != nil {
+			return err
+		}
+		switch {
+		case begins && c.w.broken == leaseBeforeJournal:
+			c.m.LeaseJournaled(r.Lease)
+		case begins:
+			c.waiting = append(c.waiting, waiting{lsn, func() { c.m.LeaseJournaled(r.Lease) }})
+		}
+	}
+	return nil
 }
 
 // append appends records, of which the last may be a CONFIG.
@@ -288,7 +320,8 @@ func (c *reign) synced() {
 // its records are in the journal.
 func (c *reign) tick(ms int64) {
 	c.turn(func() {
-		c.m.Tick(ms)
+		c.m.Tick(ms + c.behind)
+		c.behind = 0
 		c.listUnnamed()
 		c.ticked = true
 	})

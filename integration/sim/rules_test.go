@@ -21,7 +21,7 @@ var (
 var tunes = map[string]func(*profile){
 	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
 	"moving": moving, "overwriting": overwriting, "outages": outages, "ageing": ageingRetries, "retrying": retrying,
-	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving, "rotting": rotting,
+	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving, "rotting": rotting, "leasing": leasing, "reigning": reigning, "extending": extending,
 }
 
 // TestHunt looks for a schedule that fails, where a rule was left out of the
@@ -82,6 +82,8 @@ func TestRulesAreMissed(t *testing.T) {
 		{snapshotEarly, "P13: a SNAPSHOT goes before records of its turn", 4000, starting},
 		{sweepAll, "S3: objects of undecided transactions are swept", 4000, staging},
 		{lazyWaits, "P3: lazy records wait for traffic", 4000, nil},
+		{leaseBeforeJournal, "F10: a lease begins before its record is durable", 4000, leasing},
+		{keepsWhatIsTouched, "F9: what came while its file changed is kept", 4000, leasing},
 	} {
 		if i%forget.OneIn > 0 {
 			continue
@@ -159,6 +161,30 @@ func retrying(p *profile) {
 func leaving(p *profile) {
 	p.minInSync, p.evictAfter, p.evictSlow, p.faultShare, p.maxOps = 1+p.segments%2, 100, 1000, 25, 60
 	p.may = [faults]int{faultPower: 6, faultKill: 4, faultBreak: 3, faultSuspect: 8, faultWipe: 20, faultCheckpoint: 6, faultSilent: 3, faultRefuse: 20}
+}
+
+// leasing makes schedules of mounts that read, change and remove the same few files.
+func leasing(p *profile) {
+	mounted(p)
+	p.paths, p.readShare, p.inodeShare, p.stageShare, p.maxOps, p.warm, p.minInSync = paths[:2+p.segments%3], 50, 10, 0, 60, true, 0
+	p.faultShare, p.metaShare = max(p.faultShare, 20), 25*(p.segments%2)
+	p.may = [faults]int{faultAway: 8, faultLapse: 12, faultFence: 3, faultClientBreak: 6, faultVanish: 2, faultPower: 2, faultKill: 3, faultStop: 1, faultSilent: 2, faultGiveUp: 3, faultBreak: 2}
+}
+
+// reigning makes schedules of mounts that outlast coordinators.
+func reigning(p *profile) {
+	leasing(p)
+	p.faultShare, p.maxOps = 40, 40
+	p.may = [faults]int{faultAway: 10, faultKill: 6, faultClientBreak: 2}
+}
+
+// extending makes schedules of one file that grows in its object, of retries, and of
+// participants that crash in the middle.
+func extending(p *profile) {
+	growing(p)
+	p.paths, p.readShare, p.inodeShare, p.stageShare, p.partShare, p.maxOps, p.warm, p.minInSync, p.mounts = paths[:1], 5, 0, 50, 70, 40, true, 0, false
+	p.segments, p.segmentSize, p.metaShare = 4, 256<<10, 0
+	p.faultShare, p.may = 60, [faults]int{faultPower: 3, faultKill: 3, faultMidway: 6, faultClientBreak: 2}
 }
 
 // missed runs seeds without a rule until one fails.

@@ -269,6 +269,10 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.submit(a)
 	case stepLate:
 		c.hearLate()
+	case stepAsked:
+		c.asked()
+	case stepUnask:
+		c.unasks()
 	default: // stepDrained
 		c.finish()
 	}
@@ -307,6 +311,15 @@ func (w *world) clientStep(what what, cl *client, b int) {
 		cl.hears(cl.ops[b])
 	case stepAsk:
 		cl.ask(cl.ops[b])
+	case stepWatch:
+		cl.asks()
+	case stepWatched:
+		cl.hearsWatch()
+	case stepKept:
+		cl.answersKept()
+	case stepReturn:
+		w.tracef("mount %d is back", cl.n)
+		cl.away = false
 	default: // stepSend
 		o := cl.ops[b]
 		for i, data := range o.staged {
@@ -345,6 +358,12 @@ func (w *world) fault(f, a, b int) {
 	case faultVanish:
 		w.tracef("client %d is gone; another takes its place", a)
 		w.clients[a].vanish()
+	case faultAway:
+		w.clients[a].goesAway()
+	case faultLapse:
+		w.lapse()
+	case faultFence:
+		w.cur.fences(w.clients[a])
 	case faultZombie:
 		w.becomeZombie()
 	case faultBackup:
@@ -501,6 +520,9 @@ func (w *world) endFaults() {
 				k.deaf, k.mute = false, false
 			}
 		}
+	}
+	for _, cl := range w.clients {
+		cl.away = false
 	}
 	for _, p := range w.members {
 		p.refuses = 0

@@ -170,6 +170,27 @@ func TestLeaving(t *testing.T) {
 	}
 }
 
+// TestMounts runs schedules in which clients answer from what they have read, and meet
+// each of what is rare there.
+func TestMounts(t *testing.T) {
+	n := *seeds
+	if n == 0 {
+		n = 160 / forget.OneIn
+	}
+	var sum tally
+	began := time.Now()
+	sum.run(t, *firstSeed, n, Options{tune: leasing, Steps: 500})
+	t.Log(sum.words(time.Since(began)))
+	if forget.OneIn > 1 {
+		return // too few
+	}
+	for _, r := range []int{reachLease, reachLapsed, reachKept, reachAsked, reachHolds, reachReclaim} {
+		if sum.reached[r] == 0 {
+			t.Errorf("%s: none in %d schedules", ReachNames[r], n)
+		}
+	}
+}
+
 // TestReplay: the same seed does the same, step by step.
 func TestReplay(t *testing.T) {
 	for seed := uint64(1); seed <= 40; seed += forget.OneIn {

@@ -105,12 +105,13 @@ type change struct {
 	payload []byte
 	staged  map[wire.ID][]byte
 	orphans map[wire.Ino]bool // have lost their last name and were held
+	keep    bool              // those that were not stay all the same (F7)
 }
 
 // apply does a transaction's mutations; the code and index of the first that
 // cannot be done, or what they did.
-func (t tree) apply(tx wire.ID, muts []wire.Mutation, payload []byte, staged map[wire.ID][]byte) (tree, wire.Outcome, wire.Code, int) {
-	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, orphans: map[wire.Ino]bool{}}
+func (t tree) apply(tx wire.ID, muts []wire.Mutation, payload []byte, staged map[wire.ID][]byte, keep bool) (tree, wire.Outcome, wire.Code, int) {
+	c := &change{t: maps.Clone(t), tx: tx, payload: payload, staged: staged, orphans: map[wire.Ino]bool{}, keep: keep}
 	var results []wire.Result
 	for i := range muts {
 		r, code := c.mutation(&muts[i], wire.Ino(tx)+wire.Ino(i))

@@ -86,7 +86,7 @@ func (cl *client) metaRead(rng *rand.Rand, o *op) {
 func (cl *client) leave() {
 	w := cl.w
 	w.left = append(w.left, cl.session)
-	if w.metaShare > 0 && w.cur != nil && w.chance(2) {
+	if (w.metaShare > 0 || w.mounts) && w.cur != nil && w.chance(2) {
 		c, s := w.cur, cl.session
 		c.turn(func() { c.m.Detach(s) })
 	}
@@ -94,7 +94,7 @@ func (cl *client) leave() {
 
 // endSessions ends all sessions: what they held without a name has to go.
 func (w *world) endSessions() bool {
-	if w.metaShare == 0 {
+	if w.metaShare == 0 && !w.mounts {
 		return true
 	}
 	w.closing = true
@@ -165,6 +165,7 @@ func (w *world) unnamed(tx *vote.Tx) {
 	for _, ino := range tx.Outcome.Orphans {
 		w.holders[ino] = tx.Op.Session
 	}
+	w.takes(tx.Op.Session, append(slices.Clone(tx.Left), tx.Outcome.Orphans...))
 	r := w.reclaims[tx.ID]
 	if r == nil {
 		return
@@ -175,8 +176,12 @@ func (w *world) unnamed(tx *vote.Tx) {
 		return
 	}
 	w.reach(reachReclaim)
-	s := w.holders[r.ino]
-	if !slices.Contains(w.left, s) && w.now < 500_000 { // no session is forgotten yet
+	w.openAtMount(tx.ID, r.ino)
+	s, idle := w.holders[r.ino], int64(500_000)
+	if w.mounts {
+		idle = 50_000
+	}
+	if s != (wire.SessionID{}) && !slices.Contains(w.left, s) && w.now < idle { // no session is forgotten yet
 		w.violate("F7", "transaction %v reclaims inode %d, which session %v holds", tx.ID, r.ino, s)
 	}
 }
@@ -198,7 +203,7 @@ func (w *world) reclaimHistory() []porcupine.Operation {
 
 // checkUnnamed: no session is left, so nothing is held.
 func (w *world) checkUnnamed() {
-	if w.metaShare == 0 || !w.settling {
+	if w.metaShare == 0 && !w.mounts || !w.settling {
 		return
 	}
 	for _, p := range w.members {
@@ -256,11 +261,11 @@ func (c *change) left() []wire.Ino {
 // lose takes a name from a file, or a directory away.
 func (c *change) lose(ino wire.Ino, hold bool) {
 	f := c.t[ino]
-	if f.is(wire.ModeDir) || f.links == 1 && !hold {
+	if f.is(wire.ModeDir) || f.links == 1 && !hold && !(c.keep && ino < wire.Ino(c.tx)) {
 		delete(c.t, ino)
 		return
 	}
-	if c.edit(ino).links--; f.links == 1 {
+	if c.edit(ino).links--; f.links == 1 && hold {
 		c.orphans[ino] = true
 	}
 }

@@ -62,6 +62,8 @@ const (
 	sweepAll                     // P2, S3: objects of undecided transactions are swept
 	snapshotEarly                // P13: a SNAPSHOT goes before records that it holds
 	lazyWaits                    // P3: lazy records wait for traffic
+	leaseBeforeJournal           // F10: a lease begins before its record is durable
+	keepsWhatIsTouched           // F9: an answer that came while its file changed is kept
 	rules
 )
 
@@ -107,12 +109,18 @@ type world struct {
 	handledBy map[wire.ID]int       // the participants that have carried out a decision, as bits
 	// unnamed.go
 	// evict.go
-	in        []bool                      // who is in sync, as the newest coordinator has it
-	underOf   map[wire.ID]wire.ConfigID   // the config that a transaction was put under
-	aborted   map[wire.ID]int             // the participants that have aborted it, as bits
-	callers   []*caller                   // all that have begun
-	flooded   *wire.MembersRequest        // what an operator has to say (operator.go); nil: nothing
-	wishes    uint64                      // of operators
+	in      []bool                    // who is in sync, as the newest coordinator has it
+	underOf map[wire.ID]wire.ConfigID // the config that a transaction was put under
+	aborted map[wire.ID]int           // the participants that have aborted it, as bits
+	callers []*caller                 // all that have begun
+	flooded *wire.MembersRequest      // what an operator has to say (operator.go); nil: nothing
+	wishes  uint64                    // of operators
+	// mounts.go
+	keptReads []keptRead
+	order     map[wire.ID]wire.Position   // of the first COMMIT of a transaction
+	keep      map[wire.ID]bool            // Prepare.Keep
+	takers    map[wire.Ino]wire.SessionID // who took the last name
+	fenced    map[wire.SessionID]fence
 	linked    bool                        // files may be met by several names, or by none
 	reclaims  map[wire.ID]*reclaim        // that were put
 	holders   map[wire.Ino]wire.SessionID // of what has no name
@@ -153,6 +161,8 @@ type profile struct {
 	evictAfter  int64 // ms
 	evictSlow   int64 // ms
 	objectsRot  bool  // bits flip nowhere else
+	mounts      bool  // clients have leases (mounts.go)
+	large       bool  // files of some KiB, or blocks, in objects that grow (generate.go)
 }
 
 func newWorld(seed uint64, o *Options) *world {
@@ -161,6 +171,7 @@ func newWorld(seed uint64, o *Options) *world {
 		byID: map[wire.OpID]*op{}, contents: map[wire.ID][]byte{}, verdicts: map[wire.ID]verdict{},
 		effects: map[wire.OpID]wire.ID{}, handledBy: map[wire.ID]int{},
 		reclaims: map[wire.ID]*reclaim{}, holders: map[wire.Ino]wire.SessionID{},
+		order: map[wire.ID]wire.Position{}, keep: map[wire.ID]bool{}, takers: map[wire.Ino]wire.SessionID{}, fenced: map[wire.SessionID]fence{},
 		in: []bool{true, true, true}, underOf: map[wire.ID]wire.ConfigID{}, aborted: map[wire.ID]int{},
 	}
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -172,6 +183,10 @@ func newWorld(seed uint64, o *Options) *world {
 	}
 	evicting(rand.New(rand.NewPCG(seed, 8)), &w.profile)
 	operating(rand.New(rand.NewPCG(seed, 9)), &w.profile)
+	mounting(rand.New(rand.NewPCG(seed, 10)), &w.profile)
+	if rand.New(rand.NewPCG(seed, 11)).IntN(16) == 0 {
+		growing(&w.profile)
+	}
 	if o.tune != nil {
 		o.tune(&w.profile)
 	}
@@ -183,6 +198,7 @@ func newWorld(seed uint64, o *Options) *world {
 	w.coordinator = newHost("coordinator", rng, w.reach)
 	for n := range 1 + rng.IntN(3) {
 		cl := &client{w: w, n: n}
+		cl.watches = w.mounts && (n > 0 || seed%2 == 0)
 		cl.begin()
 		w.clients = append(w.clients, cl)
 	}
