@@ -262,10 +262,7 @@ func (c *reign) lease(records []*commit.Record) error {
 		if err != nil {
 			return err
 		}
-		switch {
-		case begins && c.w.broken == leaseBeforeJournal:
-			c.m.LeaseJournaled(r.Lease)
-		case begins:
+		if begins {
 			c.waiting = append(c.waiting, waiting{lsn, func() { c.m.LeaseJournaled(r.Lease) }})
 		}
 	}

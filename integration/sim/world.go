@@ -62,7 +62,6 @@ const (
 	sweepAll                     // P2, S3: objects of undecided transactions are swept
 	snapshotEarly                // P13: a SNAPSHOT goes before records that it holds
 	lazyWaits                    // P3: lazy records wait for traffic
-	leaseBeforeJournal           // F10: a lease begins before its record is durable
 	keepsWhatIsTouched           // F9: an answer that came while its file changed is kept
 	rules
 )
