@@ -4,7 +4,6 @@ import (
 	"context"
 	"hash/maphash"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,7 +31,7 @@ const (
 	afterWide  = 10 * time.Second                  // without names: more of what everything has to be forgotten for may follow
 	recallers  = 16                                // that tell the kernel of inodes at a time
 	nameRecall = 128                               // directories whose names it is told of at a time
-	maxLent    = 16384                             // names lent in lentFor+lentMargin that are remembered
+	maxLent    = 1024                              // names lent in lentFor+lentMargin that are remembered
 )
 
 // kernel is who is told to forget; go-fuse's server in a mount.
@@ -67,40 +66,45 @@ type recall struct {
 	inos  []wire.Ino // their attributes
 	pages []wire.Ino // and attributes
 	names []wire.At
-	any   time.Duration // of the boot clock: until then it may have names that nobody knows
-	until time.Duration // of the boot clock: then it has, by itself
+	check map[wire.At]wire.Ino // and these, where they lead elsewhere by now
+	any   time.Duration        // of the boot clock: until then it may have names that nobody knows
+	until time.Duration        // of the boot clock: then it has, by itself
 
 	pagesUntil time.Duration // of the boot clock: so long it is waited for pages
 }
 
-// lentNames are the names that the kernel may have, remembered for one to two
-// turns of the time for which names are lent.
+// lentNames are the names that the kernel may have, and what they lead to, 0:
+// nowhere. They are remembered for one to two turns of the time for which they are lent.
 type lentNames struct {
-	now, before map[wire.At]struct{}
+	now, before map[wire.At]wire.Ino
 	turned      time.Duration // of the boot clock
 	more        time.Duration // of the boot clock: until then it may have some that are not here
 }
 
-func (l *lentNames) put(at wire.At, until time.Duration) {
+func (l *lentNames) put(at wire.At, ino wire.Ino, until time.Duration) {
 	if now := bootNow(); l.now == nil || now-l.turned >= lentFor+lentMargin {
-		l.before, l.now, l.turned = l.now, map[wire.At]struct{}{}, now
+		l.before, l.now, l.turned = l.now, map[wire.At]wire.Ino{}, now
 	}
 	if _, ok := l.now[at]; !ok && len(l.now) >= maxLent {
 		l.more = max(l.more, until)
 		return
 	}
-	l.now[at] = struct{}{}
+	l.now[at] = ino
+}
+
+func (l *lentNames) get(at wire.At) (ino wire.Ino, ok bool) {
+	if ino, ok = l.now[at]; !ok {
+		ino, ok = l.before[at]
+	}
+	return ino, ok
 }
 
 // all returns them.
-func (l *lentNames) all() []wire.At {
-	list := slices.AppendSeq(make([]wire.At, 0, len(l.now)+len(l.before)), maps.Keys(l.now))
-	for at := range l.before {
-		if _, again := l.now[at]; !again {
-			list = append(list, at)
-		}
-	}
-	return list
+func (l *lentNames) all() map[wire.At]wire.Ino {
+	all := make(map[wire.At]wire.Ino, len(l.now)+len(l.before))
+	maps.Copy(all, l.before)
+	maps.Copy(all, l.now)
+	return all
 }
 
 // termLocked is for how long something may be lent now. c.mu is held.
@@ -160,33 +164,43 @@ func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 		c.loans[ino] = l
 	}
 	c.namesLent = now + term + lentMargin
-	c.lent.put(at, c.namesLent)
+	c.lent.put(at, ino, c.namesLent)
 	return term
 }
 
-// moved: the kernel is about to give what it may know by one of two names the other
-// one. What it returns goes to renamed.
-func (c *cache) moved(from, to wire.At) (asked uint64) {
+// moved notes that the kernel has moved what it knew by a name to another one, or
+// exchanged them, and returns what it may know by them now.
+func (c *cache) moved(m *wire.Mutation) map[wire.At]wire.Ino {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.namesLent > bootNow() {
-		c.lent.put(from, c.namesLent)
-		c.lent.put(to, c.namesLent)
+	now := map[wire.At]wire.Ino{}
+	if c.namesLent <= bootNow() {
+		return now
 	}
-	return c.number
+	if ino, ok := c.lent.get(m.At); ok {
+		now[m.To] = ino
+	}
+	if ino, ok := c.lent.get(m.To); ok && m.Rename == wire.RenameExchange {
+		now[m.At] = ino
+	}
+	for at, ino := range now {
+		c.lent.put(at, ino, c.namesLent)
+	}
+	return now
 }
 
-// renamed: and it does. Where everything had to be forgotten meanwhile, what it was
-// to forget may have got another name. The caller holds the directories.
-func (f *fileSystem) renamed(asked uint64, names ...wire.At) {
+// renamed notes that a rename, for which was asked at a number, is done. Where
+// everything had to be forgotten meanwhile the kernel may have moved what it was to
+// forget. It is not waited for: the caller holds the directories.
+func (f *fileSystem) renamed(asked uint64, m *wire.Mutation) {
 	c := f.cached
+	names := c.moved(m)
 	c.mu.Lock()
-	again := c.floor > asked && c.lends
+	until := c.namesLent
+	again := c.floor > asked
 	c.mu.Unlock()
-	for _, at := range names {
-		if again {
-			f.recallName(at, newCountdown(1))
-		}
+	if again {
+		f.checkNames(names, until, newCountdown(len(names)))
 	}
 }
 
@@ -279,11 +293,7 @@ func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 			take(ino)
 		}
 		if c.namesLent > now {
-			r.names, r.until = c.lent.all(), max(r.until, c.namesLent)
-			c.lent.now, c.lent.before = nil, nil
-		}
-		if c.lent.more > now {
-			r.any = c.lent.more
+			r.check, r.any, r.until = c.lent.all(), c.lent.more, max(r.until, c.namesLent)
 			c.noNames = now + afterWide
 		}
 		return r
@@ -329,17 +339,18 @@ func (c *countdown) count() {
 // recallFrom has the kernel forget, and waits until it has, or what it was lent
 // has run out, or ctx ends.
 func (f *fileSystem) recallFrom(ctx context.Context, r recall) {
-	if len(r.inos)+len(r.pages)+len(r.names) == 0 && r.any == 0 {
+	if len(r.inos)+len(r.pages)+len(r.names)+len(r.check) == 0 && r.any == 0 {
 		return
 	}
 	pages := newCountdown(len(r.pages) + 1)
 	f.recallInodes(r.pages, fromStart, r.pagesUntil, pages)
 	pages.count()
-	left := newCountdown(len(r.inos) + len(r.names) + 1)
+	left := newCountdown(len(r.inos) + len(r.names) + len(r.check) + 1)
 	f.recallInodes(r.inos, onlyAttributes, r.until, left)
 	for _, at := range r.names {
 		f.recallName(at, left)
 	}
+	f.checkNames(r.check, r.until, left)
 	if wait := r.any - bootNow(); wait > 0 { // of those only time tells
 		time.AfterFunc(wait, left.count)
 	} else {
@@ -388,6 +399,39 @@ func (f *fileSystem) recallInode(ino wire.Ino, off int64, until time.Duration) {
 		case <-f.ctx.Done():
 			return
 		}
+	}
+}
+
+// checkNames has the kernel forget those names that lead elsewhere by now. It is not
+// told of the others: what it is told to forget loses its path, as a working
+// directory or an open file. Where the service does not say, only time tells.
+func (f *fileSystem) checkNames(names map[wire.At]wire.Ino, until time.Duration, left *countdown) {
+	if len(names) == 0 {
+		return
+	}
+	f.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(f.ctx, until-bootNow())
+		defer cancel()
+		places := make(chan struct{}, recallers)
+		var workers sync.WaitGroup
+		for at, ino := range names {
+			places <- struct{}{}
+			workers.Go(func() {
+				defer func() { <-places }()
+				f.checkName(ctx, at, ino, left)
+			})
+		}
+		workers.Wait()
+	})
+}
+
+func (f *fileSystem) checkName(ctx context.Context, at wire.At, ino wire.Ino, left *countdown) {
+	a, err := f.stat(ctx, at)
+	switch {
+	case err == nil && a.Ino == ino, isGone(err) && ino == 0:
+		left.count()
+	case err == nil || isGone(err):
+		f.recallName(at, left)
 	}
 }
 

@@ -217,12 +217,25 @@ func TestKernelForgets(t *testing.T) {
 	}
 }
 
-// Where everything has to go the kernel is told each name that it was lent, also
-// those that it has moved, and nobody waits for their time; but for that of names
-// that are too many to be remembered.
+// Where everything has to go the names that were lent are looked up, also those that
+// the kernel has moved: it is told to forget those that lead elsewhere, and no other,
+// which would lose somebody's path. Nobody waits for their time, but for that of names
+// that were too many to be remembered, or that the service says nothing of.
 func TestKernelForgetsAllNames(t *testing.T) {
-	f, k := lending(t, 5, 6)
+	f, k := lending(t)
+	s := f.client.(timed).service.(*fake)
 	c := f.cached
+	lend := func(name string, ino wire.Ino) {
+		t.Helper()
+		c.noNames = 0
+		c.keepName(c.begin(), rootAt(name), wire.Attr{Ino: ino, Nlink: 1})
+		if ino == 0 {
+			c.keepName(c.begin(), rootAt(name), wire.Attr{})
+		}
+		if c.lendName(rootAt(name), ino) == 0 {
+			t.Errorf("%s is not lent", name)
+		}
+	}
 	push := func() (told string, took time.Duration) {
 		began := bootNow()
 		f.recallFrom(t.Context(), f.forget(&wire.Touched{Wide: true}, began+time.Minute))
@@ -230,45 +243,57 @@ func TestKernelForgetsAllNames(t *testing.T) {
 		slices.SortFunc(k.names, func(a, b wire.At) int { return strings.Compare(a.Path, b.Path) })
 		return k.told(), took
 	}
-	lend := func() {
-		for _, ino := range []wire.Ino{5, 6} {
-			c.keepName(c.begin(), rootAt(fmt.Sprint(ino)), wire.Attr{Ino: ino, Size: 1})
-		}
-		if c.lendName(rootAt("5"), 5) == 0 {
-			t.Error("a name is not lent")
-		}
+	for _, name := range []string{"same", "new", "moved", "moved on", "a", "b"} {
+		s.put(name, "x")
 	}
-	lend()
-	lendAll(t, f, 5)
+	lend("same", s.inodeOf("same"))
+	lend("replaced", 99)
 	c.lent.turned -= lentFor + lentMargin
-	lendAll(t, f, 6)
-	c.lent.put(rootAt("5"), 0)
-	asked := c.moved(rootAt("6"), rootAt("moved"))
-	f.renamed(asked, rootAt("6"), rootAt("moved"))
-	if got, took := push(); got != "[5 6] [5 6 moved]" || took > lentFor {
+	lend("gone", 99)
+	lend("none", 0)
+	lend("new", 0)
+	for from, to := range map[string]string{"before": "moved", "other": "moved on"} {
+		lend(from, s.inodeOf("moved"))
+		f.renamed(c.begin(), &wire.Mutation{At: rootAt(from), To: rootAt(to)})
+	}
+	lend("a", s.inodeOf("b"))
+	lend("b", s.inodeOf("a"))
+	f.renamed(c.begin(), &wire.Mutation{At: rootAt("a"), To: rootAt("b"), Rename: wire.RenameExchange})
+	s.put("replaced", "y")
+	asked := c.begin()
+	if got, took := push(); got != "[] [before gone moved on new other replaced]" || took > lentFor {
 		t.Errorf("told %s in %v", got, took)
 	}
-	if got, _ := push(); got != "[] []" {
-		t.Errorf("told %s once more", got)
+	c.keepName(c.begin(), rootAt("same"), wire.Attr{Ino: s.inodeOf("same")})
+	if d := c.lendName(rootAt("same"), s.inodeOf("same")); d != 0 {
+		t.Errorf("everything had to be forgotten a moment ago, and a name is lent for %v", d)
 	}
-	lend() // and at once
-	f.renamed(asked, rootAt("x"), rootAt("y"))
+	c.lent = lentNames{}
+	c.lent.put(rootAt("x"), 99, 0)
+	f.renamed(asked, &wire.Mutation{At: rootAt("x"), To: rootAt("new")})
 	f.wg.Wait()
-	if got := k.told(); got != "[] [x y]" {
+	if got := k.told(); got != "[] [new]" {
 		t.Errorf("everything had to be forgotten during a rename, and it was told %s", got)
 	}
-	// Some are not known: time is waited for.
+	waits := func(why string) {
+		t.Helper()
+		c.namesLent = bootNow() + 30*time.Millisecond
+		until := c.namesLent
+		if _, took := push(); bootNow() < until {
+			t.Errorf("%s, and it goes on after %v", why, took)
+		}
+	}
+	away := make(chan struct{})
+	s.set(func(s *fake) { s.down = away })
+	waits("the service says nothing")
+	s.set(func(s *fake) { s.down = nil })
+	close(away)
+	f.wg.Wait()
+	c.lent = lentNames{}
 	for i := range maxLent + 1 {
-		c.lent.put(rootAt(fmt.Sprint("n", i)), bootNow()+30*time.Millisecond)
+		c.lent.put(rootAt(fmt.Sprint("n", i)), 0, bootNow()+30*time.Millisecond)
 	}
-	until := c.lent.more
-	if _, took := push(); bootNow() < until || len(c.lent.all()) > 0 {
-		t.Errorf("after %v the kernel may have names that nobody knows", took)
-	}
-	c.keepName(c.begin(), rootAt("5"), wire.Attr{Ino: 5, Size: 1})
-	if d := c.lendName(rootAt("5"), 5); d != 0 {
-		t.Errorf("names were too many a moment ago, and one is lent for %v", d)
-	}
+	waits("there are names that nobody knows")
 }
 
 // What a mount's own change has touched the kernel forgets before the change is

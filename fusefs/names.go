@@ -75,7 +75,7 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	if err := f.syncName(ctx, from); err != nil {
 		return statusOf(err)
 	}
-	asked := f.cached.moved(from, to)
+	asked := f.cached.begin()
 	var err error
 	switch mode {
 	case wire.RenameExchange:
@@ -87,7 +87,9 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	default:
 		err = f.replace(ctx, to, m, in.Pid)
 	}
-	f.renamed(asked, from, to)
+	if err == nil {
+		f.renamed(asked, &m)
+	}
 	return statusOf(err)
 }
 

@@ -220,6 +220,72 @@ func TestMountAloneIsCoherent(t *testing.T) {
 	alone(t, ctx, dial(t, ctx, c, patience), mnt, 120, uint64(seed(t)))
 }
 
+// TestMountForgetsAll: where everything has to be forgotten, for a transaction of more
+// changes than are told or a coordinator that starts, names in the only mount are
+// what they are by now, and what stays has its path: open files, and directories
+// that somebody is in.
+func TestMountForgetsAll(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	mnt, _ := mountOf(t, ctx, c, "mount")
+	cl := dial(t, ctx, c, patience)
+	if _, err := cl.Tx().Mkdir("d", 0o755).Mkdir("d/in", 0o755).Mkdir("there", 0o755).WriteFile("d/f", nil, client.WriteOptions{}).WriteFile("0", nil, client.WriteOptions{}).Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var open []*os.File
+	for _, name := range []string{"d", "d/in", "d/f"} {
+		f, err := os.Open(filepath.Join(mnt, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		open = append(open, f)
+	}
+	exists := func(i int) bool {
+		t.Helper()
+		_, err := os.Lstat(filepath.Join(mnt, fmt.Sprint(i)))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	for round := range 4 {
+		if !exists(round) || exists(round+1) {
+			t.Fatalf("before round %d: %v, %v", round, exists(round), exists(round+1))
+		}
+		for _, f := range open {
+			if _, err := os.Stat(f.Name()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		tx := cl.Tx().Rename(fmt.Sprint(round), fmt.Sprint(round+1))
+		for i := range wire.MaxTouched { // each an inode, and a name
+			tx = tx.Mkdir(fmt.Sprintf("there/%d.%d", round, i), 0o755)
+		}
+		if round == 2 {
+			if err := c.Kill(harness.Coordinator); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Start(ctx, harness.Coordinator); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := tx.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if exists(round) || !exists(round+1) {
+			t.Errorf("after round %d: %v, %v", round, exists(round), exists(round+1))
+		}
+		for _, f := range open {
+			if got, err := os.Readlink(fmt.Sprint("/proc/self/fd/", f.Fd())); err != nil || got != f.Name() {
+				t.Errorf("round %d: %s has the path %s, %v", round, f.Name(), got, err)
+			}
+		}
+	}
+}
+
 // readsDone is how many reads the coordinator has answered.
 func readsDone(t *testing.T, ctx context.Context, c *harness.Cluster) uint64 {
 	t.Helper()
