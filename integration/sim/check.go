@@ -419,6 +419,7 @@ func (w *world) walk(p *member, dir wire.Ino, prefix string, fn func(string, *wi
 	}
 	for _, e := range reply.Entries {
 		var got readAnswer
+		var err error // of this one: what is no file, and no link, has nothing to be read
 		name := prefix + e.Name
 		at := wire.At{Dir: e.Attr.Ino}
 		switch e.Attr.Mode & wire.ModeType {

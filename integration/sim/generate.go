@@ -70,7 +70,11 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 	if cl.w.metaShare > 0 && rng.IntN(100) < cl.w.metaShare && cl.meta(rng, &m) {
 		return m
 	}
-	switch n := rng.IntN(100); {
+	kinds := 100
+	if cl.w.large {
+		kinds = 55
+	}
+	switch n := rng.IntN(kinds); {
 	case n < 50:
 		m.Kind = wire.MutWriteFile
 		m.Create = []wire.CreateMode{wire.MustExist, wire.MustNotExist, 3: wire.MayExist, 9: wire.MayExist}[rng.IntN(10)]
@@ -117,6 +121,7 @@ func (cl *client) mutation(rng *rand.Rand, o *op, i int) wire.Mutation {
 func growing(p *profile) {
 	p.large, p.paths, p.maxOps, p.partShare, p.stageShare = true, paths[:1+p.segments%2], min(p.maxOps, 24), 60, max(p.stageShare, 30)
 	p.segmentSize, p.tableBytes, p.readShare = max(p.segmentSize, 64<<10), 256<<10, min(p.readShare, 30)
+	p.may[faultTrap], p.faultShare = faultWeight[faultTrap], max(p.faultShare, 10)
 }
 
 // largeSize is the size of such a file.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path"
 	"slices"
+	"strings"
 	"syscall"
 
 	"tpcfs/journal"
@@ -23,6 +24,7 @@ type host struct {
 	tasks    []*task
 	current  *task // runs now
 	failSync bool  // the next sync fails (P12)
+	trap     int   // the power fails before the operation of that number on checksums put aside (S2); 0: no
 	releases int   // weight of the step that ends it
 	squeezed bool  // the disk is full, or nearly
 	hurt     bool  // a fault was injected since the start: an error is excused
@@ -68,6 +70,13 @@ func (h *host) before(op forget.Op) error {
 		}
 		if t.over {
 			return forget.ErrCrashed
+		}
+	}
+	if h.trap > 0 && changes(op.Kind) && strings.HasSuffix(op.Name, ".sums") {
+		if h.trap--; h.trap == 0 {
+			h.met(reachTrapped)
+			h.fs.CrashAt(1)
+			return h.fs.SyncDir("/") // it does not happen, nor does this operation
 		}
 	}
 	switch {

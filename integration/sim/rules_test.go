@@ -189,7 +189,7 @@ func extending(p *profile) {
 	growing(p)
 	p.paths, p.readShare, p.inodeShare, p.stageShare, p.partShare, p.maxOps, p.warm, p.minInSync, p.mounts = paths[:1], 5, 0, 50, 70, 40, true, 0, false
 	p.segments, p.segmentSize, p.metaShare = 4, 256<<10, 0
-	p.faultShare, p.may = 60, [faults]int{faultPower: 3, faultKill: 3, faultMidway: 6, faultClientBreak: 2}
+	p.faultShare, p.may, p.speed = 20, [faults]int{faultPower: 4, faultTrap: 6}, [3]int{16, 16, 16}
 }
 
 // missed runs seeds without a rule until one fails.

@@ -334,7 +334,7 @@ func (w *world) clientStep(what what, cl *client, b int) {
 
 func (w *world) fault(f, a, b int) {
 	switch f {
-	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe, faultRot, faultLie:
+	case faultPower, faultKill, faultMidway, faultStop, faultSync, faultFull, faultRefuse, faultCheckpoint, faultSilent, faultWipe, faultRot, faultLie, faultTrap:
 		w.hostFault(f, a)
 	case faultHalf:
 		w.halfDead(w.slot(a).conns[b/2], b%2 == 0)
@@ -428,6 +428,9 @@ func (w *world) hostFault(f, n int) {
 		w.wipe(w.members[n])
 	case faultRot:
 		w.rots(h)
+	case faultTrap:
+		h.trap = 1 + w.upTo(3)
+		w.tracef("%s will lose power at operation %d on checksums that are put aside", h.name, h.trap)
 	case faultLie:
 		w.begins(h)
 	default: // faultCheckpoint
@@ -508,7 +511,7 @@ func (w *world) endFaults() {
 		host := w.host(h)
 		host.release()
 		host.fs.CrashAt(0)
-		host.failSync, host.silent = false, false
+		host.failSync, host.silent, host.trap = false, false, 0
 		if len(host.lied) > 0 {
 			host.fs.WriteBack()
 		}

@@ -78,6 +78,7 @@ var extentMutants = []mutant{
 				`	s.objects.noteAside(id, true) // it may be torn`,
 			},
 		},
+		seeds: 2000, hint: 81, tune: "extending",
 		test: "./participant/store TestHalfAside",
 	},
 	{
