@@ -15,10 +15,12 @@ import (
 // else there is; their records are appended together.
 const batchEntries = 64
 
-// owner is what belongs to the owner goroutine alone.
+// owner is what belongs to the owner alone, whichever goroutine that is (inbox).
 type owner struct {
-	m      *vote.Machine
-	stream *stream // nil: none
+	m        *vote.Machine
+	stream   *stream // nil: none
+	quitting bool    // Close was called
+	spare    []func()
 
 	votes      []heldVote     // wait for the sync of their record; by LSN
 	entries    []handledEntry // of this epoch, not known to be durable; by LSN
@@ -74,41 +76,6 @@ func newOwner(m *vote.Machine, position wire.Position, stats journal.Stats, beat
 	return o
 }
 
-// run is the owner goroutine.
-func (p *Participant) run() {
-	defer close(p.done)
-	defer p.teardown()
-	defer p.beat.Stop()
-	p.maybeCheckpoint()
-	if p.m.Opened() { // the sweep that OPEN began may not have ended
-		p.sweep()
-	}
-	for p.fatal == nil {
-		var entries, finished chan struct{}
-		if p.stream != nil {
-			entries, finished = p.stream.down, p.stream.finished
-		}
-		select {
-		case <-p.syncs:
-			p.handleSynced()
-		case fn := <-p.calls:
-			fn()
-		case <-entries:
-			p.handleEntries()
-		case <-finished:
-			p.stream = nil
-		case <-p.quiet.C:
-			p.handleQuiet()
-		case <-p.beat.C:
-			p.handleBeat()
-		case err := <-p.checkpoint:
-			p.handleCheckpoint(err)
-		case <-p.quit:
-			return
-		}
-	}
-}
-
 // fail ends the participant: nothing more is voted or answered (P12).
 func (p *Participant) fail(err error) {
 	if p.fatal == nil {
@@ -124,6 +91,9 @@ func (p *Participant) handleEntries() {
 	var batch []vote.Ready
 	var size int
 	s := p.stream
+	if s == nil {
+		return
+	}
 	more := true // the batch's bound ended it, not the queue
 	for len(batch) < batchEntries && size < journal.MaxRecord {
 		var d wire.Down
@@ -146,10 +116,13 @@ func (p *Participant) handleEntries() {
 	}
 	p.append(batch)
 	if more {
-		signal(s.down)
+		p.again()
 	}
 	p.maybeCheckpoint()
 }
+
+// again has the owner look at the stream in another turn.
+func (p *Participant) again() { p.inbox.put(dueEntries, nil) }
 
 // mayHandle holds a PREPARE back while the table or the journal is full (S3);
 // decisions go on. Once a checkpoint has emptied the table, only what is
@@ -298,8 +271,8 @@ func (p *Participant) handleSynced() {
 	if p.fence <= upTo {
 		p.answerGreets()
 	}
-	if p.held && p.stream != nil {
-		signal(p.stream.down)
+	if p.held {
+		p.again()
 	}
 	p.maybeCheckpoint()
 }
@@ -359,6 +332,7 @@ func (p *Participant) teardown() {
 	if p.fatal != nil {
 		reason = &wire.Error{Code: wire.CodeUnavailable, Text: "the participant has ended: " + p.fatal.Error()}
 	}
+	p.inbox.close()
 	close(p.stopping)
 	p.gate.close(reason)
 	if p.stream != nil {
@@ -447,6 +421,15 @@ func (p *Participant) syncJournal() error {
 	}
 }
 
+// takeCheckpoint handles the end of a checkpoint.
+func (p *Participant) takeCheckpoint() {
+	select {
+	case err := <-p.checkpoint:
+		p.handleCheckpoint(err)
+	default:
+	}
+}
+
 func (p *Participant) handleCheckpoint(err error) {
 	p.running = false
 	if err != nil {
@@ -459,8 +442,8 @@ func (p *Participant) handleCheckpoint(err error) {
 		return
 	}
 	p.checkpointed()
-	if p.stream != nil && p.held {
-		signal(p.stream.down)
+	if p.held {
+		p.again()
 	}
 }
 

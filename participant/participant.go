@@ -3,13 +3,12 @@
 // to 7).
 //
 // Open recovers from whatever a crash has left; the state machine is in
-// participant/vote, the files in participant/store, both run by one owner
-// goroutine over a journal with group commit. A Participant ends by itself
-// when a sync fails (P12): watch Done.
+// participant/vote, the files in participant/store, both run by one owner at a
+// time, whoever brings what is to be done, over a journal with group commit. A
+// Participant ends by itself when a sync fails (P12): watch Done.
 package participant
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -90,8 +89,7 @@ type Participant struct {
 	writer *journal.Writer
 	gate   *gate
 
-	calls    chan func() // run by the owner
-	syncs    chan struct{}
+	inbox    inbox
 	quit     chan struct{}
 	stopping chan struct{} // closed when the owner takes no more calls
 	done     chan struct{} // closed when all is closed
@@ -125,11 +123,12 @@ func Open(o Options) (*Participant, error) {
 	}
 	p := &Participant{
 		o: o, log: o.Logger, store: r.store,
-		calls: make(chan func()), syncs: make(chan struct{}, 1), quit: make(chan struct{}),
+		quit:     make(chan struct{}),
 		stopping: make(chan struct{}), done: make(chan struct{}),
 		synced: r.log.End(),
 	}
 	position := r.machine.Position()
+	p.inbox.open()
 	p.gate = newGate(r.machine.Fence(), position.Index)
 	if r.machine.Resync() != "" {
 		p.gate.behind()
@@ -147,7 +146,9 @@ func Open(o Options) (*Participant, error) {
 	return p, nil
 }
 
-// onSynced takes the journal's word, or a failure, to the owner.
+// onSynced takes the journal's word, or a failure, to the owner. The journal's
+// goroutine does what follows from it, when nobody else is the owner, and no more:
+// it has the next sync to do.
 func (p *Participant) onSynced(upTo journal.LSN, err error) {
 	p.syncMu.Lock()
 	p.synced = max(p.synced, upTo)
@@ -156,7 +157,9 @@ func (p *Participant) onSynced(upTo journal.LSN, err error) {
 		p.syncErr = err
 	}
 	p.syncMu.Unlock()
-	signal(p.syncs)
+	if owns, _ := p.inbox.put(dueSynced, nil); owns && p.work(1, dueSynced) {
+		p.inbox.wake <- struct{}{}
+	}
 }
 
 // takeSynced returns the last durable record, and an error once.
@@ -166,6 +169,12 @@ func (p *Participant) takeSynced() (journal.LSN, error) {
 	err := p.syncErr
 	p.syncErr = nil
 	return p.synced, err
+}
+
+// Written tells how many records its journal has written since Open, with how many syncs.
+func (p *Participant) Written() (records, syncs uint64) {
+	s := p.writer.Stats()
+	return s.Records, s.Syncs
 }
 
 // Done is closed when the participant has ended, by Close or by itself.
@@ -191,20 +200,6 @@ func (p *Participant) Close() error {
 }
 
 var errStopping = &wire.Error{Code: wire.CodeUnavailable, Text: "the participant is stopping"}
-
-// do runs fn in the owner and waits for it.
-func (p *Participant) do(ctx context.Context, fn func()) error {
-	ran := make(chan struct{})
-	select {
-	case p.calls <- func() { fn(); close(ran) }:
-	case <-ctx.Done():
-		return canceled(ctx)
-	case <-p.stopping:
-		return errStopping
-	}
-	<-ran
-	return nil
-}
 
 // use keeps the store open until the function that it returns is called.
 func (p *Participant) use() (func(), error) {

@@ -18,7 +18,7 @@ type greetReply struct {
 
 // Greet implements wire.Replica.
 func (p *Participant) Greet(ctx context.Context, req wire.Greet) (wire.Greeting, wire.TxStream, error) {
-	s := newStream(req.Epoch)
+	s := newStream(req.Epoch, func() { p.bring(dueEntries, nil) })
 	reply := make(chan greetReply, 1)
 	if err := p.do(ctx, func() { p.greet(req, s, reply) }); err != nil {
 		return wire.Greeting{}, nil, err
@@ -121,7 +121,7 @@ func (p *Participant) answerGreets() {
 			}
 		}
 		p.post(again)
-		signal(g.stream.down)
+		p.again()
 	}
 	p.greets = nil
 }

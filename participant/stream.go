@@ -17,8 +17,8 @@ const (
 // received, so that the owner never waits for a slow coordinator.
 type stream struct {
 	epoch wire.Epoch
+	came  func() // the queue has something, for the owner
 
-	down     chan struct{} // capacity 1: the queue has something, for the owner
 	room     chan struct{} // capacity 1: ... has room, for Send
 	upward   chan struct{} // capacity 1: up has something, for Recv
 	finished chan struct{} // closed with err set
@@ -31,8 +31,8 @@ type stream struct {
 	err   error
 }
 
-func newStream(epoch wire.Epoch) *stream {
-	return &stream{epoch: epoch, down: make(chan struct{}, 1), room: make(chan struct{}, 1), upward: make(chan struct{}, 1), finished: make(chan struct{})}
+func newStream(epoch wire.Epoch, came func()) *stream {
+	return &stream{epoch: epoch, came: came, room: make(chan struct{}, 1), upward: make(chan struct{}, 1), finished: make(chan struct{})}
 }
 
 func signal(c chan struct{}) {
@@ -59,7 +59,7 @@ func sizeOf(d *wire.Down) int {
 	return n
 }
 
-// Send implements wire.TxStream. The entries' memory is shared from then on:
+// Send implements wire.TxStream; it may do the owner's work. The entries' memory is shared from then on:
 // nobody may change it.
 func (s *stream) Send(batch ...wire.Down) error {
 	for {
@@ -68,7 +68,7 @@ func (s *stream) Send(batch ...wire.Down) error {
 			return err
 		}
 		if n > 0 {
-			signal(s.down)
+			s.came()
 		}
 		if batch = batch[n:]; len(batch) == 0 {
 			return nil

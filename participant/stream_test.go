@@ -17,7 +17,7 @@ func always(*wire.Down) bool { return true }
 func TestStreamIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, size := range []int{0, 1 << 20} {
-			s := newStream(wire.Epoch{Number: 1})
+			s := newStream(wire.Epoch{Number: 1}, func() {})
 			sent := 0
 			got := make(chan error)
 			go func() {
@@ -56,7 +56,7 @@ func TestStreamIsBounded(t *testing.T) {
 
 // What goes up is joined while nobody receives; nothing comes after the end.
 func TestStreamJoins(t *testing.T) {
-	s := newStream(wire.Epoch{Number: 1})
+	s := newStream(wire.Epoch{Number: 1}, func() {})
 	s.post(wire.Up{Votes: []wire.Vote{{Index: 3}}, Handled: 3, Durable: 2, Free: 9})
 	s.post(wire.Up{Votes: []wire.Vote{{Index: 4}}, Handled: 5, Durable: 4})
 	up, err := s.Recv()
@@ -77,7 +77,7 @@ func TestStreamJoins(t *testing.T) {
 
 // An entry that is not agreed to stays the first.
 func TestStreamKeepsWhatMustWait(t *testing.T) {
-	s := newStream(wire.Epoch{Number: 1})
+	s := newStream(wire.Epoch{Number: 1}, func() {})
 	for i := range uint64(2) {
 		if err := s.Send(wire.Down{Entry: &wire.Entry{Index: i + 1}}); err != nil {
 			t.Fatal(err)

@@ -9,7 +9,8 @@ import (
 
 // A full journal does not hide a failed sync that the owner has not seen yet (P12).
 func TestFailureIsNotHidden(t *testing.T) {
-	p := &Participant{syncs: make(chan struct{}, 1)}
+	p := &Participant{}
+	p.inbox.open()
 	failed := errors.New("a sync has failed")
 	p.onSynced(0, failed)
 	p.onSynced(7, &journal.FullError{})

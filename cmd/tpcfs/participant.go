@@ -52,6 +52,7 @@ func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration
 		return err
 	}
 	defer func() { err = closed(err, p.Close()) }()
+	defer shareProcessors(a.lookupEnv, p.Written)()
 	s, err := serve(f, rpc.ServerOptions{Replica: p.Replica(), Identity: id, Logger: a.logger()})
 	if err != nil {
 		return err
