@@ -56,6 +56,7 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 		{"participant --dir d --segment-size 65536", nil, "at least 1048576"},
 		{"participant --dir d --timer-slack -1us", nil, "--timer-slack"},
 		{"participant --dir d --timer-slack 11ms", nil, "--timer-slack"},
+		{"mount --timer-slack 11ms .", nil, "--timer-slack"},
 		{"coordinator --dir d", nil, "--participant"},
 		{"coordinator --dir d --participant a", nil, "NAME=ADDR"},
 		{"coordinator --dir d --participant a=h:1 --participant a=h:2", nil, "twice"},

@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -65,6 +67,7 @@ type mountCmdFlags struct {
 	mountFlags
 	foreground bool
 	logFile    string
+	slack      time.Duration
 	readyFD    int
 }
 
@@ -86,12 +89,16 @@ options are ro, noexec, allow_other, uid=, gid=, wait=, tls=, spill_dir= and log
   tpcfs umount /tmp/files`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := errors.Join(f.clientFlags.check("mount"), f.mountFlags.check("mount")); err != nil {
+			if err := errors.Join(f.clientFlags.check("mount"), f.mountFlags.check("mount"), checkSlack("mount", f.slack)); err != nil {
 				return err
 			}
 			if err := checkMountpoint(args[0]); err != nil {
 				return err
 			}
+			if f.foreground {
+				a.slacken(f.slack)
+			}
+			runtime.UnlockOSThread()
 			if f.foreground {
 				return a.mountForeground(cmd.Context(), f, args[0])
 			}
@@ -102,6 +109,7 @@ options are ro, noexec, allow_other, uid=, gid=, wait=, tls=, spill_dir= and log
 	f.mountFlags.add(cmd)
 	cmd.Flags().BoolVar(&f.foreground, "foreground", false, "stay until the mount ends; Ctrl-C unmounts")
 	cmd.Flags().StringVar(&f.logFile, "log-file", "", "where the background process logs (default: in tpcfs/ in the user's cache directory, or in /var/log where there is none)")
+	slackFlag(cmd, &f.slack)
 	cmd.Flags().IntVar(&f.readyFD, "ready-fd", 0, "where the background process tells how mounting went")
 	if err := cmd.Flags().MarkHidden("ready-fd"); err != nil {
 		panic(err) // the flag is defined above
@@ -241,7 +249,7 @@ func (a *app) mountBackground(ctx context.Context, f mountCmdFlags, mountpoint s
 	args := []string{"mount", "--foreground", fmt.Sprintf("--ready-fd=%d", readyFD), "--output=text",
 		"--coordinator=" + f.coordinator, "--tls=" + f.tls, "--wait=" + f.wait.String(), fmt.Sprintf("--read-only=%t", f.readOnly),
 		fmt.Sprintf("--allow-other=%t", f.allowOther), fmt.Sprintf("--no-exec=%t", f.noExec),
-		fmt.Sprintf("--uid=%d", f.uid), fmt.Sprintf("--gid=%d", f.gid), "--spill-dir=" + f.spillDir, "--log-level=" + a.logLevel, "--", mountpoint}
+		fmt.Sprintf("--uid=%d", f.uid), fmt.Sprintf("--gid=%d", f.gid), "--spill-dir=" + f.spillDir, "--timer-slack=" + f.slack.String(), "--log-level=" + a.logLevel, "--", mountpoint}
 	child := exec.Command(self, args...)
 	child.Stdout, child.Stderr, child.ExtraFiles = logFile, logFile, []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

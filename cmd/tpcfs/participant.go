@@ -30,16 +30,13 @@ or SIGTERM; killing it loses nothing that was acknowledged.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.participant(cmd.Context(), f, slack) },
 	}
 	f.add(cmd, "", "127.0.0.1:7421", "the coordinator")
-	cmd.Flags().DurationVar(&slack, "timer-slack", usualSlack, "how much later the kernel may wake a thread that sleeps for some time: it saves processor time for each change; 0: leave it as it is")
+	slackFlag(cmd, &slack)
 	return cmd
 }
 
 func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration) (err error) {
-	if err := f.check("participant"); err != nil {
+	if err := errors.Join(f.check("participant"), checkSlack("participant", slack)); err != nil {
 		return err
-	}
-	if slack < 0 || slack > mostSlack {
-		return usage("participant", "--timer-slack %s: from 0 to %s are possible", slack, mostSlack)
 	}
 	a.slacken(slack)
 	runtime.UnlockOSThread()

@@ -108,7 +108,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 	if _, err := parseLevel(a.logLevel); err != nil {
 		return err
 	}
-	if cmd.Name() != "participant" {
+	if cmd.Name() != "participant" && cmd.Name() != "mount" {
 		runtime.UnlockOSThread()
 	}
 	a.chatty = cmd.Flags().Changed("log-level")

@@ -5,14 +5,26 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
-// Of a participant's --timer-slack.
+// Of --timer-slack, of a participant and of a mount.
 const (
 	usualSlack = 500 * time.Microsecond
 	mostSlack  = 10 * time.Millisecond
 )
+
+func slackFlag(cmd *cobra.Command, slack *time.Duration) {
+	cmd.Flags().DurationVar(slack, "timer-slack", usualSlack, "how much later the kernel may wake a thread that sleeps for some time: it saves processor time for each change; 0: leave it as it is")
+}
+
+func checkSlack(command string, slack time.Duration) error {
+	if slack < 0 || slack > mostSlack {
+		return usage(command, "--timer-slack %s: from 0 to %s are possible", slack, mostSlack)
+	}
+	return nil
+}
 
 // slackVariable keeps a process from beginning again for ever where the kernel
 // does not take the slack (real-time threads have none).
@@ -22,7 +34,7 @@ const slackVariable = "TPCFS_HAS_TIMER_SLACK"
 // PR_SET_TIMERSLACK). While a thread waits for a sync, Go's monitor thread looks
 // every 20 us whether somebody needs what it keeps, and with the kernel's usual
 // slack of 50 us it really does so every 70 us: a third of the threads' switches for
-// a change. Nothing that a participant waits for is that exact.
+// a change. Nothing that a participant or a mount waits for is that exact.
 //
 // A thread has the slack of the one that made it, and an unprivileged process may
 // set only its current thread's, when Go has made others already. So the process
