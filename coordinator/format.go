@@ -91,7 +91,7 @@ func readFormat(fsys disk.FS, dir string) (cluster wire.UUID, err error) {
 	return wire.UUID(name16), nil
 }
 
-// makeFormat makes a new data directory. FORMAT appears whole or not at all.
+// makeFormat makes a new data directory.
 func makeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 	entries, err := fsys.ReadDir(dir)
 	if err != nil {
@@ -105,6 +105,11 @@ func makeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 				"it is not a coordinator's data directory (no FORMAT file) and not empty (%s is in it): give an empty or a new directory", e.Name)}
 		}
 	}
+	return writeFormat(fsys, dir, cluster)
+}
+
+// writeFormat puts FORMAT there, whole, in place of another one.
+func writeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 	b, err := json.Marshal(format{formatKind, formatVersion, hex.EncodeToString(cluster[:])})
 	if err != nil {
 		panic("coordinator: " + err.Error())

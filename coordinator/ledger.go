@@ -81,7 +81,8 @@ func openError(dir string, err error) *wire.Error {
 	if errors.As(err, &damage) || errors.As(err, &word) && word.Code == wire.CodeCorrupt {
 		e.Code = wire.CodeCorrupt
 		e.Text = err.Error() + ". The coordinator's journal is damaged; nothing in it was changed. " +
-			"Put the data directory back as it was; a backup older than the cluster's last start is refused by the participants"
+			"Put the data directory back as it was; a backup older than the cluster's last start is refused by the participants. " +
+			"If it is lost for good, start the coordinator on an empty directory with --rebuild"
 	}
 	return e
 }

@@ -142,7 +142,8 @@ func (l *nodeLink) Greet(_ context.Context, g wire.Greet) (wire.Greeting, wire.T
 		n.fence = g.Epoch
 		n.pos = wire.Position{Epoch: g.Epoch.Number}
 	}
-	a := wire.Greeting{Storage: n.storage, Held: held, Config: n.config, Position: n.pos, W: n.w, ServiceTime: n.svc, Resync: n.resync}
+	a := n.standingLocked()
+	a.Held = held
 	var again wire.Up
 	for _, id := range slices.Sorted(maps.Keys(n.txs)) {
 		t := n.txs[id]
@@ -154,6 +155,10 @@ func (l *nodeLink) Greet(_ context.Context, g wire.Greet) (wire.Greeting, wire.T
 	again.Handled, again.Durable = n.pos.Index, n.pos.Index
 	l.say(again)
 	return a, l, nil
+}
+
+func (n *node) standingLocked() wire.Greeting {
+	return wire.Greeting{Storage: n.storage, Held: n.fence, Config: n.config, Position: n.pos, W: n.w, ServiceTime: n.svc, Resync: n.resync}
 }
 
 func (l *nodeLink) say(up wire.Up) {
@@ -436,7 +441,7 @@ func (l *nodeLink) Unstage(_ context.Context, _ wire.Epoch, ids []wire.ID) error
 	return nil
 }
 
-func (l *nodeLink) Status(ctx context.Context, _ wire.StatusRequest) (wire.ReplicaStatus, error) {
+func (l *nodeLink) Status(ctx context.Context, req wire.StatusRequest) (wire.ReplicaStatus, error) {
 	n := l.n
 	n.mu.Lock()
 	hook := n.onStatus
@@ -448,7 +453,12 @@ func (l *nodeLink) Status(ctx context.Context, _ wire.StatusRequest) (wire.Repli
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return wire.ReplicaStatus{Epoch: l.n.fence, Storage: n.storage, Total: 1000, Free: 500 - uint64(n.storage[0]), Files: uint64(len(n.files))}, nil
+	st := wire.ReplicaStatus{Epoch: l.n.fence, Storage: n.storage, Total: 1000, Free: 500 - uint64(n.storage[0]), Files: uint64(len(n.files))}
+	if req.Standing {
+		standing := n.standingLocked()
+		st.Standing = &standing
+	}
+	return st, nil
 }
 
 func (l *nodeLink) Close() error {

@@ -322,6 +322,9 @@ func (p *Participant) Status(ctx context.Context, req wire.StatusRequest) (wire.
 		position := p.m.Position()
 		st = wire.ReplicaStatus{Storage: p.store.UUID(), Epoch: p.m.Fence(), Handled: position,
 			Durable: wire.Position{Epoch: position.Epoch, Index: p.durable}, W: p.m.W(), InDoubt: p.m.InDoubt()}
+		if req.Standing {
+			st.Standing = p.m.Standing(st.Storage)
+		}
 	})
 	if err != nil {
 		return st, err

@@ -140,6 +140,8 @@ type StatusRequest struct {
 	// Digest asks for ReplicaStatus.Digest too, which reads all metadata and
 	// holds checkpoints back meanwhile.
 	Digest bool `cbor:"1,keyasint,omitempty"`
+	// Standing asks a participant for ReplicaStatus.Standing, too.
+	Standing bool `cbor:"2,keyasint,omitempty"`
 }
 
 // Status is how a cluster does.
@@ -262,4 +264,6 @@ type ReplicaStatus struct {
 	// Digest is the SHA-256 of all metadata rows and contents checksums, made
 	// on request and only when nothing is in doubt; equal on replicas at one position.
 	Digest string `cbor:"12,keyasint,omitempty" json:"digest,omitempty"`
+	// Standing is what it would answer a greeting, but for Known; nobody is fenced.
+	Standing *Greeting `cbor:"13,keyasint,omitempty" json:"-"`
 }

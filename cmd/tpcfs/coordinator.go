@@ -20,6 +20,7 @@ type coordinatorFlags struct {
 	serveFlags
 	evictFlags
 	scrubFlags
+	rebuildFlags
 	participants []string
 	sessionIdle  time.Duration
 	mountIdle    time.Duration
@@ -42,6 +43,8 @@ a moment and go on with the others, of which --min-in-sync have to be there. Whe
 is back it catches up by itself, in the background; one whose disk was lost may
 come back with an empty --dir. Until it has everything it answers nobody.
 
+Where --dir is lost for good, --rebuild takes what was in it from the participants.
+
 Of two processors it uses one, which is quicker; GOMAXPROCS sets another number.`,
 		Example: `  tpcfs coordinator --dir /srv/tpcfs-coordinator \
       --participant a=127.0.0.1:7421 --participant b=127.0.0.1:7422 --participant c=unix:/run/tpcfs-c.sock
@@ -54,6 +57,7 @@ Of two processors it uses one, which is quicker; GOMAXPROCS sets another number.
 	f.addOperators(cmd)
 	f.evictFlags.add(cmd)
 	f.scrubFlags.add(cmd)
+	f.rebuildFlags.add(cmd)
 	cmd.Flags().StringSliceVar(&f.participants, "participant", nil, "a participant and its address, `NAME=ADDR`; once for each")
 	cmd.Flags().DurationVar(&f.sessionIdle, "session-idle", 10*time.Minute, "how long a client is remembered that says nothing")
 	cmd.Flags().DurationVar(&f.mountIdle, "mount-idle", time.Minute, "how long a mount is, with the deleted files that it has open")
@@ -96,6 +100,9 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	if err := f.scrubFlags.check("coordinator"); err != nil {
 		return err
 	}
+	if err := f.rebuildFlags.check("coordinator"); err != nil {
+		return err
+	}
 	if least := wire.Lease * time.Millisecond; f.mountIdle < least || f.sessionIdle < f.mountIdle {
 		return usage("coordinator", "--session-idle %s, --mount-idle %s: the first is the longer one, the other %s at least", f.sessionIdle, f.mountIdle, least)
 	}
@@ -119,6 +126,9 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	f.evictFlags.fill(&o)
 	f.scrubFlags.fill(&o)
 	defer useProcessors(a.lookupEnv)()
+	if err := a.rebuild(ctx, f.rebuildFlags, o); err != nil {
+		return err
+	}
 	c, err := coordinator.Open(o)
 	if err != nil {
 		return err

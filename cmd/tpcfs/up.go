@@ -34,6 +34,7 @@ type upFlags struct {
 	serveFlags
 	evictFlags
 	scrubFlags
+	rebuildFlags
 	mountFlags
 	participants int
 	chosen       bool                 // --participants was given
@@ -69,6 +70,7 @@ one that is out may be emptied.`,
 	f.addOperators(cmd)
 	f.evictFlags.add(cmd)
 	f.scrubFlags.add(cmd)
+	f.rebuildFlags.add(cmd)
 	f.mountFlags.add(cmd)
 	cmd.Flags().IntVar(&f.participants, "participants", 3, "how many participants of its own; fixed at the first start (tpcfs members adds others)")
 	return cmd
@@ -82,6 +84,9 @@ func (f *upFlags) check(mountpoint string) error {
 		return err
 	}
 	if err := f.scrubFlags.check("up"); err != nil {
+		return err
+	}
+	if err := f.rebuildFlags.check("up"); err != nil {
 		return err
 	}
 	have, err := filepath.Glob(filepath.Join(f.dir, participantDirs))
@@ -184,7 +189,7 @@ func (f *upFlags) complete(have []string) error {
 	if f.takes.GoesOn(func(addr string) bool { return gone[addr] }) {
 		return nil
 	}
-	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written. If they are lost for good, run tpcfs participant and tpcfs coordinator on the directories in it, on empty ones for those that are lost, and see tpcfs resolve --help. tpcfs export writes out what another one holds",
+	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written. If they are lost for good, run tpcfs participant and tpcfs coordinator on the directories in it, on empty ones for those that are lost, and see tpcfs resolve --help, and tpcfs coordinator --help for --rebuild. tpcfs export writes out what another one holds",
 		f.dir, strings.Join(missing, ", "), f.takes.Least, len(f.takes.Members))
 }
 
@@ -216,7 +221,7 @@ func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) 
 	force := forceOnSecondSignal(mountpoint)
 	defer force()
 	defer func() { err = h.close(err) }()
-	if err := h.open(); err != nil {
+	if err := h.open(ctx); err != nil {
 		return err
 	}
 	select {
@@ -242,7 +247,7 @@ func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) 
 func participantName(i int) string { return string(rune('a' + i)) }
 
 // open starts the participants, at once, then the coordinator and its server.
-func (h *house) open() error {
+func (h *house) open(ctx context.Context) error {
 	id, err := h.app.identityOf(h.flags.tls, wire.RoleCoordinator)
 	if err != nil {
 		return err
@@ -260,6 +265,9 @@ func (h *house) open() error {
 	}
 	h.flags.evictFlags.fill(&o)
 	h.flags.scrubFlags.fill(&o)
+	if err := h.app.rebuild(ctx, h.flags.rebuildFlags, o); err != nil {
+		return err
+	}
 	h.coord, err = coordinator.Open(o)
 	if err != nil {
 		return err

@@ -238,15 +238,22 @@ func (f *fake) greet(g wire.Greet) (wire.Greeting, *wire.Error) {
 	}
 	f.old = false
 	f.down, f.ups, f.votes, f.yes = nil, nil, nil, nil
-	a := wire.Greeting{Storage: f.storage, Held: held, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync, Time: f.s.time}
-	if f.s.resync {
-		a.Resync = "out of sync"
-	}
+	a := f.holds()
+	a.Held = held
 	for _, id := range slices.Sorted(maps.Keys(f.s.txs)) {
 		t := f.s.txs[id]
 		a.Known = append(a.Known, t)
 	}
 	return a, nil
+}
+
+// holds is what Replica.Status says of its standing.
+func (f *fake) holds() wire.Greeting {
+	a := wire.Greeting{Storage: f.storage, Held: f.s.fence, Config: f.s.config, Position: f.s.pos, W: f.s.w, ServiceTime: f.s.svc, LastID: f.s.lastID, Resync: f.resync, Time: f.s.time}
+	if f.s.resync {
+		a.Resync = "out of sync"
+	}
+	return a
 }
 
 // revote queues, after a resume, the votes for what is held prepared (P10).

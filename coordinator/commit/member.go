@@ -181,7 +181,7 @@ func (m *Machine) checkStale(mem *member, g *wire.Greeting) *wire.Error {
 	stale := func(what string) *wire.Error {
 		return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf(
 			"participant %s %s: this coordinator's journal is empty, old or another's. Nothing was changed. "+
-				"Start the coordinator on the data directory that it last ran on", mem.name, what)}
+				"Start the coordinator on the data directory that it last ran on; if that is lost for good, on an empty one with --rebuild", mem.name, what)}
 	}
 	c := g.Config
 	switch {
@@ -285,7 +285,7 @@ func (m *Machine) Refused(i int, why *wire.Error) (strange *wire.Error) {
 	case why.Code == wire.CodeStaleEpoch:
 		m.halt(&wire.Error{Code: wire.CodeStaleEpoch, Who: mem.name, Text: fmt.Sprintf(
 			"participant %s (%s) serves a newer coordinator than this one (epoch %d): %s. Either another coordinator runs, "+
-				"or this one's journal is empty, old or another's: start it on the data directory that it last ran on", mem.name, mem.addr, m.epoch.Number, why.Text)})
+				"or this one's journal is empty, old or another's: start it on the data directory that it last ran on, or, if that is lost for good, on an empty one with --rebuild", mem.name, mem.addr, m.epoch.Number, why.Text)})
 	case why.Code == wire.CodeProtocol && m.phase == Greeting:
 		m.halt(m.blame(mem, "it refuses this coordinator: "+why.Text))
 	}

@@ -32,7 +32,7 @@ func TestSimulation(t *testing.T) {
 	if testing.Short() {
 		end, least = time.Now().Add(time.Second), 0
 	}
-	n, steps, evicted, joined, changed := 0, 0, 0, 0, 0
+	n, steps, evicted, joined, changed, rebuilt := 0, 0, 0, 0, 0, 0
 	for seed := uint64(1); n < least || time.Now().Before(end); seed++ {
 		s := newSim(t, seed)
 		func() {
@@ -48,10 +48,11 @@ func TestSimulation(t *testing.T) {
 		evicted += s.evicted
 		joined += s.joined
 		changed += s.changed
+		rebuilt += s.rebuilt
 	}
-	t.Logf("%d schedules, %d steps, %d evictions, %d returns, %d times others by an operator", n, steps, evicted, joined, changed)
-	if evicted < n/10 || joined < n/10 || changed < n/10 {
-		t.Error("too few evictions and returns to prove anything")
+	t.Logf("%d schedules, %d steps, %d evictions, %d returns, %d times others by an operator, %d journals rebuilt", n, steps, evicted, joined, changed, rebuilt)
+	if evicted < n/10 || joined < n/10 || changed < n/10 || rebuilt < n/10 {
+		t.Error("too few evictions, returns and lost journals to prove anything")
 	}
 }
 
@@ -108,6 +109,10 @@ type sim struct {
 	joined    int
 	flooded   *Edit // the disks of those are lost, and an operator has not been heard yet
 	changed   int   // edits in force
+	losing    bool  // the journal is lost, or old, and not rebuilt yet
+	unsure    bool  // it was
+	served    bool  // some coordinator has
+	rebuilt   int
 }
 
 func newSim(t *testing.T, seed uint64) *sim {
@@ -126,7 +131,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		names := [][]string{{"x"}, {"y"}, {"x", "y"}, {"x"}}[rng.IntN(4)]
 		s.ops = append(s.ops, &op{seq: uint64(i + 1), names: names})
 	}
-	for _, f := range []string{"crash", "break", "down", "refuse", "cancel", "move", "late", "wipe", "flood", "edit"} {
+	for _, f := range []string{"crash", "break", "down", "refuse", "cancel", "move", "late", "wipe", "flood", "edit", "lose"} {
 		s.faults[f] = rng.IntN(4)
 	}
 	if rng.IntN(4) > 0 {
@@ -152,18 +157,24 @@ func (s *sim) run() {
 	}
 	clear(s.faults)
 	for range 60 {
+		for _, f := range s.fakes {
+			f.up = f.up || f != nobody
+		}
 		if !s.up {
 			s.restart()
 		}
-		for i, f := range s.fakes {
-			if !f.up && f != nobody {
-				f.up = true
-			}
+		if !s.up {
+			s.t.Fatal("all are there, and the coordinator does not start")
+		}
+		for i := range s.fakes {
 			s.notice(i)
 		}
 		s.resolve()
 		s.settle()
 		s.watch()
+		if !s.up {
+			continue // a rebuilt journal was old already
+		}
 		s.m.Tick(5000)
 		if s.stop != nil {
 			s.t.Fatalf("stopped: %v", s.stop)
@@ -214,12 +225,111 @@ func (s *sim) push(o *op) {
 }
 
 func (s *sim) restart() {
+	if s.losing && !s.rebuild() {
+		return
+	}
 	s.start()
 	s.trace("coordinator starts: epoch %d", s.m.epoch.Number)
 	s.up, s.seen, s.recs = true, 0, len(s.journal)
 	s.reads = nil
 	s.lost = make([]uint64, 16)
 	s.link = 0
+}
+
+// rebuild makes up for the journal from those that are up (P13), also by an operator's
+// word, who knows whose disks are lost. false: they are too few.
+func (s *sim) rebuild() bool {
+	up := func(f *fake) bool { return f.up }
+	rec, err := s.rebuildFrom(up, nil)
+	if lost := s.wiped(); err != nil && len(lost) > 0 {
+		s.trace("the journal is not rebuilt: %v; %v are declared lost", err, lost)
+		rec, err = s.rebuildFrom(up, lost)
+	}
+	if err != nil {
+		s.trace("the journal is not rebuilt: %v", err)
+		return false
+	}
+	s.losing = false
+	if rec != nil {
+		s.trace("the journal is rebuilt: epoch %d, config %+v", rec.Epoch.Number, rec.Config)
+		s.journal = append(s.journal, rec)
+		s.durable = len(s.journal)
+		s.rebuilt++
+	}
+	return true
+}
+
+func (s *sim) rebuildFrom(asked func(f *fake) bool, lost []string) (*Record, error) {
+	var had State
+	for _, r := range s.journal {
+		if err := had.Apply(r); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	r := Rebuilding{MinInSync: s.opts.MinInSync, StandIn: wire.SessionID{0x5, s.runs}, Lost: lost}
+	for _, f := range s.fakes {
+		switch {
+		case f == nobody || slices.Contains(lost, f.name):
+		case asked(f):
+			r.Held = append(r.Held, Holding{f.name, f.holds()})
+		default:
+			r.Silent++
+		}
+	}
+	if c, err := NewestConfig(r.Held); err == nil && c != nil {
+		for _, mem := range c.Configured { // who was to come, with an empty disk
+			if mem.Storage.IsZero() && !slices.ContainsFunc(s.fakes, func(f *fake) bool { return f.name == mem.Name }) {
+				r.Held = append(r.Held, Holding{mem.Name, wire.Greeting{Storage: wire.UUID{0xff}}})
+			}
+		}
+	}
+	return Rebuild(&had, r)
+}
+
+// wiped names those of the newest config whose disks are lost.
+func (s *sim) wiped() []string {
+	var held []Holding
+	there := map[wire.UUID]bool{}
+	for _, f := range s.fakes {
+		held = append(held, Holding{f.name, f.holds()})
+		there[f.storage] = true
+	}
+	c, err := NewestConfig(held)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var lost []string
+	for i := 0; c != nil && i < len(c.Configured); i++ {
+		mem := c.Configured[i]
+		if !mem.Storage.IsZero() && !there[mem.Storage] {
+			lost = append(lost, mem.Name)
+		}
+	}
+	return lost
+}
+
+// loses leaves nothing of the journal, or what it once was; unless the disks of all that
+// have everything are lost, too.
+func (s *sim) loses() {
+	journal, durable := s.journal, s.durable
+	s.journal = s.journal[:s.rng.IntN(2)*s.rng.IntN(s.durable+1)]
+	s.durable = len(s.journal)
+	all := func(*fake) bool { return true }
+	if _, err := s.rebuildFrom(all, nil); err != nil {
+		lost := s.wiped()
+		if len(lost) == 0 {
+			s.t.Fatalf("all are there, and the journal cannot be rebuilt: %v", err)
+		}
+		if _, err = s.rebuildFrom(all, lost); err != nil {
+			if !strings.Contains(err.Error(), "nobody is left") {
+				s.t.Fatalf("all but %v are there, and the journal cannot be rebuilt: %v", lost, err)
+			}
+			s.journal, s.durable = journal, durable
+			return
+		}
+	}
+	s.losing, s.unsure = true, true
+	s.trace("the journal is LOST but for %d records", len(s.journal))
 }
 
 // notice tells the machine of a link that was lost.
@@ -330,6 +440,9 @@ func (s *sim) goDown() {
 	s.journal = s.journal[:s.durable]
 	s.up = false
 	s.reads = nil
+	if s.served && s.rng.IntN(2) == 0 && s.fault("lose") { // before that there is nothing to lose
+		s.loses()
+	}
 	for _, o := range s.ops {
 		if o.state == opPending {
 			o.state = opLost
@@ -430,6 +543,10 @@ func (s *sim) operator(i int) {
 
 // resolve says again, until it is heard, that disks are lost.
 func (s *sim) resolve() {
+	if lost := s.wiped(); s.flooded == nil && s.unsure && s.m.phase == Greeting && len(lost) > 0 {
+		s.asks++ // what was said before went with the journal
+		s.flooded = &Edit{Request: wire.MembersRequest{Kind: wire.MembersLost, Names: lost, Force: true, ID: wire.UUID{0xe, s.asks}}}
+	}
 	if s.flooded == nil || slices.Contains(s.m.edits, s.flooded) {
 		return
 	}
@@ -510,9 +627,11 @@ func (s *sim) watch() {
 		return
 	}
 	s.bench.run()
-	if s.stop != nil {
+	old := s.stop != nil && s.unsure && strings.Contains(s.stop.Text, "empty, old or another's")
+	if s.stop != nil && !old {
 		s.t.Fatalf("stopped: %v", s.stop)
 	}
+	s.served = s.served || s.m.Phase() == Serving
 	s.answered()
 	if len(s.dropped) > 0 {
 		s.t.Fatalf("link dropped: %v", s.dropped[0].Err)
@@ -539,6 +658,13 @@ func (s *sim) watch() {
 	}
 	for ; s.seen < len(s.replies); s.seen++ {
 		s.hear(s.replies[s.seen])
+	}
+	if old {
+		// What the old coordinator had sent came when the participants had been asked, or
+		// who knew better was not there, and an old journal went on.
+		s.trace("the journal is old: %v", s.stop)
+		s.goDown()
+		s.losing = true
 	}
 }
 

@@ -78,8 +78,16 @@ func staleEpoch(asked, held wire.Epoch) *wire.Error {
 }
 
 func (m *Machine) greeting(storage wire.UUID, held wire.Epoch) wire.Greeting {
-	return wire.Greeting{Storage: storage, Held: held, Config: m.config, Position: m.position, W: m.w,
-		ServiceTime: m.serviceTime, Known: m.Testimony(), LastID: m.lastID, Resync: m.resync, Time: m.time}
+	g := *m.Standing(storage)
+	g.Held, g.Known = held, m.Testimony()
+	return g
+}
+
+// Standing is what a greeting would be answered, without the transactions. Nothing
+// changes, and it may not be durable yet.
+func (m *Machine) Standing(storage wire.UUID) *wire.Greeting {
+	return &wire.Greeting{Storage: storage, Held: m.fence, Config: m.config, Position: m.position, W: m.w,
+		ServiceTime: m.serviceTime, LastID: m.lastID, Resync: m.resync, Time: m.time}
 }
 
 // Testimony lists the transactions in doubt, and the outcomes and NOs above W,

@@ -31,7 +31,7 @@ type mutant struct {
 type edit struct{ file, before, after string }
 
 // mutants is the whole table.
-var mutants = slices.Concat(voteMutants, commitMutants, storeMutants, journalMutants, shellMutants, unnamedMutants, extentMutants, evictMutants, adoptMutants, repairMutants, editMutants, scrubMutants, leaseMutants)
+var mutants = slices.Concat(voteMutants, commitMutants, storeMutants, journalMutants, shellMutants, unnamedMutants, extentMutants, evictMutants, adoptMutants, repairMutants, editMutants, scrubMutants, leaseMutants, rebuildMutants)
 
 // check tells whether the table fits the sources: cheap, and part of the tests.
 func (m *mutant) check(root string) error {
