@@ -137,10 +137,8 @@ func positionOfKey(key string) wire.Position {
 
 // rowSum is what a row's value ends with.
 func rowSum(key string, val []byte) uint32 {
-	var b [2 + maxKeyLen]byte
-	be.PutUint16(b[:], uint16(len(key)))
-	n := 2 + copy(b[2:], key)
-	return wire.SumUpdate(wire.Sum(b[:n]), val)
+	b := be.AppendUint16(make([]byte, 0, 2+len(key)), uint16(len(key))) // crc32 keeps it from the stack: no larger than it has to be
+	return wire.SumUpdate(wire.Sum(append(b, key...)), val)
 }
 
 // seal appends the checksum to a value; it may use val's spare room.
