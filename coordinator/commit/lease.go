@@ -275,6 +275,31 @@ func (m *Machine) push(s wire.SessionID, seq uint64, touched *wire.Touched) uint
 	return l.number
 }
 
+// toForget is what a session has to forget of its own change, before it says that it is
+// done: also what others have changed before, on which that went on, and of which the
+// session may not have heard yet. nil: everything.
+func (m *Machine) toForget(s wire.SessionID, number uint64, own *wire.Touched) *wire.Touched {
+	l := m.leases.live[s]
+	switch {
+	case m.leases.before[s] != 0: // what others have done under this reign it may not know
+		return nil
+	case l == nil || own == nil:
+		return own
+	}
+	out := *own
+	out.Inos, out.Names = slices.Clone(own.Inos), slices.Clone(own.Names)
+	for n := number - 1; n > l.acked; n-- {
+		p := m.pushed(n)
+		if p == nil {
+			return nil
+		}
+		if p.session != s && out.Meets(p.touched) {
+			out.Add(p.touched)
+		}
+	}
+	return &out
+}
+
 // blocked: may a session other than s still answer from before a push?
 func (m *Machine) blocked(s wire.SessionID, number uint64) bool {
 	for id := range m.leases.before {

@@ -215,6 +215,49 @@ func TestLeaseOwnChangeThatAnotherMeets(t *testing.T) {
 	a.wants()
 }
 
+// The answer to a mount's own change tells it to forget what others have changed that this
+// went on from: it may not have heard of that.
+func TestLeaseOwnChangeOfAnothers(t *testing.T) {
+	b := newBench(t).serve()
+	d := b.mount(dave).begin()
+	b.submit(1, "w", "x")
+	b.rest()
+	b.submit(2, "x", "v")
+	b.rest()
+	b.submit(3, "u")
+	b.rest()
+	mine := func(seq uint64, want ...string) {
+		t.Helper()
+		s := &Request{Transact: wire.Transact{Op: wire.OpID{Session: dave, Seq: seq}, Link: d.link, Mutations: writeTo("v", "y")}}
+		b.m.Submit(s)
+		b.rest()
+		b.wantAnswer(s, "committed")
+		var got []string
+		touched := b.reply(s).Reply.Touched
+		if touched == nil {
+			got = []string{"everything"}
+		} else {
+			for _, at := range touched.Names {
+				got = append(got, at.Path)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the answer to its own change tells it to forget %v, want %v", got, want)
+		}
+	}
+	mine(1, "v", "y", "x", "w")
+	d.told()
+	d.ask()
+	b.tick(wire.WatchEvery)
+	d.told()
+	d.ask()
+	mine(2, "v", "y")
+	b.start()
+	b.rest()
+	d.link = b.m.Attach(dave).Link
+	mine(3, "everything")
+}
+
 // A mount is told that it is alone, and at once when it is no more; also those
 // that an earlier reign knew count.
 func TestLeaseAlone(t *testing.T) {

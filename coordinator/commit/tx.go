@@ -584,7 +584,7 @@ func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
 	number := m.leases.number
 	if t := r.tx; err == nil && t != nil && o == t.outcome {
 		if rep.Reply.Alone = t.alone; t.pushed > 0 {
-			rep.Reply.Touched, rep.Reply.Time, number = t.touched, t.time, t.pushed
+			rep.Reply.Touched, rep.Reply.Time, number = m.toForget(r.Transact.Op.Session, t.pushed, t.touched), t.time, t.pushed
 		}
 	}
 	if r.releases != 0 && (err == nil || err.Code == wire.CodeStale) {
