@@ -74,7 +74,7 @@ func (w *world) decided(p *member, r *vote.Ready) {
 	if at, known := w.order[tx.ID]; v.commit && (!known || v.position.Before(at)) {
 		w.order[tx.ID] = v.position
 	}
-	if w.handledBy[tx.ID] |= 1 << p.i; o != nil && w.handledBy[tx.ID] == 1<<len(w.members)-1 && o.released == 0 {
+	if w.handledBy[tx.ID] |= 1 << p.i; o != nil && w.handledBy[tx.ID]&w.bits() == w.bits() && o.released == 0 {
 		o.released = w.clock()
 	}
 	if !v.commit {
@@ -359,7 +359,7 @@ func (w *world) checkEnd() {
 		}
 	}
 	w.checkUnnamed()
-	for _, p := range w.members[1:] {
+	for _, p := range w.there()[1:] {
 		if !w.same(w.members[0], p) {
 			w.violate("G1", "P%d and P0 differ:\n%s\nP0:\n%s", p.i, w.dump(p), w.dump(w.members[0]))
 		}

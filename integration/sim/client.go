@@ -326,7 +326,7 @@ func (s *stageJob) fail(p *member, err *wire.Error) {
 func (s *stageJob) end(part *stagePart, err *wire.Error) {
 	part.over, part.has = true, err == nil
 	part.k.stages = slices.DeleteFunc(part.k.stages, func(o *stageJob) bool { return o == s })
-	if err != nil && !(part.k.cut && s.c.m.MayGo(part.p.i)) {
+	if err != nil && !(part.k.cut && (!s.c.has(part.p.i) || s.c.m.MayGo(part.p.i))) {
 		s.err = err
 	}
 	if s.pending--; s.pending == 0 && !s.c.over {
@@ -545,6 +545,9 @@ func (r *readCall) answers(p *member) {
 	}
 	o := r.o
 	r.lost()
+	if p.removed && r.c == p.w.cur {
+		p.w.violate("P14", "P%d, which was removed, answers %s", p.i, o.words())
+	}
 	if o.cl.c != r.c {
 		return
 	}

@@ -30,8 +30,8 @@
 // an empty disk (damage.go), bits flip on disks (rot.go), syncs lie (lie.go).
 // In some schedules (evict.go) members are evicted, catch up, also on an empty disk,
 // and return, while all that goes on; their donors, the coordinator and they
-// themselves die meanwhile. In some of those operators replace participants, and
-// declare lost what a flood has taken of two of three (operator.go).
+// themselves die meanwhile. In some of those operators replace, remove and add
+// participants, and declare lost what a flood has taken of two of three (operator.go).
 // Rotten blocks of contents are repaired (repair.go), and at the end all that any member has
 // must be so; where nobody is evicted the operator puts back the true disk or restores other
 // bits, at the latest when the faults end, and then all must settle. What

@@ -39,7 +39,7 @@ func (w *world) membership(c *reign) {
 		return
 	}
 	for i := range w.in {
-		w.in[i] = c.m.InSync(i)
+		w.in[i] = c.inSyncAt(i)
 	}
 	w.newcomers(c)
 }
@@ -81,7 +81,7 @@ func (w *world) whole() bool { return w.minInSync >= 2 && w.intact() }
 // intact: have all members everything, and does the coordinator know it?
 func (w *world) intact() bool {
 	c := w.cur
-	if c == nil || c.suspect || c.gathered || w.coordinator.silent || w.old != nil || !c.m.Writable() || slices.Contains(w.in, false) {
+	if c == nil || c.suspect || c.gathered || w.coordinator.silent || w.old != nil || !c.m.Writable() || slices.Contains(w.in, false) || len(w.there()) < len(w.members) {
 		return false
 	}
 	for i, p := range w.members {

@@ -34,6 +34,7 @@ const (
 	faultAway               // a mount is cut off
 	faultLapse              // seconds pass in which no coordinator takes a turn
 	faultFence              // a session is fenced
+	faultRemove             // no fault: an operator removes a participant, or adds one
 	faultTrap               // the power fails while checksums are put aside
 	faults
 )
@@ -43,13 +44,13 @@ var FaultNames = [faults]string{
 	"power losses", "kills", "crashes in mid-operation", "proper stops", "links broken", "client links broken", "requests given up",
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
 	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks", "links given up", "two disks lost", "wishes to replace one",
-	"mounts cut off", "lapses of time", "sessions fenced", "traps",
+	"mounts cut off", "lapses of time", "sessions fenced", "wishes to remove or add one", "traps",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4, faultAway: 12, faultLapse: 12, faultFence: 3, faultTrap: 20,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4, faultAway: 12, faultLapse: 12, faultFence: 3, faultTrap: 20, faultRemove: 12,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
@@ -104,6 +105,9 @@ const (
 	reachRevived                                  // an ABORT that only who is out of sync has kept became a COMMIT
 	reachDeclared                                 // disks were declared lost by an operator, and it is so
 	reachReplaced                                 // a participant was replaced by another
+	reachRemoved                                  // a participant was removed
+	reachTold                                     // ... knows it
+	reachAdded                                    // another one was added
 	reachTrapped                                  // the power has failed while checksums were put aside
 	reachLease                                    // a Watch was answered
 	reachLapsed                                   // ... after the lease had run out
@@ -154,7 +158,7 @@ var ReachNames = [reaches]string{
 	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
 	"evictions", "evictions as too slow", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
 	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "declared lost", "replaced",
-	"crashes while checksums were put aside", "Watches answered", "leases that had run out", "answers from what is kept", "questions about files without a name", "files without a name held open", "checkpoints",
+	"removed", "removed ones told", "added", "crashes while checksums were put aside", "Watches answered", "leases that had run out", "answers from what is kept", "questions about files without a name", "files without a name held open", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
 	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up", "crashes in repairs",
@@ -207,6 +211,8 @@ const (
 	stepOperator
 	stepAsked
 	stepUnask
+	stepTell
+	stepTold
 	stepStart
 
 	stepAttach
@@ -369,6 +375,7 @@ func (c *reign) choices(slot int) {
 		switch {
 		case k == nil:
 			switch {
+			case !c.has(i):
 			case !w.members[i].up && w.evicts():
 				w.may1(stepRefusing, slot, i, 1)
 			case w.members[i].up && c.mayDial(i):
@@ -418,12 +425,7 @@ func (c *reign) choices(slot int) {
 	if len(c.late) > 0 {
 		w.may1(stepLate, slot, 0, 1)
 	}
-	if len(c.asks) > 0 {
-		w.may1(stepAsked, slot, 0, 8)
-	}
-	if len(c.unasked) > 0 {
-		w.may1(stepUnask, slot, 0, 2)
-	}
+	c.talkChoices(slot)
 }
 
 // rejoinChoices: newcomers' catching up goes on, of links that are given up too;
@@ -491,6 +493,7 @@ func (w *world) faultChoices() []choice {
 		add(faultWipe, h, 0, h < len(w.members) && w.mayWipe() && !host.rotten)
 		add(faultFlood, h, 0, h < len(w.members) && w.may[faultFlood] > 0 && w.mayFlood())
 		add(faultEdit, h, 0, h < len(w.members) && w.may[faultEdit] > 0 && running && w.flooded == nil && w.mayAsk(w.cur) && w.cur.m.ReadPoint() != 0)
+		add(faultRemove, h, 0, h == len(w.members)-1 && w.may[faultRemove] > 0 && running && w.flooded == nil && w.mayAsk(w.cur) && w.cur.m.ReadPoint() != 0)
 		add(faultLie, h, 0, up && w.mayLie())
 		add(faultRot, h, 0, w.mayRot(host))
 		add(faultTrap, h, 0, h < len(w.members) && host.trap == 0)

@@ -35,6 +35,8 @@ type host struct {
 	kept     *medium     // the true disk, while an empty one takes its place
 	disks    uint64      // empty ones that it has had
 	replaced bool        // the last one of them for good
+	removed  bool        // a participant that operators have taken out (operator.go)
+	told     bool        // ... and it has made that durable
 	rot
 	lie
 }

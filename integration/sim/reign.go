@@ -33,6 +33,7 @@ type reign struct {
 	asks    []*watchCall // Watches on their way (mounts.go)
 	unasked []*watchCall // ... that nobody waits for
 	behind  int64        // by so many milliseconds its ticks are behind
+	telling *conn        // to one that was removed (operator.go)
 	closing bool
 	over    bool // the process has ended
 
@@ -134,6 +135,10 @@ func (c *reign) breakAll() {
 		}
 	}
 	c.inbox, c.delayed, c.orphans, c.stages, c.asks, c.unasked = nil, nil, nil, nil, nil, nil
+	if c.telling != nil {
+		c.telling.breaks(false)
+		c.telling = nil
+	}
 }
 
 // carryOut mirrors Coordinator.carryOut: sends, then replies, then records.
@@ -194,14 +199,14 @@ func (c *reign) lookAround() {
 		return
 	}
 	for i, was := range c.inSync {
-		in := c.m.InSync(i)
+		in := c.inSyncAt(i)
 		if c.inSync[i] = in; in == was {
 			continue
 		}
 		c.w.tracef("C%d: P%d is %s", c.epoch.Number, i, map[bool]string{true: "in sync again", false: "EVICTED"}[in])
 		if !in {
 			c.w.reach(reachEvicted)
-			if c.m.WasSlow(i) {
+			if c.has(i) && c.m.WasSlow(i) {
 				c.w.reach(reachSlow)
 			}
 			continue
@@ -449,7 +454,7 @@ func (c *reign) givesUp(i int) {
 
 // mayDial: there is nobody left of the last link, and the machine lets it.
 func (c *reign) mayDial(i int) bool {
-	return c.m.MayGreet(i) && c.m.Peer(i).Addr == c.w.members[i].at && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
+	return c.has(i) && c.m.MayGreet(i) && c.m.Peer(i).Addr == c.w.members[i].at && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
 }
 
 // hearLate looks at a message of a link that was given up.

@@ -217,7 +217,7 @@ func (w *world) scrubs() {
 	found := false
 	for range 8 {
 		left := 0
-		for _, p := range w.members {
+		for _, p := range w.there() {
 			for _, e := range w.rottenFiles(p) {
 				left++
 				delete(w.cur.repairs.known, rottenBlock{p.i, e.Ino, e.Object, e.Block})
@@ -231,21 +231,21 @@ func (w *world) scrubs() {
 			return
 		}
 	}
-	if slices.ContainsFunc(w.members, func(p *member) bool { return p.store.Damaged() != "" }) {
+	if slices.ContainsFunc(w.there(), func(p *member) bool { return p.store.Damaged() != "" }) {
 		return // a rotten row: who has it answers nothing any more
 	}
 	unread := map[wire.Ino]uint{} // by whom, as bits
-	for _, p := range w.members {
+	for _, p := range w.there() {
 		for _, e := range w.rottenFiles(p) {
 			unread[e.Ino] |= 1 << p.i
 		}
 	}
 	for ino, by := range unread {
-		if by != 1<<len(w.members)-1 {
+		if by != uint(w.bits()) {
 			w.violate("S5", "inode %d is rotten at members %b, and others have it", ino, by)
 		}
 	}
-	for _, p := range w.members {
+	for _, p := range w.there() {
 		for ino := range p.bad {
 			if unread[ino] == 0 {
 				delete(p.bad, ino)

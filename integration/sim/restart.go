@@ -47,6 +47,7 @@ func (p *member) restart() {
 		return
 	}
 	p.up = true
+	p.staysRemoved()
 	p.w.tracef("P%d is up: epoch %d, handled %v, W %v, %d in doubt", p.i, p.m.Fence().Number, p.m.Position(), p.m.W(), p.m.InDoubt())
 }
 
@@ -259,7 +260,7 @@ func (w *world) reign(h *host) (*reign, error) {
 	h.syncedTo = log.Synced()
 	c.j = newWriter(h, log)
 	for i := range w.members {
-		c.inSync = append(c.inSync, c.m.InSync(i))
+		c.inSync = append(c.inSync, c.inSyncAt(i))
 	}
 	return c, nil
 }

@@ -269,12 +269,24 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.submit(a)
 	case stepLate:
 		c.hearLate()
+	case stepAsked, stepUnask, stepTell, stepTold:
+		c.talkStep(what)
+	default: // stepDrained
+		c.finish()
+	}
+}
+
+// talkStep is of Watches, and of who was removed.
+func (c *reign) talkStep(what what) {
+	switch what {
 	case stepAsked:
 		c.asked()
 	case stepUnask:
 		c.unasks()
-	default: // stepDrained
-		c.finish()
+	case stepTell:
+		c.tells()
+	default: // stepTold
+		c.told()
 	}
 }
 
@@ -358,6 +370,8 @@ func (w *world) fault(f, a, b int) {
 	case faultVanish:
 		w.tracef("client %d is gone; another takes its place", a)
 		w.clients[a].vanish()
+	case faultRemove:
+		w.cur.removes(w.members[a])
 	case faultAway:
 		w.clients[a].goesAway()
 	case faultLapse:
@@ -588,11 +602,12 @@ func (w *world) unrest() string {
 	if c.repairs.next != nil && !c.repairs.done {
 		return "something is being repaired"
 	}
-	for i, p := range w.members {
+	for _, p := range w.there() {
+		i := p.i
 		switch {
 		case !p.up:
 			return fmt.Sprintf("P%d is down", i)
-		case !c.m.InSync(i) || p.m.Resync() != "":
+		case !c.inSyncAt(i) || p.m.Resync() != "":
 			return fmt.Sprintf("P%d is out of sync", i)
 		case p.m.InDoubt() > 0 || p.m.Position() != st.Last || p.m.W() != st.W || p.durable != st.Last.Index:
 			return fmt.Sprintf("P%d: in doubt %d, handled %v, durable %d, W %v", i, p.m.InDoubt(), p.m.Position(), p.durable, p.m.W())
@@ -606,8 +621,8 @@ func (w *world) unrest() string {
 // startAgain starts everything from its disks: what was agreed upon is there.
 func (w *world) startAgain() {
 	before := make([]string, len(w.members))
-	for i, p := range w.members {
-		if !p.lossy {
+	for _, p := range w.there() {
+		if i := p.i; !p.lossy {
 			before[i] = w.digest(p)
 		}
 	}
@@ -624,7 +639,7 @@ func (w *world) startAgain() {
 		if w.violation != nil {
 			return
 		}
-		if p.lossy {
+		if p.lossy || p.removed {
 			continue
 		}
 		if d := w.digest(p); d != before[i] {

@@ -19,16 +19,24 @@ func TestOperators(t *testing.T) {
 		n = *seeds
 	}
 	var sum tally
-	sum.run(t, *firstSeed, n, Options{tune: func(f *profile) {
-		evict := *f
-		evict.minInSync, evict.evictAfter, evict.warm = max(f.minInSync, 1), max(f.evictAfter, 100), true
-		evict.may[faultRot], evict.may[faultLie] = 0, 0
-		evict.may[faultSuspect], evict.may[faultFlood], evict.may[faultEdit] = faultWeight[faultSuspect], 60, 12
-		evict.faultShare = max(f.faultShare, 20)
-		*f = evict
-	}})
-	if sum.reached[reachDeclared] < n/20 || sum.reached[reachReplaced] < n/20 {
-		t.Errorf("%d schedules, %d times disks were declared lost, %d participants were replaced", n, sum.reached[reachDeclared], sum.reached[reachReplaced])
+	sum.run(t, *firstSeed, n, Options{tune: operated})
+	for _, r := range []int{reachDeclared, reachReplaced, reachRemoved, reachTold, reachAdded} {
+		if sum.reached[r] < n/20 {
+			t.Errorf("%s: %d in %d schedules", ReachNames[r], sum.reached[r], n)
+		}
+	}
+}
+
+// operated makes schedules in which operators replace, remove and add participants, and
+// declare them lost.
+func operated(p *profile) {
+	p.minInSync, p.evictAfter, p.warm = max(p.minInSync, 1), max(p.evictAfter, 100), true
+	p.may[faultRot], p.may[faultLie] = 0, 0
+	p.may[faultSuspect], p.may[faultFlood], p.may[faultEdit] = faultWeight[faultSuspect], 60, 12
+	p.faultShare = max(p.faultShare, 20)
+	if p.segments%2 == 0 {
+		removing(p)
+		p.may[faultRemove] = 30
 	}
 }
 

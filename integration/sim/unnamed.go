@@ -206,7 +206,7 @@ func (w *world) checkUnnamed() {
 	if w.metaShare == 0 && !w.mounts || !w.settling {
 		return
 	}
-	for _, p := range w.members {
+	for _, p := range w.there() {
 		reply, err := p.store.Read(wire.Read{Kind: wire.ReadOrphans}, nil)
 		if err != nil && (p.rotten || p.lossy) {
 			continue

@@ -40,7 +40,8 @@ var editMutants = []mutant{
 	{
 		rule: "P14", leaves: "who takes another's number is in sync as that one was",
 		edits: []edit{{"coordinator/commit/edit.go", "*mem = member{name: name,", "*mem = member{in: mem.in, name: name,"}},
-		test:  "./coordinator/commit TestSimulation|TestReplace",
+		seeds: 2000, tune: "operated",
+		test: "./coordinator/commit TestSimulation|TestReplace",
 	},
 	{
 		rule: "P14", leaves: "who was removed stays configured",
@@ -98,7 +99,8 @@ var editMutants = []mutant{
 	{
 		rule: "P14", leaves: "a checkpoint forgets that the participant was removed",
 		edits: []edit{{"participant/vote/snapshot.go", "Since: m.since, Removed: m.removed, Time: m.time}", "Since: m.since, Time: m.time}"}},
-		test:  "./participant/vote TestRemoved",
+		seeds: 2000, tune: "operated",
+		test: "./participant/vote TestRemoved",
 	},
 	{
 		rule: "P14", leaves: "a late step of catching up makes a removed participant a member",

@@ -27,6 +27,11 @@ var leaseMutants = []mutant{
 		}},
 		test: "./coordinator/commit TestLeaseOverRestart",
 	},
+	{
+		rule: "F9", leaves: "the answer to its own change tells a mount of nothing that this went on from",
+		edits: []edit{{"coordinator/commit/lease.go", "		if p.session != s && out.Meets(p.touched) {", "		if p.session != s && m == nil {"}},
+		test:  "./coordinator/commit TestLeaseOwnChangeOfAnothers",
+	},
 	leasing("F10", "a fenced session's link goes on", "coordinator/commit/session.go",
 		"		m.links++\n		s.link = m.links\n		m.dropQueued(id)\n	}\n	return m.last", "		m.dropQueued(id)\n	}\n	return m.last", 400, 3),
 	{
