@@ -353,6 +353,7 @@ func TestScrubOfWhatCannotBeRead(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := newEvicting(t).serve()
 				k.put("x", []byte("1"))
+				synctest.Wait() // what is due at the start has been looked for: it would look for this verdict again
 				if err := k.c.renews("b", true); err != nil {
 					t.Fatal(err)
 				}
