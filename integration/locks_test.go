@@ -3,7 +3,9 @@ package integration
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,6 +52,8 @@ func lockStep(fd *int, f []string) string {
 		<-make(chan struct{})
 	case "await": // until a lock is waited for
 		return result(awaitWaiter(f[1]))
+	case "await-file": // until there is one
+		return result(awaitFile(f[1]))
 	case "reopen": // closes the old one afterwards
 		fresh, err := unix.Open(os.Args[2], unix.O_RDWR, 0)
 		_ = unix.Close(*fd)
@@ -102,6 +106,18 @@ func awaitWaiter(addr string) error {
 			return err
 		}
 		time.Sleep(10 * time.Millisecond) // between questions
+	}
+}
+
+func awaitFile(name string) error {
+	for end := time.Now().Add(patience); ; {
+		if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("nobody makes %s", name)
+		}
+		time.Sleep(10 * time.Millisecond) // between looks
 	}
 }
 
@@ -488,38 +504,6 @@ func TestLocksEndWithTheMount(t *testing.T) {
 		t.Fatal(got)
 	}
 	k.none()
-}
-
-// A mount that stands still for longer than a lease has lost its locks: who
-// held one hears it, and what it had not committed is not mixed into what the
-// next holder writes.
-func TestLostLocksAnswerEIO(t *testing.T) {
-	t.Parallel()
-	k := newLocking(t)
-	addr := k.c.Addr(harness.Coordinator)
-	holder := k.lock(0, "posix ex 0 0", "write 0 mine", "say holds", "await "+addr, "say woken", "write 4 more", "posix un 0 0", "say after")
-	if _, err := holder.WaitLine(k.ctx, "holds"); err != nil {
-		t.Fatal(err)
-	}
-	if err := k.mounts[0].Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	next := k.lock(1, "posix ex 0 0 wait", "write 0 theirs", "posix un 0 0")
-	if got := outcome(t, k.ctx, next); got != "ok ok ok" {
-		t.Fatal(got)
-	}
-	if err := k.mounts[0].Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	got := outcome(t, k.ctx, holder)
-	if !strings.HasSuffix(got, " input/output error after") {
-		t.Errorf("who lost its lock heard %q", got)
-	}
-	for _, mnt := range k.mnt {
-		if got := shell(t, k.ctx, mnt, "cat f"); got != "theirs" {
-			t.Errorf("the file has %q", got)
-		}
-	}
 }
 
 // Two mounts write one SQLite database, by its rollback journal.

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ type lostMount struct {
 	*locking
 	look *client.Client
 	h    *holder // in mount 0
+	on   string  // a local file: those that losesAll has started go on when it is there
 }
 
 var lockKinds = []string{"flock", "posix", "ofd"}
@@ -27,7 +29,7 @@ var lockKinds = []string{"flock", "posix", "ofd"}
 // newLostMount starts them: whose mount says nothing for idle is forgotten.
 func newLostMount(t *testing.T, idle time.Duration) *lostMount {
 	t.Helper()
-	k := &lostMount{locking: newLocking(t, "--mount-idle", idle.String())}
+	k := &lostMount{locking: newLocking(t, "--mount-idle", idle.String()), on: filepath.Join(t.TempDir(), "on")}
 	k.look = dial(t, k.ctx, k.c, patience)
 	shell(t, k.ctx, k.mnt[0], "for n in plain mine theirs; do printf contents > $n; done")
 	k.h = startHolder(t, k.ctx, k.mnt[0])
@@ -58,12 +60,20 @@ func (k *lostMount) locksAll(mount int, steps ...string) (ps []*harness.Proc) {
 }
 
 // losesAll is locksAll of mount 0, whose processes find out what has become of their
-// locks when others wait for them.
+// locks when others have them.
 func (k *lostMount) losesAll() []*harness.Proc {
 	k.t.Helper()
-	ps := k.locksAll(0, "KIND ex 0 0", "write 0 mine", "say holds", "await "+k.c.Addr(harness.Coordinator), "write 4 more", "KIND un 0 0", "say after")
+	ps := k.locksAll(0, "KIND ex 0 0", "write 0 mine", "say holds", "await-file "+k.on, "write 4 more", "KIND un 0 0", "say after")
 	k.hold(ps)
 	return ps
+}
+
+// goOn has those go on.
+func (k *lostMount) goOn() {
+	k.t.Helper()
+	if err := os.WriteFile(k.on, nil, 0o600); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 func (k *lostMount) hold(ps []*harness.Proc) {
@@ -131,6 +141,7 @@ func TestStoppedMountIsBack(t *testing.T) {
 	waiters := k.locksAll(1, "KIND ex 0 0 wait", "write 0 theirs")
 	shell(t, k.ctx, k.mnt[1], "rm theirs; [ ! -e theirs ]")
 	k.taken(lost, waiters)
+	k.goOn()
 	k.signal(syscall.SIGCONT)
 	k.heardLost(holders, "theirs")
 	k.h.wants("os.fsync(100), os.pread(100, 9, 0)", "(None, b'changed.')")
@@ -172,6 +183,7 @@ func TestStoppedMountIsForgotten(t *testing.T) {
 	shell(t, k.ctx, k.mnt[1], "rm theirs")
 	k.taken(lost, waiters)
 	eventually(k.ctx, t, "what a mount has open that is forgotten is reclaimed", func() bool { return k.unnamed() == 0 })
+	k.goOn()
 	k.signal(syscall.SIGCONT)
 	k.heardLost(holders, "theirs")
 	for _, fd := range []int{101, 102, 103} {
