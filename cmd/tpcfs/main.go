@@ -17,10 +17,15 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	// The first signal asks, the second one kills.
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, lookupEnv: os.LookupEnv, exec: syscall.Exec}
+	a.catch = func() {
+		asked, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+		context.AfterFunc(asked, func() { // the first signal asks, the second one kills
+			stop()
+			cancel()
+		})
+	}
 	if isMountHelper(os.Args[0]) {
 		os.Exit(a.runMountHelper(ctx, os.Args[1:]))
 	}

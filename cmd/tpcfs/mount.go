@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -98,7 +97,7 @@ options are ro, noexec, allow_other, uid=, gid=, wait=, tls=, spill_dir= and log
 			if f.foreground {
 				a.slacken(f.slack)
 			}
-			runtime.UnlockOSThread()
+			a.settle()
 			if f.foreground {
 				return a.mountForeground(cmd.Context(), f, args[0])
 			}
@@ -249,7 +248,7 @@ func (a *app) mountBackground(ctx context.Context, f mountCmdFlags, mountpoint s
 	args := []string{"mount", "--foreground", fmt.Sprintf("--ready-fd=%d", readyFD), "--output=text",
 		"--coordinator=" + f.coordinator, "--tls=" + f.tls, "--wait=" + f.wait.String(), fmt.Sprintf("--read-only=%t", f.readOnly),
 		fmt.Sprintf("--allow-other=%t", f.allowOther), fmt.Sprintf("--no-exec=%t", f.noExec),
-		fmt.Sprintf("--uid=%d", f.uid), fmt.Sprintf("--gid=%d", f.gid), "--spill-dir=" + f.spillDir, "--timer-slack=" + f.slack.String(), "--log-level=" + a.logLevel, "--", mountpoint}
+		fmt.Sprintf("--uid=%d", f.uid), fmt.Sprintf("--gid=%d", f.gid), "--spill-dir=" + f.spillDir, fmt.Sprintf("--timer-slack=%dns", f.slack.Nanoseconds()), "--log-level=" + a.logLevel, "--", mountpoint}
 	child := exec.Command(self, args...)
 	child.Stdout, child.Stderr, child.ExtraFiles = logFile, logFile, []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,7 +38,7 @@ func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration
 		return err
 	}
 	a.slacken(slack)
-	runtime.UnlockOSThread()
+	a.settle()
 	id, err := a.identityOf(f.tls, wire.RoleParticipant)
 	if err != nil {
 		return err

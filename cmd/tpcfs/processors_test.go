@@ -82,7 +82,7 @@ func TestShareProcessors(t *testing.T) {
 	is("while many changes come at once", 2)
 	undo()
 	is("afterwards", 2)
-	undo = shareProcessors(unset, many)
+	undo = shareProcessors(unset, func() (records, syncs uint64) { return 0, 0 })
 	is("at the beginning", 1)
 	undo()
 	is("afterwards", 2)

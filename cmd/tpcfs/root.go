@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -18,6 +17,7 @@ type app struct {
 	in        io.Reader
 	out, err  io.Writer
 	lookupEnv func(string) (string, bool)
+	catch     func()                                      // has signals end the command's context
 	exec      func(path string, args, env []string) error // syscall.Exec; nil: not from here
 
 	output   string // --output: "text" or "json"
@@ -109,7 +109,7 @@ func (a *app) begin(cmd *cobra.Command) error {
 		return err
 	}
 	if cmd.Name() != "participant" && cmd.Name() != "mount" {
-		runtime.UnlockOSThread()
+		a.settle()
 	}
 	a.chatty = cmd.Flags().Changed("log-level")
 	a.running = true

@@ -60,6 +60,15 @@ func (a *app) slacken(slack time.Duration) {
 	a.logger().Debug("the threads' timer slack stays as it is", "slack", have, "err", err)
 }
 
+// settle: the process does not begin again. What a signal asks of one that does, it
+// would not know any more.
+func (a *app) settle() {
+	runtime.UnlockOSThread()
+	if a.catch != nil {
+		a.catch()
+	}
+}
+
 // timerSlack is that of the current thread.
 func timerSlack() (time.Duration, error) {
 	n, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
