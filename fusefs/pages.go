@@ -9,10 +9,11 @@ import (
 )
 
 // The kernel keeps pages of what it has read, and drops them when it is told
-// another size or mtime. Times can be set, so that is not enough. What others have
+// another size or mtime. Times can be set, and of two answers under way at once it
+// voids one, so that is not enough. What others have
 // touched it is told to drop, by the goroutines that have it forget (kernel.go): that
 // waits for a READ under way, whose pages are of before. And before it is told
-// attributes of another version that look like those of the version before, its
+// attributes of another version with the size of the version before, its
 // pages go. What this mount has written itself they hold already.
 
 // pagesGo is how long after a Watch was sent nobody at the service waits any more
@@ -31,8 +32,8 @@ type paged struct {
 	version wire.ID // of the pages
 
 	// What the kernel was told last of the file.
-	shown       wire.ID // 0: nothing
-	size, mtime int64
+	shown wire.ID // 0: nothing
+	size  int64
 }
 
 // What is no file's version.
@@ -109,14 +110,14 @@ func (p *pages) open(ino wire.Ino, version wire.ID) bool {
 	return false
 }
 
-// outdated reports that the pages may not be those of a, and that the kernel would
-// not see it when it is told.
+// outdated reports that the pages may not be those of a. Of the same size, the kernel is
+// not told by the attributes alone: it voids an answer that was asked for before another
+// one came, and goes on with the pages that another mtime would have had it drop.
 func (p *pages) outdated(a *wire.Attr) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	one, ok := p.files[a.Ino]
-	return ok && one.shown != 0 && one.shown != a.Version && one.version != a.Version &&
-		one.size == a.Size && one.mtime == a.Mtime
+	return ok && one.shown != 0 && one.shown != a.Version && one.version != a.Version && one.size == a.Size
 }
 
 // show notes what the kernel is told.
@@ -124,7 +125,7 @@ func (p *pages) show(a *wire.Attr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if one, ok := p.files[a.Ino]; ok {
-		one.shown, one.size, one.mtime = a.Version, a.Size, a.Mtime
+		one.shown, one.size = a.Version, a.Size
 		p.files[a.Ino] = one
 	}
 }
@@ -190,7 +191,8 @@ func (f *fileSystem) idle(ino wire.Ino) bool {
 }
 
 // show is called before the kernel is told attributes: it drops pages that these
-// do not tell it to. The notification voids the answer, which brings nothing new.
+// may not tell it to. The notification voids the answer, so that it is asked for again at
+// the next call; who has asked is told all the same, and the size is no other.
 func (f *fileSystem) show(ctx context.Context, a *wire.Attr) {
 	if f.kernel != nil && f.pages.outdated(a) && f.idle(a.Ino) {
 		f.pages.drop(a.Ino)
