@@ -288,7 +288,7 @@ func (m *Machine) toForget(s wire.SessionID, number uint64, own *wire.Touched) *
 	}
 	out := *own
 	out.Inos, out.Names = slices.Clone(own.Inos), slices.Clone(own.Names)
-	for n := number - 1; n > l.acked; n-- {
+	for n := number - 1; n > l.acked && !out.Wide; n-- {
 		p := m.pushed(n)
 		if p == nil {
 			return nil
