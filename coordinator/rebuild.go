@@ -5,10 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"tpcfs/coordinator/commit"
@@ -22,21 +23,26 @@ const (
 	rebuildAgain = 500 * time.Millisecond
 )
 
+// Word is what an operator says of a journal that is rebuilt.
+type Word struct {
+	Lost  []string // the participants that are lost, with their data, for good
+	Force bool     // though what was acknowledged without the others is lost with them
+	By    string   // who says so
+}
+
 // Rebuild makes up for a data directory that is lost, or old (P13): it takes epoch and
 // config from the participants, and leaves a journal with which Open goes on. Those of
 // Options.Participants are asked, and those that they name, where they were last. The
 // directory is made if it is missing; a journal that is damaged has to be out of the way.
-// The coordinator that is replaced must not run any more. Who is lost, with its data, for
-// good, has to be named; by is who says so.
+// The coordinator that is replaced must not run any more.
 //
-// false: nothing was to be done, since the journal is as new as what the participants
-// hold, or there never was a cluster. Errors are *wire.Error, and nothing has changed:
+// false: the journal is as new as what the participants hold, and goes on. Errors are *wire.Error, and nothing has changed:
 // CodeUnavailable where participants do not answer that may know more.
-func Rebuild(ctx context.Context, o Options, lost []string, by string) (rebuilt bool, err error) {
+func Rebuild(ctx context.Context, o Options, word Word) (rebuilt bool, err error) {
 	if err := o.validate(); err != nil {
 		return false, err
 	}
-	held, err := hearHoldings(ctx, &o, lost)
+	held, err := hearHoldings(ctx, &o, word.Lost)
 	if err != nil {
 		return false, err
 	}
@@ -45,8 +51,8 @@ func Rebuild(ctx context.Context, o Options, lost []string, by string) (rebuilt 
 		return false, err
 	}
 	var fresh wire.UUID
-	r := commit.Rebuilding{Held: held.list, Silent: len(held.silent), Lost: lost, MinInSync: o.MinInSync, Majority: o.MinInSync == 0,
-		Edit: wire.Edit{By: by, Time: time.Now().UnixMilli()}}
+	r := commit.Rebuilding{Held: held.list, Silent: len(held.silent), Lost: word.Lost, Force: word.Force, MinInSync: o.MinInSync, Majority: o.MinInSync == 0,
+		Edit: wire.Edit{By: word.By, Time: time.Now().UnixMilli()}}
 	for _, random := range [][]byte{fresh[:], r.StandIn[:]} {
 		if _, err := rand.Read(random); err != nil {
 			return false, wire.NewError(wire.CodeIO, "no random numbers: "+err.Error())
@@ -54,6 +60,11 @@ func Rebuild(ctx context.Context, o Options, lost []string, by string) (rebuilt 
 	}
 	if newest != nil {
 		fresh = newest.Cluster
+	}
+	if _, err := o.FS.ReadDir(o.Dir); errors.Is(err, fs.ErrNotExist) { // it is not made in vain
+		if _, err := commit.Rebuild(&commit.State{}, r); err != nil {
+			return false, held.explain(err)
+		}
 	}
 	lock, cluster, err := openDir(o.FS, o.Dir, fresh)
 	if err != nil {
@@ -69,9 +80,6 @@ func Rebuild(ctx context.Context, o Options, lost []string, by string) (rebuilt 
 	if err != nil {
 		return false, held.explain(err)
 	}
-	if rec == nil {
-		return false, nil
-	}
 	if newest != nil && newest.Cluster != cluster { // a start on an empty directory gave it a name
 		if err := writeFormat(o.FS, o.Dir, newest.Cluster); err != nil {
 			return false, err
@@ -84,12 +92,16 @@ func Rebuild(ctx context.Context, o Options, lost []string, by string) (rebuilt 
 	if err != nil {
 		return false, openError(o.Dir, err)
 	}
-	if rec.Config == nil {
+	switch rec.Kind {
+	case commit.RecSnapshot:
+		o.Logger.Warn("the journal was rebuilt from what the participants hold: take --rebuild away for the next start", "dir", o.Dir,
+			"epoch", rec.Epoch.Number, "config", rec.Config.ID, "members", strings.Join(rec.Config.InSync, ", "))
+	case commit.RecLease:
+		o.Logger.Warn("--rebuild: the journal is as new as what the participants hold; take the flag away", "dir", o.Dir)
+		return false, nil
+	default:
 		o.Logger.Warn("no participant holds a config: a new cluster is made", "dir", o.Dir, "epoch", rec.Epoch.Number)
-		return true, nil
 	}
-	o.Logger.Warn("the journal was rebuilt from what the participants hold", "dir", o.Dir, "epoch", rec.Epoch.Number,
-		"config", rec.Config.ID, "members", strings.Join(rec.Config.InSync, ", "))
 	return true, nil
 }
 
@@ -109,55 +121,75 @@ func (h *holdings) explain(err error) error {
 	return &e
 }
 
+// heard is one's answer.
+type heard struct {
+	peer Peer
+	g    *wire.Greeting
+	err  error
+}
+
 // hearHoldings asks the participants, and those that they name, until all have answered
-// or rebuildWait is over.
+// that the newest config names, or rebuildWait is over. Who is said to be lost is asked
+// once: it may be there.
 func hearHoldings(ctx context.Context, o *Options, lost []string) (*holdings, error) {
 	within, cancel := context.WithTimeout(ctx, rebuildWait)
 	defer cancel()
-	h := &holdings{}
-	asked := map[string]bool{}
-	for _, name := range lost {
-		asked[name] = true
+	answers := make(chan heard)
+	state := map[string]*heard{} // of those that were asked, by name
+	ask := func(p Peer) {
+		if state[p.Name] != nil {
+			return
+		}
+		state[p.Name] = &heard{peer: p}
+		once := slices.Contains(lost, p.Name)
+		go func() {
+			g, err := hearHolding(within, o, p, once)
+			answers <- heard{p, g, err}
+		}()
 	}
-	todo := slices.DeleteFunc(slices.Clone(o.Participants), func(p Peer) bool { return asked[p.Name] })
-	for len(todo) > 0 {
-		for _, p := range todo {
-			asked[p.Name] = true
+	for _, p := range o.Participants {
+		ask(p)
+	}
+	var config *wire.Config
+	for waits := len(state); waits > 0; waits-- {
+		a := <-answers
+		state[a.peer.Name] = &a
+		if a.g == nil {
+			continue
 		}
-		answers := make([]*wire.Greeting, len(todo))
-		errs := make([]error, len(todo))
-		var wg sync.WaitGroup
-		for i, p := range todo {
-			wg.Go(func() { answers[i], errs[i] = hearHolding(within, o, p) })
+		if c := &a.g.Config; c.ID.Epoch != 0 && (config == nil || c.ID.Compare(config.ID) > 0) {
+			config = c
 		}
-		wg.Wait()
-		if err := ctx.Err(); err != nil {
-			return nil, wire.NewError(wire.CodeCanceled, "interrupted; nothing was changed")
+		before := len(state)
+		for _, mem := range a.g.Config.Configured {
+			ask(Peer{Name: mem.Name, Addr: mem.Addr})
 		}
-		var more []Peer
-		for i, p := range todo {
-			if errs[i] != nil {
-				h.silent = append(h.silent, fmt.Sprintf("%s (%s): %v", p.Name, p.Addr, errs[i]))
-				continue
-			}
-			h.list = append(h.list, commit.Holding{Name: p.Name, Greeting: *answers[i]})
-			for _, mem := range answers[i].Config.Configured {
-				if !asked[mem.Name] && !slices.ContainsFunc(more, func(q Peer) bool { return q.Name == mem.Name }) {
-					more = append(more, Peer{Name: mem.Name, Addr: mem.Addr})
-				}
-			}
+		waits += len(state) - before
+		if config != nil && !slices.ContainsFunc(config.Configured, func(mem wire.Member) bool { return state[mem.Name].g == nil }) {
+			cancel() // who else was asked has no part in it
 		}
-		todo = more
+	}
+	if ctx.Err() != nil {
+		return nil, wire.NewError(wire.CodeCanceled, "interrupted; nothing was changed")
+	}
+	h := &holdings{}
+	for _, name := range slices.Sorted(maps.Keys(state)) {
+		switch a := state[name]; {
+		case a.g != nil:
+			h.list = append(h.list, commit.Holding{Name: name, Greeting: *a.g})
+		case !slices.Contains(lost, name):
+			h.silent = append(h.silent, fmt.Sprintf("%s (%s): %v", name, a.peer.Addr, a.err))
+		}
 	}
 	return h, nil
 }
 
-// hearHolding asks one until it answers.
-func hearHolding(ctx context.Context, o *Options, p Peer) (*wire.Greeting, error) {
+// hearHolding asks one until it answers, or once.
+func hearHolding(ctx context.Context, o *Options, p Peer, once bool) (*wire.Greeting, error) {
 	for {
 		g, err := askHolding(ctx, o, p)
-		if err == nil {
-			return g, nil
+		if err == nil || once {
+			return g, err
 		}
 		again := time.NewTimer(rebuildAgain)
 		select {

@@ -47,7 +47,7 @@ func TestRebuild(t *testing.T) {
 		k.close()
 		k.loseDisk()
 		k.endsWith("empty, old or another's", "--rebuild")
-		if done, err := Rebuild(ctx, k.o, nil, "me"); !done || err != nil {
+		if done, err := Rebuild(ctx, k.o, Word{By: "me"}); !done || err != nil {
 			t.Fatalf("rebuilt %v, %v", done, err)
 		}
 		k.serve()
@@ -75,7 +75,7 @@ func TestRebuild(t *testing.T) {
 		}
 		k.close()
 		// The flag may stay.
-		if done, err := Rebuild(ctx, k.o, nil, "me"); done || err != nil {
+		if done, err := Rebuild(ctx, k.o, Word{By: "me"}); done || err != nil {
 			t.Fatalf("rebuilt once more: %v, %v", done, err)
 		}
 		k.serve()
@@ -97,7 +97,7 @@ func TestRebuildOfAnOldJournal(t *testing.T) {
 		k.close()
 		k.fs, k.o.FS = backup, backup
 		k.endsWith("--rebuild")
-		if done, err := Rebuild(ctx, k.o, nil, "me"); !done || err != nil {
+		if done, err := Rebuild(ctx, k.o, Word{By: "me"}); !done || err != nil {
 			t.Fatalf("rebuilt %v, %v", done, err)
 		}
 		k.serve()
@@ -116,14 +116,14 @@ func TestRebuildCrashes(t *testing.T) {
 		for at := 1; ; at++ {
 			k.loseDisk()
 			k.fs.CrashAt(at)
-			done, err := Rebuild(ctx, k.o, nil, "me")
+			done, err := Rebuild(ctx, k.o, Word{By: "me"})
 			whole := err == nil && !k.fs.Crashed()
 			if whole && !done {
 				t.Fatal("nothing was rebuilt")
 			}
 			k.fs = k.fs.Crash(rand.New(rand.NewPCG(uint64(at), 1)))
 			k.o.FS = k.fs
-			if _, err := Rebuild(ctx, k.o, nil, "me"); err != nil {
+			if _, err := Rebuild(ctx, k.o, Word{By: "me"}); err != nil {
 				t.Fatalf("after a crash before operation %d: %v", at, err)
 			}
 			k.serve()
@@ -150,21 +150,21 @@ func TestRebuildWaits(t *testing.T) {
 		k.close()
 		k.loseDisk()
 		k.nodes[0].kill()
-		_, err := Rebuild(ctx, k.o, nil, "me")
+		_, err := Rebuild(ctx, k.o, Word{By: "me"})
 		wantCode(t, err, wire.CodeUnavailable, "a (a) has not answered", "declared lost", "No answer from a")
-		_, err = Rebuild(ctx, k.o, []string{"z"}, "me")
+		_, err = Rebuild(ctx, k.o, Word{Lost: []string{"z"}, By: "me"})
 		wantCode(t, err, wire.CodeInvalid, "z cannot be declared lost")
-		_, err = Rebuild(ctx, k.o, []string{"a", "b", "c"}, "me")
-		wantCode(t, err, wire.CodeUnavailable, "nobody")
+		_, err = Rebuild(ctx, k.o, Word{Lost: []string{"a", "b"}, By: "me"})
+		wantCode(t, err, wire.CodeInvalid, "b (b) is there and has its data")
 		stopped, cancel := context.WithCancel(ctx)
 		cancel()
-		_, err = Rebuild(stopped, k.o, nil, "me")
+		_, err = Rebuild(stopped, k.o, Word{By: "me"})
 		wantCode(t, err, wire.CodeCanceled, "nothing was changed")
 
 		// By one alone, which names the others.
 		one := k.o
 		one.Participants = one.Participants[1:2]
-		if done, err := Rebuild(ctx, one, []string{"a"}, "me"); !done || err != nil {
+		if done, err := Rebuild(ctx, one, Word{Lost: []string{"a"}, By: "me"}); !done || err != nil {
 			t.Fatalf("rebuilt %v, %v", done, err)
 		}
 		k.serve()

@@ -12,16 +12,21 @@ import (
 type rebuildFlags struct {
 	rebuild bool
 	lost    []string
+	force   bool
 }
 
 func (f *rebuildFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "the coordinator's directory is lost for good, or older than what the participants hold: take who takes part, and all else, from them. All that are in sync have to be there. The coordinator that it replaces must not run any more")
-	cmd.Flags().StringSliceVar(&f.lost, "lost", nil, "with --rebuild: the participants `NAME,...` have lost their data for good, too; all others have to be there. Of what had been acknowledged each that was in sync has everything")
+	cmd.Flags().BoolVar(&f.rebuild, "rebuild", false, "the coordinator's directory is lost for good, or older than what the participants hold: take who takes part, and all else, from them. All that are in sync have to be there. The coordinator that it replaces must not run any more; take the flag away afterwards")
+	cmd.Flags().StringSliceVar(&f.lost, "lost", nil, "with --rebuild: the participants `NAME,...` have lost their data for good, too; all others have to be there. While fewer than --min-in-sync are lost, nothing that was acknowledged is")
+	cmd.Flags().BoolVar(&f.force, "force", false, "with --lost: go on also where what was acknowledged may be lost with so many")
 }
 
 func (f *rebuildFlags) check(command string) error {
 	if len(f.lost) > 0 && !f.rebuild {
 		return usage(command, "--lost says with --rebuild who does not count; on a running cluster it is tpcfs resolve --lost")
+	}
+	if f.force && len(f.lost) == 0 {
+		return usage(command, "--force goes with --rebuild --lost")
 	}
 	return nil
 }
@@ -31,9 +36,6 @@ func (a *app) rebuild(ctx context.Context, f rebuildFlags, o coordinator.Options
 	if !f.rebuild {
 		return nil
 	}
-	done, err := coordinator.Rebuild(ctx, o, f.lost, whoAmI())
-	if err == nil && !done {
-		a.logger().Warn("--rebuild has nothing to do: the journal is as new as what the participants hold; leave the flag out", "dir", o.Dir)
-	}
+	_, err := coordinator.Rebuild(ctx, o, coordinator.Word{Lost: f.lost, Force: f.force, By: whoAmI()})
 	return err
 }

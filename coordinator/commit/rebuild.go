@@ -20,6 +20,7 @@ type Rebuilding struct {
 	Held      []Holding // of those that have answered
 	Silent    int       // that have not
 	Lost      []string  // by an operator's word, for good
+	Force     bool      // ... though one of them may know of a newer config
 	MinInSync int       // as in Options
 	Majority  bool
 	StandIn   wire.SessionID // random
@@ -31,16 +32,17 @@ type Rebuilding struct {
 const rebuiltEpochs = 1024
 
 // Rebuild makes up for a coordinator's journal that is lost, or old (P13), from what
-// participants hold: the record that takes its place. had is what is left of it. nil
-// without an error: it is as new as what they hold. Where no cluster was ever made it is
-// an EPOCH, from which one can be.
+// participants hold: the record that takes its place. had is what is left of it. Where
+// that is as new as what they hold it is a LEASE: sessions may have begun since. Where no
+// cluster was ever made it is an EPOCH, from which one can be.
 //
 // The newest config that anybody holds was recorded. A later one that was in force is
 // durable at each member of it that the one before had, too; only admissions are not,
 // under which nothing was decided without the members before. So all members of the
 // newest have to answer and be whole, and of the configured participants so many that
-// any later one has a member among them: with those that are declared lost, all the
-// others. Recovery then asks the same members as ever (P7), without the decisions that
+// any later one has a member among them. With some declared lost all the others have to
+// answer; if those are fewer, what was acknowledged without them is lost, too, and that
+// takes another word. Recovery then asks the same members as ever (P7), without the decisions that
 // the journal had: whatever was answered can be told from theirs.
 //
 // Of sessions nothing is known: the stand-in counts for all that had a lease. It is
@@ -81,10 +83,12 @@ func Rebuild(had *State, r Rebuilding) (*Record, error) {
 	switch ahead := rec.Epoch.Number > had.Epoch.Number; {
 	case newest == nil && r.Silent+len(r.Lost) > 0:
 		return nil, wire.NewError(wire.CodeUnavailable, "nobody who has answered holds a config, and there are others. Nothing was changed")
-	case newest == nil && ahead: // coordinators began, and none came as far as a config
+	case newest == nil && (!ahead || slices.ContainsFunc(r.Held, func(h Holding) bool { return h.Greeting.Resync != "" })):
+		return nil, wire.NewError(wire.CodeInvalid, "nobody who was asked holds what a journal can be rebuilt from: are these the right participants? Without --rebuild a new cluster is made. Nothing was changed")
+	case newest == nil: // coordinators began, and none came as far as a config
 		return &Record{Kind: RecEpoch, Epoch: wire.Epoch{Number: rec.Epoch.Number + rebuiltEpochs, Run: wire.UUID(r.StandIn)}}, nil
 	case !stale:
-		return nil, nil
+		return &Record{Kind: RecLease, Lease: &LeaseRecord{Session: r.StandIn}}, nil
 	}
 	if err := r.heardEnough(newest); err != nil {
 		return nil, err
@@ -123,6 +127,9 @@ func (r *Rebuilding) config(newest *wire.Config) *wire.Config {
 	if e.Forced {
 		e.What += "; " + strings.Join(r.Lost, ", ") + " declared lost"
 	}
+	if r.Force {
+		e.What += ", with what was acknowledged without the others"
+	}
 	c.Edits = append(slices.Clone(c.Edits), e)
 	c.Edits = c.Edits[max(0, len(c.Edits)-wire.MaxEdits):]
 	return &c
@@ -139,11 +146,14 @@ func (r *Rebuilding) heardEnough(c *wire.Config) error {
 	var missing []string
 	answered, stay := 0, 0
 	for _, mem := range c.Configured {
-		if slices.Contains(r.Lost, mem.Name) {
-			continue
-		}
 		in := slices.Contains(c.InSync, mem.Name)
 		there, why := r.standing(mem)
+		if slices.Contains(r.Lost, mem.Name) {
+			if there && why == "" {
+				return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("%s (%s) is there and has its data: it is not lost. Nothing was changed", mem.Name, mem.Addr)}
+			}
+			continue
+		}
 		switch {
 		case in && why != "", len(r.Lost) > 0 && !there:
 			missing = append(missing, fmt.Sprintf("%s (%s) %s", mem.Name, mem.Addr, why))
@@ -167,6 +177,10 @@ func (r *Rebuilding) heardEnough(c *wire.Config) error {
 		return &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
 			"%d of %d participants have answered, and with --min-in-sync %d one of the others may know of a newer config: %d have to, or the others to be declared lost. Nothing was changed",
 			answered, len(c.Configured), least, need)}
+	case answered < need && !r.Force:
+		return &wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf(
+			"with %s declared lost %d of %d participants are left, and with --min-in-sync %d the others may have gone on without them: what was acknowledged since is lost then. If it has to be: --force. Nothing was changed",
+			strings.Join(r.Lost, ", "), answered, len(c.Configured), least)}
 	}
 	return nil
 }
@@ -178,7 +192,8 @@ func (r *Rebuilding) standing(mem wire.Member) (there bool, why string) {
 	for i := range r.Held {
 		switch g := &r.Held[i].Greeting; {
 		case mem.Storage.IsZero() && r.Held[i].Name == mem.Name:
-			return true, "has not caught up yet"
+			// An empty disk is no answer: it may have been let in, and lost, since.
+			return g.Config.ID != wire.ConfigID{}, "has not caught up yet"
 		case g.Storage != mem.Storage:
 			if r.Held[i].Name == mem.Name {
 				why = "has the data of another one, or none"

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,7 +78,11 @@ func TestRebuilds(t *testing.T) {
 		{"who was evicted does not answer", func(k *rebuildCase) { k.of(3, []string{"a", "b"}, "a", "b"); k.goes("c") }, 5, "3 [a b]", "rebuilt"},
 		{"who was evicted is marked", func(k *rebuildCase) { k.of(3, []string{"a", "b"}, "a", "b"); k.held("c").Resync = "out of sync" }, 5, "3 [a b]", "rebuilt"},
 		{"a member is lost, too", func(k *rebuildCase) { k.goes("b"); k.r.Lost = []string{"b"} }, 5, "2 [a c]", "b declared lost"},
-		{"two members are", func(k *rebuildCase) { k.goes("b", "c"); k.r.Lost = []string{"b", "c"} }, 5, "2 [a]", "b, c declared lost"},
+		{"two members are", func(k *rebuildCase) { k.goes("b", "c"); k.r.Lost, k.r.Force = []string{"b", "c"}, true }, 5, "2 [a]", "b, c declared lost, with what was acknowledged"},
+		{"who is lost answers on an empty disk", func(k *rebuildCase) {
+			k.held("b").Storage, k.held("b").Config = wire.UUID{0xb}, wire.Config{}
+			k.r.Lost = []string{"b"}
+		}, 5, "2 [a c]", "b declared lost"},
 		{"the journal is old", func(k *rebuildCase) {
 			k.had = State{Epoch: wire.Epoch{Number: 3}, Config: &wire.Config{ID: wire.ConfigID{Epoch: 3, Counter: 1}, Cluster: cluster}}
 		}, 5, "2 [a b c]", "rebuilt"},
@@ -149,7 +154,37 @@ func TestRebuildRefuses(t *testing.T) {
 			k.goes("b", "c")
 			k.r.Lost = []string{"b"}
 		}, wire.CodeUnavailable, "c (c:1) has not answered"},
-		{"all are lost", func(k *rebuildCase) { k.of(3, []string{"a", "b"}, "a", "b", "c"); k.r.Lost = []string{"a", "b"} }, wire.CodeInvalid, "nobody is left"},
+		{"all are lost", func(k *rebuildCase) {
+			k.of(3, []string{"a", "b"}, "a", "b", "c")
+			k.goes("a", "b")
+			k.r.Lost, k.r.Force = []string{"a", "b"}, true
+		}, wire.CodeInvalid, "nobody is left"},
+		{"who is said to be lost is there", func(k *rebuildCase) { k.r.Lost = []string{"b"} }, wire.CodeInvalid, "b (b:1) is there and has its data"},
+		{"who is said to be lost knows of a newer config", func(k *rebuildCase) {
+			k.of(3, []string{"b", "c"}, "b")
+			k.r.Lost = []string{"b"}
+		}, wire.CodeInvalid, "b (b:1) is there and has its data"},
+		// The others may have evicted the one that is left.
+		{"so many are lost that the rest may be old", func(k *rebuildCase) { k.goes("a", "b"); k.r.Lost = []string{"a", "b"} }, wire.CodeInvalid, "may have gone on without them"},
+		// With a minimum of one d may have been let in, and gone on alone.
+		{"a newcomer's disk is empty", func(k *rebuildCase) {
+			k.r.MinInSync, k.r.Majority = 1, false
+			for i := range k.r.Held {
+				g := &k.r.Held[i].Greeting
+				g.Config.Configured = append(slices.Clone(g.Config.Configured), wire.Member{Name: "d", Addr: "d:1"})
+			}
+			k.r.Held = append(k.r.Held, Holding{"d", wire.Greeting{Storage: wire.UUID{0xd}}})
+		}, wire.CodeUnavailable, "3 of 4 participants have answered"},
+		{"nobody holds anything", func(k *rebuildCase) {
+			for i := range k.r.Held {
+				k.r.Held[i].Greeting = wire.Greeting{Storage: k.r.Held[i].Greeting.Storage}
+			}
+		}, wire.CodeInvalid, "are these the right participants"},
+		{"one was told that it is out of sync, of what nobody knows", func(k *rebuildCase) {
+			for i := range k.r.Held {
+				k.r.Held[i].Greeting = wire.Greeting{Storage: k.r.Held[i].Greeting.Storage, Held: wire.Epoch{Number: 2}, Resync: "out of sync"}
+			}
+		}, wire.CodeInvalid, "are these the right participants"},
 		{"a stranger is lost", func(k *rebuildCase) { k.r.Lost = []string{"z"} }, wire.CodeInvalid, "z cannot be declared lost"},
 		{"nobody who answers holds a config", func(k *rebuildCase) { k.goes("a", "b", "c") }, wire.CodeUnavailable, "there are others"},
 		{"two clusters", func(k *rebuildCase) { k.held("b").Config.Cluster = wire.UUID{0xdd} }, wire.CodeCorrupt, "one cluster"},
@@ -164,13 +199,13 @@ func TestRebuildRefuses(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v, %q", c.what, rec, err, c.code, c.words)
 		}
 	}
-	// Nothing is to be done.
+	// The journal is as new, but sessions may have begun since.
 	k := threeHold()
 	k.had = State{Epoch: wire.Epoch{Number: 5, Run: wire.UUID{7}}, Config: &k.r.Held[0].Greeting.Config}
 	for _, silent := range []string{"", "a", "b", "c"} {
 		k.goes(silent)
-		if rec, err := Rebuild(&k.had, k.r); rec != nil || err != nil {
-			t.Errorf("without %s: %v, %v", silent, rec, err)
+		if rec, err := Rebuild(&k.had, k.r); err != nil || rec.Kind != RecLease || rec.Lease.Session != k.r.StandIn || rec.Lease.Ended || rec.Lease.Lapsed {
+			t.Errorf("without %s: %+v, %v", silent, rec, err)
 		}
 	}
 }

@@ -250,27 +250,32 @@ func (s *sim) rebuild() bool {
 		return false
 	}
 	s.losing = false
-	if rec != nil {
-		s.trace("the journal is rebuilt: epoch %d, config %+v", rec.Epoch.Number, rec.Config)
-		s.journal = append(s.journal, rec)
-		s.durable = len(s.journal)
+	s.trace("the journal is rebuilt: %v of epoch %d, config %+v", rec.Kind, rec.Epoch.Number, rec.Config)
+	s.journal = append(s.journal, rec)
+	s.durable = len(s.journal)
+	if rec.Kind == RecSnapshot {
 		s.rebuilt++
 	}
 	return true
 }
 
-func (s *sim) rebuildFrom(asked func(f *fake) bool, lost []string) (*Record, error) {
-	var had State
-	for _, r := range s.journal {
+// had is what is left of the journal.
+func (s *sim) had() *State {
+	had := &State{}
+	for _, r := range s.journal[:s.durable] {
 		if err := had.Apply(r); err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	r := Rebuilding{MinInSync: s.opts.MinInSync, StandIn: wire.SessionID{0x5, s.runs}, Lost: lost}
+	return had
+}
+
+func (s *sim) rebuildFrom(asked func(f *fake) bool, lost []string) (*Record, error) {
+	r := Rebuilding{MinInSync: s.opts.MinInSync, StandIn: wire.SessionID{0x5, s.runs}, Lost: lost, Force: len(lost) > 0}
 	for _, f := range s.fakes {
 		switch {
-		case f == nobody || slices.Contains(lost, f.name):
-		case asked(f):
+		case f == nobody:
+		case asked(f) || slices.Contains(lost, f.name):
 			r.Held = append(r.Held, Holding{f.name, f.holds()})
 		default:
 			r.Silent++
@@ -283,10 +288,10 @@ func (s *sim) rebuildFrom(asked func(f *fake) bool, lost []string) (*Record, err
 			}
 		}
 	}
-	return Rebuild(&had, r)
+	return Rebuild(s.had(), r)
 }
 
-// wiped names those of the newest config whose disks are lost.
+// wiped names those of the newest config whose disks are lost, or who have never had anything.
 func (s *sim) wiped() []string {
 	var held []Holding
 	there := map[wire.UUID]bool{}
@@ -298,10 +303,14 @@ func (s *sim) wiped() []string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	if old := s.had().Config; old != nil && (c == nil || old.ID.Compare(c.ID) > 0) {
+		c = old
+	}
 	var lost []string
 	for i := 0; c != nil && i < len(c.Configured); i++ {
 		mem := c.Configured[i]
-		if !mem.Storage.IsZero() && !there[mem.Storage] {
+		empty := mem.Storage.IsZero() && !slices.ContainsFunc(held, func(h Holding) bool { return h.Name == mem.Name && h.Greeting.Config.ID.Epoch != 0 })
+		if empty || !mem.Storage.IsZero() && !there[mem.Storage] {
 			lost = append(lost, mem.Name)
 		}
 	}
