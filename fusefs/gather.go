@@ -281,7 +281,9 @@ func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (wire.Outcom
 	for b := f.backoff(); ; {
 		out, err := f.client.Transact(ctx, []wire.Mutation{m}, []Content{nil})
 		if err == nil {
-			f.recallFrom(ctx, f.cached.learn(before, m.At, foreseen(before.was, f.asMade(m), &out), &out))
+			r := f.cached.learn(before, m.At, foreseen(before.was, f.asMade(m), &out), &out)
+			f.cached.own(&r, &m)
+			f.recallFrom(ctx, r)
 		}
 		if err == nil || wire.CodeOf(err) == wire.CodeVersion || !b.again(ctx, err) {
 			return out, err

@@ -99,6 +99,11 @@ func (l *lentNames) get(at wire.At) (ino wire.Ino, ok bool) {
 	return ino, ok
 }
 
+func (l *lentNames) forget(at wire.At) {
+	delete(l.now, at)
+	delete(l.before, at)
+}
+
 // all returns them.
 func (l *lentNames) all() map[wire.At]wire.Ino {
 	all := make(map[wire.At]wire.Ino, len(l.now)+len(l.before))
@@ -168,6 +173,24 @@ func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 	return term
 }
 
+// own takes the names of this mount's own change out of what the kernel is to be told:
+// it makes, takes or moves them itself when it is answered, and until then holds their
+// directories. What it was lent of them before is no more, and a name that it was told to
+// forget all the same would lose its path, under whoever sits there by then.
+func (c *cache) own(r *recall, m *wire.Mutation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, at := range []wire.At{m.At, m.To} {
+		if at.Path == "" {
+			continue
+		}
+		delete(r.check, at)
+		if m.Kind != wire.MutRename { // moved does
+			c.lent.forget(at)
+		}
+	}
+}
+
 // moved notes that the kernel has moved what it knew by a name to another one, or
 // exchanged them, and returns what it may know by them now.
 func (c *cache) moved(m *wire.Mutation) map[wire.At]wire.Ino {
@@ -183,6 +206,8 @@ func (c *cache) moved(m *wire.Mutation) map[wire.At]wire.Ino {
 	if ino, ok := c.lent.get(m.To); ok && m.Rename == wire.RenameExchange {
 		now[m.At] = ino
 	}
+	c.lent.forget(m.At)
+	c.lent.forget(m.To)
 	for at, ino := range now {
 		c.lent.put(at, ino, c.namesLent)
 	}

@@ -259,9 +259,29 @@ func TestKernelForgetsAllNames(t *testing.T) {
 	lend("a", s.inodeOf("b"))
 	lend("b", s.inodeOf("a"))
 	f.renamed(c.begin(), &wire.Mutation{At: rootAt("a"), To: rootAt("b"), Rename: wire.RenameExchange})
+	// What this mount makes and moves itself leads elsewhere, too, and the kernel knows.
+	lend("made", 0)
+	lend("moved here", 0)
+	s.put("made", "x")
+	s.put("moved here", "x")
+	c.own(&recall{}, &wire.Mutation{Kind: wire.MutMkdir, At: rootAt("made")})
+	f.renamed(c.begin(), &wire.Mutation{Kind: wire.MutRename, At: rootAt("not lent"), To: rootAt("moved here")})
+	for _, m := range []wire.Mutation{{Kind: wire.MutMkdir, At: rootAt("by its own change")}, {Kind: wire.MutRename, At: rootAt("other"), To: rootAt("by its own change")}} {
+		lend("by its own change", 0)
+		all := recall{check: c.lent.all()}
+		if c.own(&all, &m); len(all.check) == 0 {
+			t.Error("of an own change nothing is looked up")
+		}
+		for at := range all.check {
+			if at == m.At || at == m.To {
+				t.Errorf("its own change has the kernel told of %s", at.Path)
+			}
+		}
+		c.lent.forget(rootAt("by its own change"))
+	}
 	s.put("replaced", "y")
 	asked := c.begin()
-	if got, took := push(); got != "[] [before gone moved on new other replaced]" || took > lentFor {
+	if got, took := push(); got != "[] [gone moved on new replaced]" || took > lentFor {
 		t.Errorf("told %s in %v", got, took)
 	}
 	c.keepName(c.begin(), rootAt("same"), wire.Attr{Ino: s.inodeOf("same")})
