@@ -276,14 +276,14 @@ func (b *backoff) again(ctx context.Context, err error) bool {
 
 // transact commits a mutation, again and again while others' get in the way.
 // IfVersion does not hold is the caller's matter.
-func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (wire.Outcome, error) {
+func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (_ wire.Outcome, err error) {
+	own := f.cached.takeNames(&m)
+	defer func() { f.giveNames(own, &m, err) }()
 	before := f.cached.foresee(m.At)
 	for b := f.backoff(); ; {
 		out, err := f.client.Transact(ctx, []wire.Mutation{m}, []Content{nil})
 		if err == nil {
-			r := f.cached.learn(before, m.At, foreseen(before.was, f.asMade(m), &out), &out)
-			f.cached.own(&r, &m)
-			f.recallFrom(ctx, r)
+			f.recallFrom(ctx, f.cached.learn(before, m.At, foreseen(before.was, f.asMade(m), &out), &out))
 		}
 		if err == nil || wire.CodeOf(err) == wire.CodeVersion || !b.again(ctx, err) {
 			return out, err

@@ -173,59 +173,60 @@ func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 	return term
 }
 
-// own takes the names of this mount's own change out of what the kernel is to be told:
-// it makes, takes or moves them itself when it is answered, and until then holds their
-// directories. What it was lent of them before is no more, and a name that it was told to
-// forget all the same would lose its path, under whoever sits there by then.
-func (c *cache) own(r *recall, m *wire.Mutation) {
+// ownNames are what the kernel was lent of the names of this mount's own change, while
+// that is under way: it holds their directories until it is answered, and makes, takes or
+// moves the names itself then. A name that it was told to forget meanwhile would lose its
+// path, under whoever sits there by then.
+type ownNames struct {
+	asked uint64 // the number of what was heard last before
+	lent  map[wire.At]wire.Ino
+}
+
+// takeNames is called before the change is asked for.
+func (c *cache) takeNames(m *wire.Mutation) ownNames {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	own := ownNames{asked: c.number}
 	for _, at := range []wire.At{m.At, m.To} {
-		if at.Path == "" {
-			continue
-		}
-		delete(r.check, at)
-		if m.Kind != wire.MutRename { // moved does
+		if ino, ok := c.lent.get(at); ok && at.Path != "" {
+			if own.lent == nil {
+				own.lent = map[wire.At]wire.Ino{}
+			}
+			own.lent[at] = ino
 			c.lent.forget(at)
 		}
 	}
+	return own
 }
 
-// moved notes that the kernel has moved what it knew by a name to another one, or
-// exchanged them, and returns what it may know by them now.
-func (c *cache) moved(m *wire.Mutation) map[wire.At]wire.Ino {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := map[wire.At]wire.Ino{}
-	if c.namesLent <= bootNow() {
-		return now
+// giveNames is called when it is known what has become of it. What the kernel has of the
+// names then is as if it had been lent now: after a rename that of the other name; nothing
+// after another change; else what it was. Where everything had to be forgotten meanwhile
+// that is looked up. It is not waited for: the caller holds the directories.
+func (f *fileSystem) giveNames(own ownNames, m *wire.Mutation, err error) {
+	if len(own.lent) == 0 {
+		return
 	}
-	if ino, ok := c.lent.get(m.At); ok {
-		now[m.To] = ino
+	has := own.lent
+	if err == nil {
+		has = map[wire.At]wire.Ino{}
+		if ino, ok := own.lent[m.At]; ok && m.Kind == wire.MutRename {
+			has[m.To] = ino
+		}
+		if ino, ok := own.lent[m.To]; ok && m.Rename == wire.RenameExchange {
+			has[m.At] = ino
+		}
 	}
-	if ino, ok := c.lent.get(m.To); ok && m.Rename == wire.RenameExchange {
-		now[m.At] = ino
-	}
-	c.lent.forget(m.At)
-	c.lent.forget(m.To)
-	for at, ino := range now {
-		c.lent.put(at, ino, c.namesLent)
-	}
-	return now
-}
-
-// renamed notes that a rename, for which was asked at a number, is done. Where
-// everything had to be forgotten meanwhile the kernel may have moved what it was to
-// forget. It is not waited for: the caller holds the directories.
-func (f *fileSystem) renamed(asked uint64, m *wire.Mutation) {
 	c := f.cached
-	names := c.moved(m)
 	c.mu.Lock()
 	until := c.namesLent
-	again := c.floor > asked
+	for at, ino := range has {
+		c.lent.put(at, ino, until)
+	}
+	again := c.floor > own.asked
 	c.mu.Unlock()
 	if again {
-		f.checkNames(names, until, newCountdown(len(names)))
+		f.checkNames(has, until, newCountdown(len(has)))
 	}
 }
 

@@ -243,6 +243,7 @@ func TestKernelForgetsAllNames(t *testing.T) {
 		slices.SortFunc(k.names, func(a, b wire.At) int { return strings.Compare(a.Path, b.Path) })
 		return k.told(), took
 	}
+	changes := func(m wire.Mutation) { f.giveNames(c.takeNames(&m), &m, nil) }
 	for _, name := range []string{"same", "new", "moved", "moved on", "a", "b"} {
 		s.put(name, "x")
 	}
@@ -254,33 +255,19 @@ func TestKernelForgetsAllNames(t *testing.T) {
 	lend("new", 0)
 	for from, to := range map[string]string{"before": "moved", "other": "moved on"} {
 		lend(from, s.inodeOf("moved"))
-		f.renamed(c.begin(), &wire.Mutation{At: rootAt(from), To: rootAt(to)})
+		changes(wire.Mutation{Kind: wire.MutRename, At: rootAt(from), To: rootAt(to)})
 	}
 	lend("a", s.inodeOf("b"))
 	lend("b", s.inodeOf("a"))
-	f.renamed(c.begin(), &wire.Mutation{At: rootAt("a"), To: rootAt("b"), Rename: wire.RenameExchange})
+	changes(wire.Mutation{Kind: wire.MutRename, At: rootAt("a"), To: rootAt("b"), Rename: wire.RenameExchange})
 	// What this mount makes and moves itself leads elsewhere, too, and the kernel knows.
 	lend("made", 0)
 	lend("moved here", 0)
 	s.put("made", "x")
 	s.put("moved here", "x")
-	c.own(&recall{}, &wire.Mutation{Kind: wire.MutMkdir, At: rootAt("made")})
-	f.renamed(c.begin(), &wire.Mutation{Kind: wire.MutRename, At: rootAt("not lent"), To: rootAt("moved here")})
-	for _, m := range []wire.Mutation{{Kind: wire.MutMkdir, At: rootAt("by its own change")}, {Kind: wire.MutRename, At: rootAt("other"), To: rootAt("by its own change")}} {
-		lend("by its own change", 0)
-		all := recall{check: c.lent.all()}
-		if c.own(&all, &m); len(all.check) == 0 {
-			t.Error("of an own change nothing is looked up")
-		}
-		for at := range all.check {
-			if at == m.At || at == m.To {
-				t.Errorf("its own change has the kernel told of %s", at.Path)
-			}
-		}
-		c.lent.forget(rootAt("by its own change"))
-	}
+	changes(wire.Mutation{Kind: wire.MutMkdir, At: rootAt("made")})
+	changes(wire.Mutation{Kind: wire.MutRename, At: rootAt("not lent"), To: rootAt("moved here")})
 	s.put("replaced", "y")
-	asked := c.begin()
 	if got, took := push(); got != "[] [gone moved on new replaced]" || took > lentFor {
 		t.Errorf("told %s in %v", got, took)
 	}
@@ -288,12 +275,30 @@ func TestKernelForgetsAllNames(t *testing.T) {
 	if d := c.lendName(rootAt("same"), s.inodeOf("same")); d != 0 {
 		t.Errorf("everything had to be forgotten a moment ago, and a name is lent for %v", d)
 	}
-	c.lent = lentNames{}
-	c.lent.put(rootAt("x"), 99, 0)
-	f.renamed(asked, &wire.Mutation{At: rootAt("x"), To: rootAt("new")})
-	f.wg.Wait()
-	if got := k.told(); got != "[] [new]" {
-		t.Errorf("everything had to be forgotten during a rename, and it was told %s", got)
+	// Everything has to be forgotten while a change of this mount's own is under way.
+	for _, during := range []struct {
+		m    wire.Mutation
+		lent wire.Ino // by its first name
+		err  error
+		want string
+	}{
+		{wire.Mutation{Kind: wire.MutMkdir, At: rootAt("made")}, 0, nil, "[] []"},
+		{wire.Mutation{Kind: wire.MutMkdir, At: rootAt("made")}, 0, syscall.EEXIST, "[] [made]"}, // by another, since
+		{wire.Mutation{Kind: wire.MutRmdir, At: rootAt("gone")}, 99, nil, "[] []"},
+		{wire.Mutation{Kind: wire.MutRename, At: rootAt("x"), To: rootAt("new")}, 99, nil, "[] [new]"},
+		{wire.Mutation{Kind: wire.MutRename, At: rootAt("x"), To: rootAt("new")}, s.inodeOf("new"), nil, "[] []"},
+		{wire.Mutation{Kind: wire.MutRename, At: rootAt("x"), To: rootAt("new")}, 99, syscall.ENOENT, "[] [x]"},
+	} {
+		c.lent = lentNames{}
+		c.namesLent = bootNow() + time.Minute
+		c.lent.put(during.m.At, during.lent, c.namesLent)
+		own := c.takeNames(&during.m)
+		got, _ := push()
+		f.giveNames(own, &during.m, during.err)
+		f.wg.Wait()
+		if got += k.told(); got != "[] []"+during.want {
+			t.Errorf("everything had to be forgotten during %v of %s (%v), and it was told %s", during.m.Kind, during.m.At.Path, during.err, got)
+		}
 	}
 	waits := func(why string) {
 		t.Helper()

@@ -75,7 +75,6 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	if err := f.syncName(ctx, from); err != nil {
 		return statusOf(err)
 	}
-	asked := f.cached.begin()
 	var err error
 	switch mode {
 	case wire.RenameExchange:
@@ -86,9 +85,6 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 		_, err = f.transact(ctx, m)
 	default:
 		err = f.replace(ctx, to, m, in.Pid)
-	}
-	if err == nil {
-		f.renamed(asked, &m)
 	}
 	return statusOf(err)
 }
