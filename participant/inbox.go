@@ -3,7 +3,6 @@ package participant
 import (
 	"context"
 	"fmt"
-	"math"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -93,6 +92,9 @@ func (b *inbox) close() {
 // mostly little, and another wake.
 const someTurns = 4
 
+// manyTurns are what the owner's goroutine does before it looks at the time.
+const manyTurns = 64
+
 // bring tells the owner what is due; it may be done on the caller's goroutine before
 // bring returns, so the caller holds no lock that a turn takes. false: there is no
 // owner any more.
@@ -169,9 +171,12 @@ func (p *Participant) run() {
 		p.sweep()
 	}
 	for owns, quit := true, p.quit; ; {
-		if owns && p.work(math.MaxInt, dueAll) {
-			p.teardown()
-			return
+		if owns && p.work(manyTurns, dueAll) {
+			if p.ending() {
+				p.teardown()
+				return
+			}
+			p.inbox.wake <- struct{}{} // as below: it looks at the time between
 		}
 		select {
 		case <-p.inbox.wake:

@@ -356,6 +356,7 @@ func (p *Participant) teardown() {
 	if p.fatal == nil {
 		p.lastCheckpoint()
 	}
+	p.runs.Wait()
 	err := errors.Join(p.writer.Close(), p.store.Close())
 	if p.fatal == nil {
 		p.fatal = err

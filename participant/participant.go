@@ -104,6 +104,8 @@ type Participant struct {
 	over   bool  // no new user of the store
 	reason error // why it ended; written before done is closed
 
+	runs sync.WaitGroup // of checkpoints; waited for by the teardown
+
 	digests digestCache
 	steps   chan struct{} // capacity 1: held for a step of catching up
 

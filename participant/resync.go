@@ -233,10 +233,10 @@ func (p *Participant) runCheckpoint(ck *store.Checkpoint) {
 	p.running, p.frozenAt, p.carried = true, p.end, 0
 	p.freezes++
 	p.stored = p.writer.Stats().StoredBytes
-	go func() {
+	p.runs.Go(func() {
 		p.checkpoint <- ck.Run(p.syncJournal)
 		p.bring(dueCheckpoint, nil)
-	}()
+	})
 }
 
 // checkpointed is called when a checkpoint is durable: whoever waited for it goes on.
