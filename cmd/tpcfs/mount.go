@@ -250,6 +250,7 @@ func (a *app) mountBackground(ctx context.Context, f mountCmdFlags, mountpoint s
 		fmt.Sprintf("--allow-other=%t", f.allowOther), fmt.Sprintf("--no-exec=%t", f.noExec),
 		fmt.Sprintf("--uid=%d", f.uid), fmt.Sprintf("--gid=%d", f.gid), "--spill-dir=" + f.spillDir, fmt.Sprintf("--timer-slack=%dns", f.slack.Nanoseconds()), "--log-level=" + a.logLevel, "--", mountpoint}
 	child := exec.Command(self, args...)
+	child.Args[0] = "tpcfs" // it is no helper of mount(8), whatever the file's name is
 	child.Stdout, child.Stderr, child.ExtraFiles = logFile, logFile, []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := errors.Join(child.Start(), w.Close()); err != nil {
