@@ -14,7 +14,6 @@ import (
 
 	"tpcfs/coordinator/commit"
 	"tpcfs/wire"
-	"tpcfs/wire/failpoint"
 )
 
 // How long Rebuild waits for participants that do not answer, and how soon it asks again.
@@ -36,8 +35,9 @@ type Word struct {
 // directory is made if it is missing; a journal that is damaged has to be out of the way.
 // The coordinator that is replaced must not run any more.
 //
-// false: the journal is as new as what the participants hold, and goes on. Errors are *wire.Error, and nothing has changed:
-// CodeUnavailable where participants do not answer that may know more.
+// false: the journal is as new as what the participants hold, and goes on. Errors are
+// *wire.Error, and nothing has changed: CodeUnavailable where participants do not answer
+// that may know more.
 func Rebuild(ctx context.Context, o Options, word Word) (rebuilt bool, err error) {
 	if err := o.validate(); err != nil {
 		return false, err
@@ -85,7 +85,6 @@ func Rebuild(ctx context.Context, o Options, word Word) (rebuilt bool, err error
 			return false, err
 		}
 	}
-	failpoint.At("coordinator.rebuild")
 	if _, err = led.log.Append(rec.Encode()); err == nil {
 		err = led.log.Flush()
 	}

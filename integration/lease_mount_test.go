@@ -119,12 +119,16 @@ for i in range(1, 10):
 print("done")
 `
 
-func TestMountsSeeWhatLooksTheSame(t *testing.T) {
+func TestMountsSeeWhatLooksTheSame(t *testing.T) { bothWays(t, setBack) }
+
+// bothWays runs a script that is given two mounts, the one first and then the other.
+func bothWays(t *testing.T, script string) {
+	t.Helper()
 	t.Parallel()
 	ctx := testContext(t)
 	_, _, mnt := twoMounts(t, ctx)
 	for _, way := range [][2]string{mnt, {mnt[1], mnt[0]}} {
-		if r := harness.Run(ctx, nil, nil, "python3", "-c", setBack, way[0], way[1]); r.Code != 0 || r.Out != "done\n" {
+		if r := harness.Run(ctx, nil, nil, "python3", "-c", script, way[0], way[1]); r.Code != 0 || r.Out != "done\n" {
 			t.Errorf("%s%s", r.Out, r.Err)
 		}
 	}
@@ -161,16 +165,7 @@ print(bad[:5] or "done")
 `
 
 // Several who read at once have answers under way at once, of which the kernel believes one.
-func TestMountsReadersBesideAWriter(t *testing.T) {
-	t.Parallel()
-	ctx := testContext(t)
-	_, _, mnt := twoMounts(t, ctx)
-	for _, way := range [][2]string{mnt, {mnt[1], mnt[0]}} {
-		if r := harness.Run(ctx, nil, nil, "python3", "-c", readersBeside, way[0], way[1]); r.Code != 0 || r.Out != "done\n" {
-			t.Errorf("%s%s", r.Out, r.Err)
-		}
-	}
-}
+func TestMountsReadersBesideAWriter(t *testing.T) { bothWays(t, readersBeside) }
 
 // twoMounts starts a cluster and two mounts of it.
 func twoMounts(t *testing.T, ctx context.Context, env ...string) (c *harness.Cluster, p [2]*harness.Proc, mnt [2]string) {

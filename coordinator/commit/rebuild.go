@@ -42,8 +42,8 @@ const rebuiltEpochs = 1024
 // newest have to answer and be whole, and of the configured participants so many that
 // any later one has a member among them. With some declared lost all the others have to
 // answer; if those are fewer, what was acknowledged without them is lost, too, and that
-// takes another word. Recovery then asks the same members as ever (P7), without the decisions that
-// the journal had: whatever was answered can be told from theirs.
+// takes another word. Recovery then asks the same members as ever (P7), without the
+// decisions that the journal had: whatever was answered can be told from theirs.
 //
 // Of sessions nothing is known: the stand-in counts for all that had a lease. It is
 // waited for as those would be (F10), and does not come.
