@@ -94,6 +94,49 @@ func TestRebuildUp(t *testing.T) {
 	if err := p.Terminate(time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	// All but one are lost with it, the first ones or the last: that takes both words.
+	loses := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	refused := func(words string, flags ...string) {
+		t.Helper()
+		p := up(flags...)
+		<-p.Done()
+		if p.ExitCode() == 0 || !strings.Contains(p.Output(), words) {
+			t.Fatalf("%v: exit %d, %q, want %q", flags, p.ExitCode(), p.Output(), words)
+		}
+	}
+	loses("coordinator", "participant-a", "participant-b")
+	refused("missing, and 2 of 3", "--rebuild")
+	for _, lost := range []string{"a,b", "b,c"} {
+		refused("may have gone on without them", "--rebuild", "--lost", lost)
+		p = up("--rebuild", "--lost", lost, "--force")
+		ready(p)
+		if r := run(t, ctx, nil, "", "get", "f", "-", "--coordinator", sock); r.Code != 0 || r.Out != "kept\n" {
+			t.Fatalf("without %s: get: %q, %q", lost, r.Out, r.Err)
+		}
+		if r := run(t, ctx, nil, "and more\n", "put", "-", "more", "--coordinator", sock); r.Code != 0 { // when two have caught up
+			t.Fatalf("without %s: put: %q", lost, r.Err)
+		}
+		for all := false; !all; {
+			r := run(t, ctx, nil, "", "status", "--coordinator", sock)
+			if all = r.Code == 0; !all && ctx.Err() != nil {
+				t.Fatalf("without %s: not all catch up: %s", lost, r.Out)
+			}
+		}
+		if err := p.Terminate(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		loses("coordinator", "participant-b", "participant-c")
+	}
+	if r := run(t, ctx, nil, "", "up", "--dir", dir+"-typo", "--rebuild"); r.Code != 1 || !strings.Contains(r.Err, "holds no participant's directory") {
+		t.Errorf("of nothing: exit %d, %q", r.Code, r.Err)
+	}
 	if r := run(t, ctx, nil, "", "up", "--dir", dir, "--lost", "a"); r.Code != 2 || !strings.Contains(r.Err, "--rebuild") {
 		t.Errorf("--lost alone: exit %d, %q", r.Code, r.Err)
 	}

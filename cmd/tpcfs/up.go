@@ -95,7 +95,7 @@ func (f *upFlags) check(mountpoint string) error {
 	}
 	made := 0 // with so many participants
 	for i := range maxParticipants {
-		if slices.Contains(have, f.participantDir(i)) {
+		if slices.Contains(have, f.participantDir(i)) || slices.Contains(f.lost, participantName(i)) {
 			made = i + 1
 		}
 	}
@@ -178,10 +178,16 @@ func (f *upFlags) peers() []coordinator.Peer {
 // complete refuses a directory in which more participants are missing than the
 // others can go on without. One that is made anew gets everything from them.
 func (f *upFlags) complete(have []string) error {
+	if f.rebuild && len(have) == 0 {
+		return fmt.Errorf("%s holds no participant's directory: there is nothing that the coordinator's can be rebuilt from. Nothing was changed", f.dir)
+	}
 	gone := map[string]bool{}
 	var missing []string
 	for i, p := range f.peers() {
 		dir := f.participantDir(i)
+		if slices.Contains(f.lost, p.Name) {
+			continue // by an operator's word, of which --rebuild judges
+		}
 		if (f.known || len(have) > 0) && f.takes.Has(p.Addr) && !slices.Contains(have, dir) {
 			missing, gone[p.Addr] = append(missing, dir), true
 		}
@@ -189,7 +195,7 @@ func (f *upFlags) complete(have []string) error {
 	if f.takes.GoesOn(func(addr string) bool { return gone[addr] }) {
 		return nil
 	}
-	return fmt.Errorf("up %s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written. If they are lost for good, run tpcfs participant and tpcfs coordinator on the directories in it, on empty ones for those that are lost, and see tpcfs resolve --help, and tpcfs coordinator --help for --rebuild. tpcfs export writes out what another one holds",
+	return fmt.Errorf("%s: %s missing, and %d of %d participants have to be there: put back from a backup that was made while nothing ran, and since when nothing was written. If they are lost for good, run tpcfs participant and tpcfs coordinator on the directories in it, on empty ones for those that are lost, and see tpcfs resolve --help, and tpcfs coordinator --help for --rebuild. tpcfs export writes out what another one holds",
 		f.dir, strings.Join(missing, ", "), f.takes.Least, len(f.takes.Members))
 }
 
