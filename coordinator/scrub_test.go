@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tpcfs/coordinator/scrub"
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
 )
@@ -359,7 +360,7 @@ func TestScrubOfWhatCannotBeRead(t *testing.T) {
 				}
 				k.close()
 				file := k.o.Dir + "/" + scrubName
-				b, err := disk.ReadWhole(k.fs, file, maxScrub)
+				b, err := disk.ReadWhole(k.fs, file, scrub.MaxBook)
 				if err == nil {
 					err = disk.WriteWhole(k.fs, file, file+".tmp", c.change(b))
 				}

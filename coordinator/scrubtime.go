@@ -1,16 +1,14 @@
 package coordinator
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"tpcfs/coordinator/scrub"
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
 )
@@ -18,29 +16,7 @@ import (
 // What scrubs have found last, and whose rows they have found wrong, is remembered in a file of the
 // data directory: a coordinator that starts often scrubs as often as another one, and one that
 // starts in the middle still has such a participant compare everything.
-const (
-	scrubName = "SCRUB"
-	maxScrub  = 1 << 20 // bytes
-)
-
-// keptScrub is what SCRUB holds, after a checksum of it and a newline.
-type keptScrub struct {
-	Ended   int64              `json:"ended"` // of the last one of all, ms since 1970
-	Members []wire.ScrubMember `json:"members"`
-	Missed  []string           `json:"missed,omitempty"`
-	Renew   []string           `json:"renew,omitempty"`
-	Unsure  []string           `json:"unsure,omitempty"`
-	Lost    bool               `json:"lost,omitempty"`
-}
-
-// with is a list that holds the name, or does not.
-func with(list []string, name string, in bool) []string {
-	list = slices.DeleteFunc(slices.Clone(list), func(o string) bool { return o == name })
-	if in {
-		list = append(list, name)
-	}
-	return list
-}
+const scrubName = "SCRUB"
 
 // keepScrub writes down what is to be remembered. Without it the next start does not
 // know of it.
@@ -49,15 +25,15 @@ func (c *Coordinator) keepScrub() error {
 	s.keeps.Lock()
 	defer s.keeps.Unlock()
 	names := c.called()
-	gone := func(name string) bool { return !slices.Contains(names, name) }
 	s.mu.Lock()
-	s.missed = slices.DeleteFunc(s.missed, gone)
-	s.doubtLocked(slices.DeleteFunc(s.renew, gone), slices.DeleteFunc(s.unsure, gone))
-	b, err := json.Marshal(&keptScrub{Ended: s.since.UnixMilli(), Members: s.last, Missed: s.missed, Renew: s.renew, Unsure: s.unsure, Lost: s.lost})
+	s.book.Forget(names)
+	s.doubtLocked()
+	s.book.Ended = s.since.UnixMilli()
+	b, err := s.book.Encode()
 	s.mu.Unlock()
 	name := path.Join(c.o.Dir, scrubName)
 	if err == nil {
-		err = disk.WriteWhole(c.o.FS, name, name+".tmp", fmt.Appendf(nil, "%08x\n%s", wire.Sum(b), b))
+		err = disk.WriteWhole(c.o.FS, name, name+".tmp", b)
 	}
 	if err != nil {
 		return &wire.Error{Code: wire.CodeIO, Op: "write", Name: name, Text: err.Error()}
@@ -78,68 +54,46 @@ func (c *Coordinator) recallScrub() {
 	case errors.Is(err, fs.ErrNotExist):
 		s.fresh = true
 	case err != nil:
-		s.lost = true
+		s.book.Lost = true
 		c.log.Warn("what scrubs have found cannot be read, and one may have found a participant's metadata wrong: everything is scrubbed at once", "file", name, "err", err)
 	default:
-		s.since, s.last = time.UnixMilli(min(kept.Ended, s.since.UnixMilli())), kept.Members
-		s.missed, s.lost = kept.Missed, kept.Lost
-		s.doubtLocked(kept.Renew, kept.Unsure)
+		s.since = time.UnixMilli(min(kept.Ended, s.since.UnixMilli()))
+		s.book = kept
+		s.doubtLocked()
 	}
 }
 
-// readScrub reads SCRUB; one that begins with a brace is older than its checksum.
-func readScrub(fsys disk.FS, name string) (kept keptScrub, err error) {
-	b, err := disk.ReadWhole(fsys, name, maxScrub)
+func readScrub(fsys disk.FS, name string) (scrub.Book, error) {
+	b, err := disk.ReadWhole(fsys, name, scrub.MaxBook)
 	if err != nil {
-		return kept, err
+		return scrub.Book{}, err
 	}
-	if !bytes.HasPrefix(b, []byte("{")) {
-		sum, rest, _ := bytes.Cut(b, []byte("\n"))
-		if string(sum) != fmt.Sprintf("%08x", wire.Sum(rest)) {
-			return kept, wire.NewError(wire.CodeCorrupt, "its checksum is wrong")
-		}
-		b = rest
-	}
-	return kept, json.Unmarshal(b, &kept)
+	return scrub.Decode(b)
 }
 
 // renews notes, durably, that a participant has to get everything anew, or that it has.
 func (c *Coordinator) renews(name string, has bool) error {
 	s := &c.scrub
-	s.mu.Lock()
-	s.doubtLocked(with(s.renew, name, has), s.unsure)
-	s.mu.Unlock()
+	enter := func(has bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.book.Renews(name, has)
+		s.doubtLocked()
+	}
+	enter(has)
 	err := c.keepScrub()
 	if err != nil && has {
-		s.mu.Lock()
-		s.doubtLocked(with(s.renew, name, false), s.unsure)
-		s.mu.Unlock()
+		enter(false)
 	}
 	return err
 }
 
-// doubtLocked sets whose rows are wrong, and whose may be.
-func (s *scrubber) doubtLocked(renew, unsure []string) {
-	s.renew, s.unsure = renew, unsure
-	s.doubted.Store(len(renew)+len(unsure) > 0)
+// doubtLocked follows each change of whose rows are wrong, or may be.
+func (s *scrubber) doubtLocked() {
+	s.doubted.Store(len(s.book.Renew)+len(s.book.Unsure) > 0)
 }
 
-// undecidedAre takes over, by member, who stands in a difference without a majority. Where
-// it is not known that somebody stands in none, an older one counts.
-func (s *scrubber) undecidedAre(names []string, of func(i int) (undecided, known bool)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	unsure := s.unsure
-	for i, name := range names {
-		if undecided, known := of(i); name != "" && (undecided || known) {
-			unsure = with(unsure, name, undecided)
-		}
-	}
-	s.doubtLocked(s.renew, unsure)
-}
-
-// doubt tells how little a participant's rows are to be believed: nobody copies from one
-// or reads there while there is another that is better. 0: no scrub has found anything.
+// doubt is the book's.
 func (c *Coordinator) doubt(i int) int {
 	s := &c.scrub
 	if !s.doubted.Load() {
@@ -147,13 +101,7 @@ func (c *Coordinator) doubt(i int) int {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch name := c.peers[i].called(); {
-	case slices.Contains(s.renew, name):
-		return 2
-	case slices.Contains(s.unsure, name):
-		return 1
-	}
-	return 0
+	return s.book.Doubt(c.peers[i].called())
 }
 
 // comparesAll: does a participant that catches up compare everything?
@@ -161,14 +109,14 @@ func (c *Coordinator) comparesAll(i int) bool {
 	s := &c.scrub
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Contains(s.renew, c.peers[i].called())
+	return s.book.ComparesAll(c.peers[i].called())
 }
 
 // lostVerdicts: may there have been verdicts that could not be read?
 func (s *scrubber) lostVerdicts() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lost
+	return s.book.Lost
 }
 
 // scrubScheduled begins a scrub whenever one is due.
@@ -199,9 +147,7 @@ func (c *Coordinator) scrubScheduled() {
 }
 
 // scrubDue tells what is to be scrubbed now; no names: all. left is the time until all are
-// due again. Who is away then is not waited for: it is looked at, alone, when it is back.
-// One whose rows were found wrong and that is in sync was not evicted, since a coordinator
-// died or too few stayed: its verdict is looked for again.
+// due again.
 func (c *Coordinator) scrubDue() (names []string, due bool, left time.Duration) {
 	var there []string
 	for _, l := range c.others(-1) {
@@ -213,19 +159,15 @@ func (c *Coordinator) scrubDue() (names []string, due bool, left time.Duration) 
 	if left = scrubPauses; c.o.ScrubEvery > 0 {
 		left = max(c.o.ScrubEvery-time.Since(s.since), 0)
 	}
-	in := func(name string) bool { return slices.Contains(there, name) }
-	if len(there) > 0 && (left == 0 || s.lost) || slices.ContainsFunc(s.renew, in) {
-		return nil, true, left
-	}
-	names = slices.DeleteFunc(slices.Clone(s.missed), func(name string) bool { return !in(name) })
-	return names, len(names) > 0, max(left, time.Second)
+	names, due = s.book.Due(there, left == 0)
+	return names, due, max(left, time.Second)
 }
 
 // scrubWarnings are what a status says of scrubs that have not done what they should.
 func (c *Coordinator) scrubWarnings(members []wire.MemberStatus) (list []string) {
 	s := &c.scrub
 	s.mu.Lock()
-	missed, renew := slices.Clone(s.missed), slices.Clone(s.renew)
+	missed, renew := s.book.Missed, s.book.Renew
 	s.mu.Unlock()
 	for _, m := range members {
 		switch ended := m.Scrub != nil && m.Scrub.Ended > 0; {
@@ -245,10 +187,10 @@ func (c *Coordinator) scrubOf(name string) *wire.ScrubMember {
 	s := &c.scrub
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := s.last
-	for i, at := range s.places {
-		if at >= 0 && s.run.chosen[i] && s.report.Members[at].Name == name { // it is under way there
-			list = s.report.Members
+	list := s.book.Members
+	if s.run != nil {
+		if m, ok := s.run.Of(name); ok {
+			return &m
 		}
 	}
 	i := slices.IndexFunc(list, func(m wire.ScrubMember) bool { return m.Name == name })
