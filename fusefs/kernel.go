@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"maps"
+	"math"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,16 +49,16 @@ func (f *fileSystem) lendTo(k kernel) {
 	f.cached.lends = true
 }
 
-// loan is what the kernel has of an inode.
+// loan is what the kernel has of an inode. It knows as many as it has memory for,
+// and each has one: so nothing is here that can be elsewhere.
 type loan struct {
 	lookups uint64        // that it has not taken back (Forget)
-	lent    bool          // it may have attributes, or get them with an answer under way: until a recall
-	until   time.Duration // of the boot clock, with the margin: they count no more
+	until   time.Duration // of the boot clock, with the margin: its attributes count no more; 0: it has none, and gets none with an answer under way
 	told    uint64        // a hash of the attributes that it was told last
-	since   time.Duration // of the boot clock, when it was told them first
-	news    bool          // others have touched it since: what it is told next it does not know
-	name    wire.At       // lent last
+	since   time.Duration // of the boot clock, when it was told them first; news: others have touched it since, and what it is told next it does not know
 }
+
+const news = time.Duration(math.MaxInt64)
 
 var hashSeed = maphash.MakeSeed()
 
@@ -104,6 +105,32 @@ func (l *lentNames) forget(at wire.At) {
 	delete(l.before, at)
 }
 
+// nameOf is the name by which an inode was lent last, while the kernel may have it:
+// remembered for one to two turns, too, and of all, since nobody could say what is missing.
+type nameOf struct {
+	now, before map[wire.Ino]wire.At
+	turned      time.Duration // of the boot clock
+}
+
+func (l *nameOf) put(ino wire.Ino, at wire.At, now time.Duration) {
+	l.turn(now)
+	l.now[ino] = at
+}
+
+func (l *nameOf) get(ino wire.Ino, now time.Duration) (at wire.At, ok bool) {
+	l.turn(now)
+	if at, ok = l.now[ino]; !ok {
+		at, ok = l.before[ino]
+	}
+	return at, ok
+}
+
+func (l *nameOf) turn(now time.Duration) {
+	if l.now == nil || now-l.turned >= lentFor+lentMargin {
+		l.before, l.now, l.turned = l.now, map[wire.Ino]wire.At{}, now
+	}
+}
+
 // all returns them.
 func (l *lentNames) all() map[wire.At]wire.Ino {
 	all := make(map[wire.At]wire.Ino, len(l.now)+len(l.before))
@@ -131,19 +158,19 @@ func (c *cache) lend(a wire.Attr, looked bool) time.Duration {
 	defer c.mu.Unlock()
 	now := bootNow()
 	l, hash := c.loans[a.Ino], maphash.Comparable(hashSeed, a)
-	if l.told != hash {
-		l.told, l.since = hash, now
-	}
 	known, ok := c.attrs[a.Ino]
-	if ok && known == a && l.news {
-		l.news, l.since = false, now
+	switch {
+	case l.since == news && (!ok || known != a): // and does not know it then either
+		l.told = hash
+	case l.since == news, l.told != hash:
+		l.told, l.since = hash, now
 	}
 	term := c.termLocked(now)
 	if first := looked && l.lookups == 1; !ok || known != a || !first && now-l.since < toldFor {
 		term = 0
 	}
 	if term > 0 {
-		l.lent, l.until = true, now+term+lentMargin
+		l.until = now + term + lentMargin
 	}
 	c.loans[a.Ino] = l
 	return term
@@ -164,9 +191,7 @@ func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 		if !ok || a.Nlink > 1 && a.Mode&wire.ModeType != wire.ModeDir {
 			return 0
 		}
-		l := c.loans[ino]
-		l.name = at
-		c.loans[ino] = l
+		c.nameOf.put(ino, at, now)
 	}
 	c.namesLent = now + term + lentMargin
 	c.lent.put(at, ino, c.namesLent)
@@ -235,9 +260,9 @@ func (f *fileSystem) giveNames(own ownNames, m *wire.Mutation, err error) {
 func (f *fileSystem) linked(ino wire.Ino) {
 	c := f.cached
 	c.mu.Lock()
-	name, lent := c.loans[ino].name, c.namesLent > bootNow()
+	name, lent := c.nameOf.get(ino, bootNow())
 	c.mu.Unlock()
-	if lent && name.Dir != 0 {
+	if lent {
 		f.recallName(name, newCountdown(1))
 	}
 }
@@ -277,7 +302,7 @@ func (c *cache) kernelKnows(ino wire.Ino) bool {
 func (c *cache) quietLocked(inos []wire.Ino) (quiet []wire.Ino) {
 	now := bootNow()
 	for _, ino := range inos {
-		if l, ok := c.loans[ino]; c.lends && ok && !l.news && now-l.since >= toldFor {
+		if l, ok := c.loans[ino]; c.lends && ok && now-l.since >= toldFor { // since news it is below 0
 			quiet = append(quiet, ino)
 		}
 	}
@@ -288,7 +313,7 @@ func (c *cache) quietLocked(inos []wire.Ino) (quiet []wire.Ino) {
 func (c *cache) newsLocked(t *wire.Touched) {
 	note := func(ino wire.Ino) {
 		if l, ok := c.loans[ino]; ok {
-			l.news = true
+			l.since = news
 			c.loans[ino] = l
 		}
 	}
@@ -308,9 +333,9 @@ func (c *cache) newsLocked(t *wire.Touched) {
 func (c *cache) recallLocked(t *wire.Touched) (r recall) {
 	now := bootNow()
 	take := func(ino wire.Ino) { // what is past too: its answer may be under way still
-		if l := c.loans[ino]; l.lent {
+		if l := c.loans[ino]; l.until > 0 {
 			r.inos, r.until = append(r.inos, ino), max(r.until, l.until)
-			l.lent = false
+			l.until = 0
 			c.loans[ino] = l
 		}
 	}

@@ -111,7 +111,9 @@ func (c *cache) age() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for ino, l := range c.loans {
-		l.since -= toldFor
+		if l.since != news {
+			l.since -= toldFor
+		}
 		c.loans[ino] = l
 	}
 }
