@@ -19,6 +19,7 @@ import (
 type fake struct {
 	locks  fakeLocks
 	leases bool // set before it is mounted
+	older  bool // likewise: it does not tell that a file has no extended attributes
 
 	calls    atomic.Int64 // transactions asked for
 	readCall atomic.Int64
@@ -522,7 +523,7 @@ func (f *fake) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wir
 		f.mu.Unlock()
 		return wire.ReadReply{}, err
 	}
-	reply, data, piece := wire.ReadReply{Attr: in.attr, Target: in.target}, in.data, f.piece
+	reply, data, piece := wire.ReadReply{Attr: f.attrOf(in), Target: in.target}, in.data, f.piece
 	switch req.Kind {
 	case wire.ReadList:
 		err = f.listing(in, req, &reply)
@@ -558,6 +559,12 @@ func (f *fake) Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wir
 	return reply, nil
 }
 
+func (f *fake) attrOf(in *fakeInode) wire.Attr {
+	a := in.attr
+	a.NoXattrs = !f.older && len(in.xattrs) == 0
+	return a
+}
+
 func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) error {
 	if in.names == nil {
 		return fakeErr(wire.CodeNotDir)
@@ -581,7 +588,7 @@ func (f *fake) listing(in *fakeInode, req wire.Read, reply *wire.ReadReply) erro
 			reply.More = true
 			break
 		}
-		reply.Entries = append(reply.Entries, wire.DirEntry{Name: name, Attr: f.inodes[in.names[name]].attr})
+		reply.Entries = append(reply.Entries, wire.DirEntry{Name: name, Attr: f.attrOf(f.inodes[in.names[name]])})
 	}
 	return nil
 }

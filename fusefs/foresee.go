@@ -129,7 +129,7 @@ func madeForeseen(dir wire.Attr, m *wire.Mutation, out *wire.Outcome) wire.Attr 
 		return wire.Attr{}
 	}
 	a := wire.Attr{Ino: r.Ino, Mode: m.Mode & wire.ModePerm, Nlink: 1, UID: m.UID, GID: m.GID,
-		Atime: out.Time, Mtime: out.Time, Ctime: out.Time, Version: out.Tx}
+		Atime: out.Time, Mtime: out.Time, Ctime: out.Time, Version: out.Tx, NoXattrs: true}
 	switch m.Kind {
 	case wire.MutWriteFile:
 		if m.Create != wire.MustNotExist || m.Write != wire.WriteWhole || m.Content.Size != 0 {

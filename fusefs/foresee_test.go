@@ -37,7 +37,7 @@ func TestForesees(t *testing.T) {
 	c := foreseeingCache()
 	m, out := makeIn("new")
 	learns(c, m, out)
-	want := wire.Attr{Ino: 77, Mode: wire.ModeRegular | 0o640, Nlink: 1, UID: 3, GID: 4, Atime: someTime, Mtime: someTime, Ctime: someTime, Version: 77}
+	want := wire.Attr{Ino: 77, Mode: wire.ModeRegular | 0o640, Nlink: 1, UID: 3, GID: 4, Atime: someTime, Mtime: someTime, Ctime: someTime, Version: 77, NoXattrs: true}
 	if a, known, err := c.look(m.At); a != want || !known || err != nil {
 		t.Errorf("the new file is %+v, known %v, %v, want %+v", a, known, err, want)
 	}

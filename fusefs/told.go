@@ -9,6 +9,7 @@ import (
 // Beside attributes and names a mount keeps under its lease (F9) what it has
 // read of symbolic links, extended attributes, also that there is none, and
 // directories' lists. All of it is an inode's, and goes when that is touched.
+// Most inodes have no extended attributes: their attributes say so.
 
 const (
 	maxTold      = 16 << 20 // bytes of all that is kept so, about
@@ -43,15 +44,25 @@ func (a *answer) size() int {
 	return n
 }
 
-// recall answers a question from what was told before.
+// recall answers a question from what was told before, of the inode or with its
+// attributes.
 func (c *cache) recall(ino wire.Ino, q question) (a answer, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if bootNow() >= c.until {
 		return answer{}, false
 	}
-	a, known = c.told[ino][q]
-	return a, known
+	if a, known = c.told[ino][q]; known || !c.attrs[ino].NoXattrs {
+		return a, known
+	}
+	switch q.kind {
+	case wire.ReadListxattr:
+		return answer{}, true
+	case wire.ReadGetxattr:
+		return answer{err: &wire.Error{Code: wire.CodeNoAttr, Op: "getxattr", Name: wire.At{Dir: ino}.String()}}, true
+	default:
+		return answer{}, false
+	}
 }
 
 // tell keeps an answer that was asked for at a number, unless the inode was

@@ -126,3 +126,114 @@ print(told(os.getxattr, "user.a"), told(os.getxattr, "user.none"), told(os.listx
 		t.Errorf("the list is %v", got)
 	}
 }
+
+// The attributes of a file say that it has no extended ones: asking for them costs
+// nothing then. A service of an older version does not tell.
+func TestNoXattrs(t *testing.T) {
+	const files = 50
+	for _, older := range []bool{false, true} {
+		s := newFake()
+		s.older = older
+		for i := range files {
+			s.put(fmt.Sprintf("f%d", i), "contents")
+		}
+		s.set(func(f *fake) { f.inodes[f.inodes[wire.RootIno].names["f7"]].xattrs = map[string]string{"user.a": "1"} })
+		dir, m := mountAt(t, s, Options{})
+		m.fs.cached.extend(bootNow()+time.Hour, false)
+		before := s.readCall.Load()
+		sh(t, dir, "ls -l $D")
+		got := sh(t, dir, `cd $D; python3 -c '
+import os
+def told(f, *a):
+    try: return f(*a)
+    except OSError as e: return e.strerror
+for n in sorted(os.listdir(".")):
+    print(n, told(os.listxattr, n), told(os.getxattr, n, "user.a"), told(os.getxattr, n, "user.b"), told(os.removexattr, n, "user.c"))
+'`)
+		none := "No data available"
+		for line := range strings.Lines(got) {
+			name, is, _ := strings.Cut(strings.TrimSpace(line), " ")
+			want := fmt.Sprintf("[] %s %s %s", none, none, none)
+			if name == "f7" {
+				want = fmt.Sprintf("['user.a'] b'1' %s %s", none, none)
+			}
+			if is != want {
+				t.Errorf("older %v: of %s it is told %q, want %q", older, name, is, want)
+			}
+		}
+		most, least := int64(12), int64(0) // the directory, and f7
+		if older {
+			most, least = 100*files, 2*files
+		}
+		if n := s.readCall.Load() - before; n > most || n < least {
+			t.Errorf("older %v: %d reads of %d files", older, n, files)
+		}
+	}
+}
+
+// What is known of a file's extended attributes goes with its attributes, and stays
+// where they are foreseen.
+func TestNoXattrsIsForgotten(t *testing.T) {
+	none := func(c *cache, ino wire.Ino) bool {
+		a, listed := c.recall(ino, question{kind: wire.ReadListxattr})
+		b, got := c.recall(ino, xattrOf("user.a"))
+		if listed != got || listed && (len(a.names) > 0 || a.err != nil) || got && wire.CodeOf(b.err) != wire.CodeNoAttr {
+			t.Fatalf("it says %+v, %v and %+v, %v", a, listed, b, got)
+		}
+		if _, known := c.recall(ino, question{kind: wire.ReadLink}); known {
+			t.Fatal("it knows where a link leads")
+		}
+		return listed
+	}
+	bare := wire.Attr{Ino: 5, Mode: wire.ModeRegular, Nlink: 1, NoXattrs: true, Ctime: 1}
+	for name, change := range map[string]struct {
+		do   func(c *cache)
+		left bool
+	}{
+		"nothing":                      {func(*cache) {}, true},
+		"another is touched":           {func(c *cache) { c.forget(&wire.Touched{Inos: []wire.Ino{6}}) }, true},
+		"it is touched":                {func(c *cache) { c.forget(&wire.Touched{Inos: []wire.Ino{5}}) }, false},
+		"everything is":                {func(c *cache) { c.forget(nil) }, false},
+		"it has vanished":              {func(c *cache) { c.vanished(5) }, false},
+		"the lease is over":            {func(c *cache) { c.until = bootNow() }, false},
+		"its attributes are in doubt":  {func(c *cache) { c.doubt(5) }, false},
+		"it has some":                  {func(c *cache) { a := bare; a.NoXattrs = false; c.keep(c.begin(), a) }, false},
+		"an older answer, touched":     {func(c *cache) { asked := c.begin(); c.doubt(5); c.keep(asked, bare) }, false},
+		"this mount changes its mode":  {func(c *cache) { changes5(c, wire.Mutation{Kind: wire.MutSetattr, Set: wire.SetMode}) }, true},
+		"this mount gives it some":     {func(c *cache) { changes5(c, wire.Mutation{Kind: wire.MutSetxattr, Name: "user.a"}) }, false},
+		"this mount takes one away":    {func(c *cache) { changes5(c, wire.Mutation{Kind: wire.MutRemovexattr, Name: "user.a"}) }, false},
+		"this mount gives it a name":   {func(c *cache) { changes5(c, wire.Mutation{Kind: wire.MutLink, To: rootAt("n")}) }, false},
+		"this mount moves it":          {func(c *cache) { changes5(c, wire.Mutation{Kind: wire.MutRename, To: rootAt("n")}) }, false},
+		"another does meanwhile, here": {func(c *cache) { meanwhile5(c) }, false},
+	} {
+		c := leasedCacheOf(nil)
+		c.keep(c.begin(), bare)
+		if !none(c, 5) {
+			t.Fatal("it does not know what it was told")
+		}
+		if change.do(c); none(c, 5) != change.left {
+			t.Errorf("%s: known %v, want %v", name, !change.left, change.left)
+		}
+	}
+	c := foreseeingCache()
+	m, out := makeIn("new")
+	if learns(c, m, out); !none(c, 77) {
+		t.Error("what it has made itself may have extended attributes")
+	}
+}
+
+// changes5 is this mount's change of inode 5, by its number.
+func changes5(c *cache, m wire.Mutation) {
+	m.At.Dir = 5
+	learns(c, &m, &wire.Outcome{Tx: 80, Time: someTime, Results: []wire.Result{{Ino: 5}}, Touched: &wire.Touched{Inos: []wire.Ino{5}}})
+}
+
+// meanwhile5: another mount's setxattr is heard of before the answer to this mount's chmod.
+func meanwhile5(c *cache) {
+	m := &wire.Mutation{Kind: wire.MutSetattr, At: wire.At{Dir: 5}, Set: wire.SetMode}
+	touched := &wire.Touched{Inos: []wire.Ino{5}}
+	out := &wire.Outcome{Tx: 80, Time: someTime, Results: []wire.Result{{Ino: 5}}, Touched: touched}
+	before := c.foresee(m.At)
+	c.forget(touched)
+	c.learn(before, m.At, foreseen(before.was, m, out), out)
+}

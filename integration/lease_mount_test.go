@@ -59,6 +59,21 @@ for round in range(5):
         os.setxattr(x + "/h", "user.a", b"1"); check("an attribute", (os.listxattr(y + "/h"), os.getxattr(y + "/h", "user.a")), (["user.a"], b"1"))
         os.setxattr(y + "/h", "user.a", b"2"); check("changed", os.getxattr(x + "/h", "user.a"), b"2")
         os.removexattr(x + "/h", "user.a"); check("removed", os.listxattr(y + "/h"), [])
+        def told(d, n):
+            try: return os.getxattr(d + "/" + n, "user.a")
+            except OSError as e: assert e.errno == errno.ENODATA; return None
+        write(x, "x", "bare"); os.mkdir(y + "/y"); os.rename(x + "/x", x + "/y/x"); os.link(x + "/y/x", x + "/x")
+        for n in "x", "y", "y/x": # known by now to have none: as read, and as foreseen
+            for d in x, y: os.lstat(d + "/" + n); check("none", (told(d, n), os.listxattr(d + "/" + n)), (None, []))
+        os.chmod(x + "/x", 0o600); os.setxattr(y + "/y/x", "user.a", b"3")
+        for d in x, y: check("an attribute by another name", (told(d, "x"), told(d, "y/x"), os.listxattr(d + "/x"), told(d, "y")), (b"3", b"3", ["user.a"], None))
+        os.setxattr(x + "/y", "user.a", b"4"); check("a directory's", (told(y, "y"), told(x, "y")), (b"4", b"4"))
+        os.removexattr(y + "/x", "user.a"); os.utime(x + "/x"); check("the last one goes", [told(d, n) for d in (x, y) for n in ("x", "y/x")], [None] * 4)
+        os.setxattr(x + "/x", "user.a", b"5"); write(y, "x", "other contents"); check("it stays", (told(x, "x"), told(y, "x")), (b"5", b"5"))
+        os.unlink(x + "/x"); check("by its other name", (told(x, "y/x"), told(y, "y/x")), (b"5", b"5"))
+        write(y, "x", "new"); check("a new file of that name", (told(x, "x"), told(y, "x")), (None, None))
+        os.rename(x + "/y/x", x + "/x"); check("moved over it", (told(x, "x"), told(y, "x")), (b"5", b"5"))
+        os.unlink(y + "/x"); os.rmdir(x + "/y")
         os.symlink("here", x + "/l"); check("a link", os.readlink(y + "/l"), "here"); check("listed", sorted(os.listdir(x)), ["f", "h", "l"])
         os.symlink("there", y + "/m"); os.rename(y + "/m", y + "/l"); check("another link", os.readlink(x + "/l"), "there"); check("listed", sorted(os.listdir(x)), ["f", "h", "l"])
         os.chmod(y + "/f", 0o604); check("listed with attributes", [e.stat().st_mode & 0o777 for e in os.scandir(x) if e.name == "f"], [0o604])
@@ -359,6 +374,68 @@ func TestMountsLookAgain(t *testing.T) {
 	}
 }
 
+// A new mount learns of files and that they have no extended attributes page by page:
+// ls -l, which asks for those of each, costs no message a file.
+func TestMountLooksAtManyFiles(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	c := newCluster(t)
+	startAll(t, ctx, c)
+	const files = 2000
+	tree := tempDir(t)
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(tree, fmt.Sprint("f", i)), []byte("contents"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r := harness.Run(ctx, nil, nil, binary, "put", "--coordinator", c.Addr(harness.Coordinator), "-r", tree, "many"); r.Code != 0 {
+		t.Fatal(r.Err)
+	}
+	cl := dial(t, ctx, c, 0)
+	some := map[string]bool{"many/f7": true, "many/f1000": true, "many/f1001": true}
+	for name := range some {
+		if err := cl.Setxattr(ctx, name, "user.a", []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leased := func(mnt string) { // a lease comes within a moment of the mount's start
+		eventually(ctx, t, "the mount has a lease", func() bool {
+			shell(t, ctx, mnt, "ls -d .")
+			before := readsDone(t, ctx, c)
+			shell(t, ctx, mnt, "ls -ld .")
+			return readsDone(t, ctx, c) == before
+		})
+	}
+	for _, look := range []struct {
+		what, script string
+		most         uint64
+	}{
+		{"ls -l", "ls -l many | wc -l", 60},
+		{"listxattr", `python3 -c '
+import os
+print([n for n in sorted(os.listdir("many")) if os.lstat("many/" + n).st_size == 8 and os.listxattr("many/" + n)])'`, 60},
+	} {
+		mnt, p := mountOf(t, ctx, c, look.what)
+		leased(mnt)
+		before := readsDone(t, ctx, c)
+		out := shell(t, ctx, mnt, look.script)
+		n := readsDone(t, ctx, c) - before
+		t.Logf("%s: %d reads", look.what, n)
+		if n > look.most {
+			t.Errorf("%s of %d files in a new mount costs %d reads, more than %d", look.what, files, n, look.most)
+		}
+		if want := fmt.Sprintln(files + 1); look.what == "ls -l" && out != want {
+			t.Errorf("ls -l shows %s lines", out)
+		}
+		if want := "['f1000', 'f1001', 'f7']\n"; look.what != "ls -l" && out != want {
+			t.Errorf("%s have extended attributes, want %s", out, want)
+		}
+		if err := p.Terminate(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // A mount that stands still holds up another one for a lease, not longer, and
 // shows nothing outdated when it goes on.
 func TestMountStandsStill(t *testing.T) {
@@ -481,6 +558,11 @@ func TestMountForesees(t *testing.T) {
 		},
 		func() error { return os.Truncate(in("d/w"), 70_000) },
 		func() error { return os.WriteFile(in("d/w"), []byte("less"), 0o640) },
+		func() error { return unix.Lsetxattr(in("d/f"), "user.a", []byte("1"), 0) },
+		func() error { return os.Chmod(in("d/f"), 0o640) },
+		func() error { return os.WriteFile(in("d/f"), []byte("others"), 0o640) },
+		func() error { return unix.Lsetxattr(in("d/e"), "user.a", []byte("1"), 0) },
+		func() error { return unix.Lremovexattr(in("d/e"), "user.a") },
 		func() error { return os.Rename(in("d/f"), in("d/e/f")) },
 		func() error { return os.Link(in("d/e/f"), in("d/l")) },
 		func() error { return os.Remove(in("d/e/f")) },
@@ -495,6 +577,9 @@ func TestMountForesees(t *testing.T) {
 			err := unix.Lstat(in(name), &st)
 			got := wire.Attr{Ino: wire.Ino(st.Ino), Mode: st.Mode, Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid, Rdev: uint32(st.Rdev), Size: st.Size,
 				Blocks: st.Blocks, Atime: st.Atim.Nano(), Mtime: st.Mtim.Nano(), Ctime: st.Ctim.Nano()}
+			if size, xattrs := unix.Llistxattr(in(name), nil); xattrs == nil {
+				got.NoXattrs = size == 0
+			}
 			want, wantErr := cl.Lstat(ctx, name)
 			want.Version, want.Parent = 0, 0
 			if wantErr != nil {

@@ -146,7 +146,7 @@ func (e *quickEncoder) read(r *Read) {
 }
 
 func (e *quickEncoder) attr(a *Attr) {
-	e.head(cborMap, 11+count(a.Rdev != 0, a.Parent != 0))
+	e.head(cborMap, 11+count(a.Rdev != 0, a.Parent != 0, a.NoXattrs))
 	e.uint(1, uint64(a.Ino))
 	e.uint(2, uint64(a.Mode))
 	e.uint(3, uint64(a.Nlink))
@@ -163,6 +163,9 @@ func (e *quickEncoder) attr(a *Attr) {
 	e.uint(12, uint64(a.Version))
 	if a.Parent != 0 {
 		e.uint(13, uint64(a.Parent))
+	}
+	if a.NoXattrs {
+		e.yes(14)
 	}
 }
 
@@ -423,6 +426,8 @@ func (d *quickDecoder) attr(a *Attr) {
 			a.Version = ID(d.uint(math.MaxUint64))
 		case 13:
 			a.Parent = Ino(d.uint(math.MaxUint64))
+		case 14:
+			a.NoXattrs = d.bool()
 		default:
 			d.bad = true
 		}

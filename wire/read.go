@@ -82,6 +82,9 @@ type Attr struct {
 	Ctime   int64  `cbor:"11,keyasint"`
 	Version ID     `cbor:"12,keyasint"`           // the transaction that last changed contents or size
 	Parent  Ino    `cbor:"13,keyasint,omitempty"` // of a directory: the one above it
+	// NoXattrs: it has no extended attributes. False: it may have some (who answers
+	// may be of a version that does not tell).
+	NoXattrs bool `cbor:"14,keyasint,omitempty"`
 }
 
 // DirEntry is a name in a directory with what it names.

@@ -468,5 +468,6 @@ func (t tree) attrIs(ino wire.Ino, f *file, a *wire.Attr) bool {
 	if f.is(wire.ModeDir) {
 		size, links, parent = int64(len(f.entries)), 2+t.subdirs(f), f.parent
 	}
-	return a.Ino == ino && a.Mode == f.mode && a.Size == size && a.Nlink == uint32(links) && a.Parent == parent && a.Version == f.version && a.Rdev == f.rdev
+	return a.Ino == ino && a.Mode == f.mode && a.Size == size && a.Nlink == uint32(links) && a.Parent == parent && a.Version == f.version && a.Rdev == f.rdev &&
+		a.NoXattrs == (len(f.xattrs) == 0)
 }

@@ -347,6 +347,7 @@ func (t *memTree) setattr(tx *vote.Tx, d *vote.Bound) {
 // attrOf is what stat says.
 func (f *memFile) attrOf() wire.Attr {
 	a := f.attr
+	a.NoXattrs = len(f.xattrs) == 0
 	a.Blocks = (f.valid + 511) / 512
 	if f.object {
 		a.Blocks = min(a.Blocks, int64(len(f.blocks))*wire.BlockSize/512)

@@ -94,6 +94,7 @@ func (s *Store) readOrphans(req wire.Read) (reply wire.ReadReply, err error) {
 	if req.Limit > 0 {
 		limit = min(limit, req.Limit)
 	}
+	var run bareRun
 	err = m.ascend(orphanKey(wire.Ino(req.Offset)+1), func(key string, val []byte) (bool, error) {
 		if len(reply.Entries) == limit {
 			reply.More = true
@@ -107,6 +108,9 @@ func (s *Store) readOrphans(req wire.Read) (reply wire.ReadReply, err error) {
 		n, err := m.inode(ino)
 		if wire.CodeOf(err) == wire.CodeNotExist {
 			err = m.s.damage(fmt.Sprintf("orphan %d is missing", ino))
+		}
+		if err == nil {
+			n.attr.NoXattrs, err = m.bare(ino, &run)
 		}
 		reply.Entries = append(reply.Entries, wire.DirEntry{Attr: n.attr})
 		reply.Holders = append(reply.Holders, o.holder)

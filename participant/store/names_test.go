@@ -134,3 +134,62 @@ func TestManyAttributes(t *testing.T) {
 		t.Errorf("%d attributes are left of a file that is gone", len(left))
 	}
 }
+
+// A page tells of each file whether it has extended attributes, out of the kv and out
+// of the table, in as many searches as there are files that have some.
+func TestNoXattrs(t *testing.T) {
+	for _, saved := range []bool{false, true} {
+		f := real(t)
+		const files = listEntries
+		some := map[wire.Ino]bool{}
+		var inos []wire.Ino
+		for i := range files {
+			inos = append(inos, f.create(fmt.Sprintf("%03d", i*7%files), []byte("1")))
+		}
+		set := func(ino wire.Ino) {
+			some[ino] = true
+			f.apply(nil, vote.Bound{Kind: wire.MutSetxattr, Ino: ino, Xattr: "user.a", Value: []byte("v")})
+		}
+		check := func(most int) {
+			t.Helper()
+			if saved {
+				f.checkpoint()
+			}
+			m, err := f.snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.close()
+			list, _, err := m.list(1, "", files)
+			if err != nil || len(list) != files {
+				t.Fatalf("%d entries, %v", len(list), err)
+			}
+			for _, e := range list {
+				if e.Attr.NoXattrs == some[e.Attr.Ino] {
+					t.Errorf("%q has %v, and it is told %v", e.Name, some[e.Attr.Ino], !e.Attr.NoXattrs)
+				}
+				reply, err := f.Read(wire.Read{Kind: wire.ReadStat, At: wire.At{Dir: e.Attr.Ino}}, nil)
+				if err != nil || reply.Attr != e.Attr {
+					t.Errorf("%q alone: %+v, %v, listed %+v", e.Name, reply.Attr, err, e.Attr)
+				}
+			}
+			if most += 2*files + 3; saved && m.keys > most { // its own entry and inode take two keys each
+				t.Errorf("a page takes %d keys of the kv, more than %d", m.keys, most)
+			}
+		}
+		check(5)
+		for _, i := range []int{0, 1, 100, 101, 300, files - 1} {
+			set(inos[i])
+		}
+		check(60)
+		for _, i := range []int{1, 100} {
+			delete(some, inos[i])
+			f.apply(nil, vote.Bound{Kind: wire.MutRemovexattr, Ino: inos[i], Xattr: "user.a"})
+		}
+		check(60)
+		for _, ino := range inos {
+			set(ino)
+		}
+		check(5 * files)
+	}
+}

@@ -92,8 +92,8 @@ func (s *Store) readOp(op wire.OpID) (wire.ReadReply, error) {
 	return wire.ReadReply{Outcome: &outcome}, nil
 }
 
-// walk finds what At names; a symbolic link as the last component is found
-// itself, one on the way answers CodeSymlink.
+// walk finds what At names, and whether that has extended attributes; a symbolic
+// link as the last component is found itself, one on the way answers CodeSymlink.
 func (m *moment) walk(at wire.At) (inode, error) {
 	if bad := wire.CheckPath(at.Path); bad != nil {
 		return inode{}, bad
@@ -114,6 +114,9 @@ func (m *moment) walk(at wire.At) (inode, error) {
 			return n, &wire.Error{Code: wire.CodeSymlink, Prefix: at.Path[:end], Target: n.target, Rest: at.Path[end+1:]}
 		}
 		done = end + 1
+	}
+	if err == nil {
+		n.attr.NoXattrs, err = m.bare(n.attr.Ino, &bareRun{})
 	}
 	return n, err
 }
@@ -196,6 +199,9 @@ func (m *moment) list(dir wire.Ino, after string, limit int) (entries []wire.Dir
 		entries = append(entries, wire.DirEntry{Name: name, Attr: n.attr})
 		return true, err
 	})
+	if err == nil {
+		err = m.tellBare(entries)
+	}
 	return entries, more, err
 }
 

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"tpcfs/participant/vote"
@@ -76,6 +79,43 @@ func (m *moment) xattr(n *inode, name string) ([]byte, error) {
 		err = wire.NewError(wire.CodeNoAttr, fmt.Sprintf("it has no extended attribute %q", name))
 	}
 	return val, err
+}
+
+// bareRun are inodes [from, to) none of which has extended attributes.
+type bareRun struct{ from, to uint64 }
+
+// bare reports that an inode has no extended attributes. What the search finds out
+// about others stays in run: of many inodes, in order, it takes as many searches as
+// there are some with attributes between them.
+func (m *moment) bare(ino wire.Ino, run *bareRun) (bool, error) {
+	if at := uint64(ino); at >= run.from && at < run.to {
+		return true, nil
+	}
+	*run = bareRun{uint64(ino), math.MaxUint64}
+	err := m.ascend(xattrKey(ino, ""), func(key string, _ []byte) (bool, error) {
+		if len(key) < len(xattrKey(0, "")) {
+			return false, m.s.damage(rowName(key) + " is malformed")
+		}
+		run.to = be.Uint64([]byte(key[1:]))
+		return false, nil
+	})
+	return run.from < run.to, err
+}
+
+// tellBare says of the entries of a page whether they have extended attributes.
+func (m *moment) tellBare(entries []wire.DirEntry) (err error) {
+	order := make([]*wire.Attr, len(entries))
+	for i := range entries {
+		order[i] = &entries[i].Attr
+	}
+	slices.SortFunc(order, func(a, b *wire.Attr) int { return cmp.Compare(a.Ino, b.Ino) })
+	var run bareRun
+	for _, a := range order {
+		if a.NoXattrs, err = m.bare(a.Ino, &run); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readListxattr lists a file's extended attributes, in the order of their bytes.

@@ -13,6 +13,16 @@ var storeMutants = []mutant{
 		test:  "./participant/store TestLostBucketOfTheKV",
 	},
 	{
+		rule: "S1", leaves: "what comes after a file with extended attributes has none either",
+		edits: []edit{{"participant/store/xattr.go", "		run.to = be.Uint64([]byte(key[1:]))\n", "		if first := be.Uint64([]byte(key[1:])); first == uint64(ino) {\n			run.to = first\n		}\n"}},
+		test:  "./participant/store TestNoXattrs",
+	},
+	{
+		rule: "F9", leaves: "a file that has extended attributes says that it has none",
+		edits: []edit{{"participant/store/xattr.go", "	return run.from < run.to, err\n", "	return true, err\n"}},
+		seeds: 400, hint: 72, tune: "names",
+	},
+	{
 		rule: "S1a", leaves: "outcomes are not kept",
 		edits: []edit{
 			{
