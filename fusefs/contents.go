@@ -298,18 +298,13 @@ func (c *contents) readPage(pages map[int64]*page, index int64, in int, b []byte
 	return nil
 }
 
-// Truncate sets the size. What it adds reads as zeros.
+// Truncate sets the size. What it adds reads as zeros. After an error nothing has
+// changed.
 func (c *contents) Truncate(size int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.spoilLocked(size, c.size)
 	if size < c.size {
-		for index, pg := range c.pages {
-			if index*pageSize >= size {
-				c.unrefLocked(pg)
-				delete(c.pages, index)
-			}
-		}
 		if in := int(size % pageSize); in > 0 && c.pages[size/pageSize] != nil {
 			pg, err := c.ownLocked(size / pageSize)
 			if err != nil {
@@ -321,6 +316,12 @@ func (c *contents) Truncate(size int64) error {
 				c.inMem -= int64(cut)
 			}
 			pg.n = min(pg.n, in)
+		}
+		for index, pg := range c.pages {
+			if index*pageSize >= size {
+				c.unrefLocked(pg)
+				delete(c.pages, index)
+			}
 		}
 	}
 	c.size = size
