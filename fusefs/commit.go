@@ -3,6 +3,7 @@ package fusefs
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -165,6 +166,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	p.finishAhead(fl.ctx)
 	known := f.cached.foresee(n.at())
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
+	tried := p.tried(&flying, before, fl.gen, err)
 	p.release()
 	if err == nil {
 		f.pages.committed(n.ino, &p.mutations[0], out.Tx)
@@ -180,10 +182,10 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	}
 	if err != nil {
 		n.since = since
-		n.failedLocked(&flying, before, fl.gen, err)
+		n.failedLocked(&flying, before.size, tried)
 		return err
 	}
-	n.saved, n.unsure, fl.carried = fl.gen, false, true
+	n.saved, n.unsure, n.sent, fl.carried = fl.gen, false, nil, true
 	if n.mtimeSet = n.mtimeSet && n.mtime != before.mtime; !n.mtimeSet {
 		n.mtime = 0
 	}
@@ -198,18 +200,32 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	return nil
 }
 
-// failedLocked gathers again what an attempt had taken, and keeps what it was if
-// that may have happened.
-func (n *node) failedLocked(flying *edits, before times, gen uint64, err error) {
+// tried is what a transaction was, if it may have happened; else nil.
+func (p *plan) tried(flying *edits, before times, gen uint64, err error) *sent {
+	if wire.CodeOf(err) != wire.CodeUnknownOutcome {
+		return nil
+	}
+	s := &sent{mtime: before.mtime, gen: gen}
+	if flying.tail >= 0 {
+		s.tail = before.size - flying.tail
+		head := make([]byte, min(s.tail, headBytes))
+		if k, _ := p.snap.ReadAt(head, flying.tail); k < len(head) { // then its mtime alone tells
+			return s
+		}
+		s.head = sha256.Sum256(head)
+	}
+	return s
+}
+
+// failedLocked gathers again what an attempt had taken of a file of size bytes, and
+// keeps what it was if that may have happened.
+func (n *node) failedLocked(flying *edits, size int64, tried *sent) {
 	if n.c != nil {
-		n.cur = flying.then(before.size, n.cur, n.c.Size())
+		n.cur = flying.then(size, n.cur, n.c.Size())
 	}
 	n.noAhead = true // all that waits would be sent ahead before its next try
-	if wire.CodeOf(err) == wire.CodeUnknownOutcome {
-		n.unsure, n.sent = true, sent{mtime: before.mtime, gen: gen}
-		if flying.tail >= 0 {
-			n.sent.tail = before.size - flying.tail
-		}
+	if tried != nil {
+		n.unsure, n.sent = true, append(n.sent, *tried)
 	}
 }
 

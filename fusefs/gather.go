@@ -1,12 +1,12 @@
 package fusefs
 
 import (
-	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
-	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"tpcfs/wire"
@@ -115,7 +115,7 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	happened, err := f.happened(ctx, n, base)
+	done, at, err := f.happened(ctx, n, base)
 	if err != nil {
 		return err
 	}
@@ -124,8 +124,10 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 	if n.c == nil || n.orphan {
 		return nil
 	}
-	if happened {
-		n.creditLocked()
+	if done != nil {
+		if err := n.creditLocked(done, at); err != nil {
+			return err
+		}
 	}
 	if n.base == base.Version && n.baseSize == base.Size {
 		return nil
@@ -139,58 +141,70 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 	// Another mtime has the kernel drop its pages, which are of the older
 	// base. A notification could not: it voids the GETATTR that is under way
 	// and with it the new size.
-	if !happened {
+	if done == nil {
 		n.moveTimesLocked(f.clock.now())
 	}
 	return nil
 }
 
-// happened tells whether a commit of unknown outcome has: the file has its
+// happened tells which commit of unknown outcome has; nil: none. The file has its
 // mtime, which is this mount's clock in nanoseconds, or the appended bytes are
-// where they were to be.
-func (f *fileSystem) happened(ctx context.Context, n *node, now wire.Attr) (bool, error) {
+// where they were to be. at is where in the file it has appended.
+func (f *fileSystem) happened(ctx context.Context, n *node, now wire.Attr) (done *sent, at int64, err error) {
 	n.mu.Lock()
-	sent, tail := n.sent, n.cur.tail
+	tried, tail := slices.Clone(n.sent), n.cur.tail
 	unsure := n.unsure && n.c != nil && now.Version != n.base
 	n.mu.Unlock()
-	switch {
-	case !unsure:
-		return false, nil
-	case sent.mtime != 0 && now.Mtime == sent.mtime:
-		return true, nil
-	case sent.tail == 0 || tail < 0:
-		return false, nil
+	if !unsure {
+		return nil, 0, nil
 	}
-	there, own := make([]byte, min(sent.tail, 1<<20)), make([]byte, min(sent.tail, 1<<20))
+	slices.Reverse(tried) // what was sent later has what was sent before
+	most := int64(0)
+	for i := range tried {
+		if s := &tried[i]; s.mtime != 0 && now.Mtime == s.mtime {
+			return s, now.Size - s.tail, nil
+		}
+		most = max(most, min(tried[i].tail, headBytes))
+	}
+	if most == 0 || tail < 0 {
+		return nil, 0, nil
+	}
+	there := make([]byte, most)
 	k, _, err := f.readService(ctx, n.ino, there, tail)
 	if err != nil {
-		return false, err
+		return nil, 0, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.c == nil || n.cur.tail != tail {
-		return false, nil
+	for i := range tried {
+		s := &tried[i]
+		if size := min(s.tail, headBytes); size > 0 && int64(k) >= size && sha256.Sum256(there[:size]) == s.head {
+			return s, tail, nil
+		}
 	}
-	if _, err := n.c.ReadAt(own, tail); err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
-	return k == len(own) && bytes.Equal(there, own), nil
+	return nil, 0, nil
 }
 
 // creditLocked takes out of the edits what a commit of unknown outcome has
 // brought to the service. Bytes with a place may be written again, appended
-// ones may not.
-func (n *node) creditLocked() {
-	n.unsure = false
+// ones may not: they have one now, at is where.
+func (n *node) creditLocked(done *sent, at int64) error {
 	switch {
-	case n.gen == n.sent.gen:
+	case n.gen == done.gen:
 		n.cur = noEdits()
-	case n.cur.tail >= 0 && n.sent.tail > 0:
-		if n.cur.tail += n.sent.tail; n.cur.tail >= n.c.Size() {
+	case n.cur.tail >= 0 && done.tail > 0:
+		e, c, err := n.cur.rebase(n.c, at)
+		if err != nil {
+			return err
+		}
+		n.installLocked(c, e)
+		if n.cur.tail == at { // what of them was changed since is not known
+			n.cur.add(at, at+done.tail)
+		}
+		if n.cur.tail += done.tail; n.cur.tail >= n.c.Size() {
 			n.cur.tail = -1
 		}
 	}
-	n.sent = sent{}
+	n.unsure, n.sent = false, nil
+	return nil
 }
 
 // lose notes that the service has the file no more: another mount deleted

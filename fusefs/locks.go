@@ -286,7 +286,7 @@ func (n *node) forfeitLocked() (dropped bool) {
 	if !n.dirtyLocked() {
 		return false
 	}
-	n.saved, n.unsure, n.since = n.gen, false, time.Time{}
+	n.saved, n.unsure, n.sent, n.since = n.gen, false, nil, time.Time{}
 	n.mtimeSet, n.atimeSet, n.ctime = false, false, 0
 	if n.flight != nil {
 		n.flight.cancel()

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -46,14 +47,14 @@ type node struct {
 	logged  bool
 	fatal   error  // the last commit failed, and so will the next
 	unsure  bool   // a commit's outcome is unknown
-	sent    sent   // what it would have done
+	sent    []sent // what each of those would have done, the newest last
 	savedAt uint64 // fileSystem.saves when the last commit was done
 
 	mtime, atime       int64 // nanoseconds since 1970; gathered if set
 	mtimeSet, atimeSet bool
 	ctime              int64     // of the last change, nanoseconds since 1970
 	flyingCtime        int64     // of the last one in the commit in flight; 0: none
-	privChecked        bool      // set-id bits are known to be gone since the last chmod
+	privChecked        bool      // set-id bits are known to be gone since the last chmod here
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
 	alone              bool      // ... and for no other
@@ -71,9 +72,13 @@ type node struct {
 // sent is what a commit of unknown outcome was: enough to know it again.
 type sent struct {
 	mtime int64
-	tail  int64 // bytes appended
+	tail  int64             // bytes appended
+	head  [sha256.Size]byte // the sum of the first of them, headBytes at most
 	gen   uint64
 }
+
+// headBytes is up to how many of the bytes that a commit appends tell it from others.
+const headBytes = 1 << 20
 
 // turn is who works on a node's base.
 type turn int
