@@ -37,6 +37,11 @@ func (f *fileSystem) sync(ctx context.Context, n *node) error {
 			n.mu.Unlock()
 			return nil
 		}
+		if n.gone { // it was given up meanwhile: nothing is left of it
+			err := cmp.Or(n.fatal, f.commits.Err())
+			n.mu.Unlock()
+			return err
+		}
 		fl, mine := n.flight, false
 		if fl == nil {
 			fl, mine = f.startLocked(n, wire.Mutation{}), true
@@ -47,7 +52,7 @@ func (f *fileSystem) sync(ctx context.Context, n *node) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if fl.err != nil && (mine || fl.gen >= want) {
+		if fl.err != nil && (mine || fl.gen >= want && fl.with.Set == 0) { // else the error may be of what went with it
 			return fl.err
 		}
 	}
@@ -97,7 +102,7 @@ func (f *fileSystem) land(n *node, fl *flight, err error) {
 		return
 	}
 	if n.fatal = nil; !lasting(err) {
-		n.fatal = err
+		n.fatal, n.fatalGen = err, fl.gen
 	}
 	n.retry = min(max(firstRetry, 2*n.retry), lastRetry)
 	n.next = time.Now().Add(n.retry)
@@ -175,9 +180,8 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.flying, n.flyingCtime = nil, 0
-	if n.forfeit {
+	if n.forfeit { // nothing of it is here any more
 		n.forfeit = false
-		n.dropLocked()
 		return err
 	}
 	if err != nil {
@@ -186,7 +190,8 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		return err
 	}
 	n.saved, n.unsure, n.sent, fl.carried = fl.gen, false, nil, true
-	if n.mtimeSet = n.mtimeSet && n.mtime != before.mtime; !n.mtimeSet {
+	// One that was set after a later write is to come, though it is the same.
+	if n.mtimeSet = n.mtimeSet && (n.mtime != before.mtime || !n.cur.empty()); !n.mtimeSet {
 		n.mtime = 0
 	}
 	n.atimeSet = n.atimeSet && n.atime != before.atime

@@ -99,9 +99,12 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	}
 	n.see(a)
 	if in.Flags&syscall.O_TRUNC != 0 {
-		err := f.cut(ctx, n)
-		if err == nil && in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
+		var err error
+		if in.Mode&fuse.OPEN_KILL_SUIDGID != 0 {
 			err = f.killPriv(ctx, n, &in.InHeader)
+		}
+		if err == nil { // last: an open that fails cuts nothing
+			err = f.cut(ctx, n)
 		}
 		if err != nil {
 			f.letGo(n)
@@ -250,7 +253,12 @@ func (f *fileSystem) makeRoom(ctx context.Context, n *node, cached bool) error {
 		}
 	}
 	n.mu.Lock()
-	full := len(n.cur.extents) >= maxGathered && !n.orphan
+	count := len(n.cur.extents)
+	full := count >= maxGathered
+	if n.flying != nil { // if that commit fails, the next has to hold both
+		full = full || count+len(n.flying.extents) >= 2*maxGathered
+	}
+	full = full && !n.orphan
 	n.mu.Unlock()
 	if !full {
 		return nil
@@ -261,11 +269,12 @@ func (f *fileSystem) makeRoom(ctx context.Context, n *node, cached bool) error {
 // killPriv clears the set-id bits, as an unprivileged change of contents must.
 func (f *fileSystem) killPriv(ctx context.Context, n *node, caller *fuse.InHeader) error {
 	n.mu.Lock()
-	checked := n.privChecked
+	checked, at := n.privChecked, n.privAt
 	n.mu.Unlock()
-	if checked {
+	if checked && f.cached.untouched(at, n.ino) {
 		return nil
 	}
+	asked := f.cached.begin()
 	a, err := f.attr(ctx, n.at())
 	if err != nil {
 		return err
@@ -277,7 +286,7 @@ func (f *fileSystem) killPriv(ctx context.Context, n *node, caller *fuse.InHeade
 		}
 	}
 	n.mu.Lock()
-	n.privChecked = mode&(syscall.S_ISUID|syscall.S_ISGID) == 0
+	n.privChecked, n.privAt = mode&(syscall.S_ISUID|syscall.S_ISGID) == 0, asked
 	n.mu.Unlock()
 	return nil
 }
@@ -504,7 +513,8 @@ func (f *fileSystem) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 		f.unlock(h.n, owner)
 	}
 	h.n.mu.Lock()
-	if h.n.dirtyLocked() && !h.n.alone && h.n.flight == nil && h.n.fatal == nil && h.writes {
+	tried := h.n.fatal != nil && h.n.fatalGen == h.n.gen // else a close may have failed before a mapping's last pages came
+	if h.n.dirtyLocked() && !h.n.alone && h.n.flight == nil && !tried && h.writes {
 		f.startLocked(h.n, wire.Mutation{})
 	}
 	h.n.mu.Unlock()

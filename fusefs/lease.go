@@ -154,6 +154,13 @@ func (c *cache) keepLocked(asked uint64, a wire.Attr) {
 	c.attrs[a.Ino] = a
 }
 
+// untouched reports that nothing was heard of an inode since a number of begin.
+func (c *cache) untouched(asked uint64, ino wire.Ino) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return asked >= c.floor && asked >= c.inos[ino]
+}
+
 // keepName keeps what a name was found to be; the zero Attr: nothing.
 func (c *cache) keepName(asked uint64, at wire.At, a wire.Attr) {
 	c.mu.Lock()

@@ -291,8 +291,7 @@ func (n *node) forfeitLocked() (dropped bool) {
 	if n.flight != nil {
 		n.flight.cancel()
 	}
-	if n.forfeit = n.flying != nil; !n.forfeit {
-		n.dropLocked()
-	}
+	n.forfeit = n.flying != nil
+	n.dropLocked() // who writes from now on waits for that commit's turn, and begins anew
 	return true
 }

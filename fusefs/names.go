@@ -36,6 +36,9 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	if _, err := f.transact(ctx, wire.Mutation{
 		Kind: wire.MutLink, At: at, To: wire.At{Dir: wire.Ino(in.NodeId), Path: name},
 	}); err != nil {
+		if n != nil && wire.CodeOf(err) == wire.CodeUnknownOutcome {
+			n.mayHaveName()
+		}
 		return statusOf(err)
 	}
 	if n != nil {

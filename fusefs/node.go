@@ -39,22 +39,24 @@ type node struct {
 
 	noAhead bool // until the next commit no head start begins: there was one, or no place for one, or a commit has failed
 
-	gen     uint64    // counts changes
-	saved   uint64    // the changes up to here are committed
-	since   time.Time // of the first change that is in no commit; zero: none
-	next    time.Time // when to commit by itself
-	retry   time.Duration
-	logged  bool
-	fatal   error  // the last commit failed, and so will the next
-	unsure  bool   // a commit's outcome is unknown
-	sent    []sent // what each of those would have done, the newest last
-	savedAt uint64 // fileSystem.saves when the last commit was done
+	gen      uint64    // counts changes
+	saved    uint64    // the changes up to here are committed
+	since    time.Time // of the first change that is in no commit; zero: none
+	next     time.Time // when to commit by itself
+	retry    time.Duration
+	logged   bool
+	fatal    error  // the last commit failed, and so will the next
+	fatalGen uint64 // ... with the changes up to here
+	unsure   bool   // a commit's outcome is unknown
+	sent     []sent // what each of those would have done, the newest last
+	savedAt  uint64 // fileSystem.saves when the last commit was done
 
 	mtime, atime       int64 // nanoseconds since 1970; gathered if set
 	mtimeSet, atimeSet bool
 	ctime              int64     // of the last change, nanoseconds since 1970
 	flyingCtime        int64     // of the last one in the commit in flight; 0: none
 	privChecked        bool      // set-id bits are known to be gone since the last chmod here
+	privAt             uint64    // ... and of others, while nothing is heard of the file since this number of the cache
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
 	alone              bool      // ... and for no other

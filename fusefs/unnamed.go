@@ -241,6 +241,14 @@ func (n *node) setHeld(held, alone bool) {
 	n.held, n.alone = held, held && alone
 }
 
+// mayHaveName: it is not known whether the file has got a name again. What is written
+// to it is committed as if it had, and a reclaim finds out.
+func (n *node) mayHaveName() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.alone = false
+}
+
 // heldOf takes the question which of some inodes without a name are open here:
 // another mount has taken the last names. From now on they are held; the others
 // open no more.
