@@ -17,17 +17,23 @@ import (
 func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
+	asked, changed := ctx, func(err error) error { return err }
 	if in.Valid&fuse.FATTR_FH != 0 {
-		if h, status := f.usable(in.Fh); h == nil {
+		h, status := f.usable(in.Fh)
+		if h == nil {
 			return status
 		}
+		var end func()
+		asked, end = h.changes(ctx)
+		defer end()
+		changed = h.changed
 	}
 	ino := wire.Ino(in.NodeId)
 	m := setattrOf(in)
 	if m.Size < 0 || m.Size > wire.MaxFileSize {
 		return fuse.Status(syscall.EFBIG)
 	}
-	if err := f.setAttrOf(ctx, ino, in, m); err != nil {
+	if err := changed(f.setAttrOf(asked, ino, in, m)); err != nil {
 		return statusOf(staleIfGone(err))
 	}
 	a, err := f.attr(ctx, wire.At{Dir: ino})

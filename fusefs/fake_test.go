@@ -90,6 +90,9 @@ func (f *fake) set(change func(f *fake)) {
 // wait returns with mu held, once the service is there.
 func (f *fake) wait(ctx context.Context) error {
 	for {
+		if ctx.Err() != nil {
+			return wire.NewError(wire.CodeCanceled, "")
+		}
 		f.mu.Lock()
 		down := f.down
 		if down == nil {

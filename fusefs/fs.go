@@ -74,6 +74,32 @@ type handle struct {
 	writes bool // its closes commit
 
 	lost atomic.Bool // a lock was lost, or what it wrote: it answers EIO
+
+	ctx context.Context // ends then: of what changes the file and does not gather
+	end context.CancelFunc
+}
+
+// lose has the handle answer EIO. What it waits for at the service is not done any
+// more if it was not sent.
+func (h *handle) lose() {
+	h.lost.Store(true)
+	h.end()
+}
+
+// changes is a context of one request's that ends when the handle is lost, too. The
+// caller calls end.
+func (h *handle) changes(ctx context.Context) (_ context.Context, end func()) {
+	own, cancel := context.WithCancel(h.ctx)
+	stop := context.AfterFunc(ctx, cancel)
+	return own, func() { stop(); cancel() }
+}
+
+// changed is the error of such a request.
+func (h *handle) changed(err error) error {
+	if err != nil && h.lost.Load() {
+		return syscall.EIO
+	}
+	return err
 }
 
 // maxReading bounds the READs at the service: below the kernel's bound, so
@@ -232,7 +258,9 @@ func (f *fileSystem) openHandle(n *node, flags uint32) uint64 {
 	defer f.mu.Unlock()
 	f.lastFH++
 	n.handles++
-	f.handles[f.lastFH] = &handle{n: n, writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0}
+	h := &handle{n: n, writes: flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0}
+	h.ctx, h.end = context.WithCancel(context.Background())
+	f.handles[f.lastFH] = h
 	return f.lastFH
 }
 

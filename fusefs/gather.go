@@ -245,7 +245,7 @@ func (f *fileSystem) loseHeldLocked(n *node) {
 	dropped := n.forfeitLocked()
 	for _, h := range f.handles {
 		if h.n == n {
-			h.lost.Store(true)
+			h.lose()
 		}
 	}
 	f.log.Error("a deleted file that was open is lost: the service was out of reach for too long; what had it open answers EIO", "inode", n.ino, "dropped_writes", dropped)

@@ -60,7 +60,6 @@ func TestWrittenAfterLostLocks(t *testing.T) {
 	n := m.fs.peek(s.inodeOf("f"))
 	defer m.fs.letGo(n)
 	comes, goes := stopTransacts(s)
-	s.set(func(s *fake) { s.before = func([]wire.Mutation) error { return once(s, wire.CodeCanceled) } })
 	holder.begin("fsync")
 	<-comes
 	s.loseLocks(n.ino)

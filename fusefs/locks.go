@@ -260,7 +260,7 @@ func (f *fileSystem) locksLost(inos []wire.Ino) {
 		dropped := n.forfeitLocked()
 		for fh, h := range f.handles {
 			if h.n == n && (dropped && h.writes || n.lockedThroughLocked(fh)) {
-				h.lost.Store(true)
+				h.lose()
 			}
 		}
 		n.lockers = nil

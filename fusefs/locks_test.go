@@ -110,6 +110,29 @@ func TestLostLocks(t *testing.T) {
 	}
 }
 
+// TestLostLocksWhileWaiting: what a handle with a lock asks for while the service is out
+// of reach is not done when that is back, and the lock another's perhaps.
+func TestLostLocksWhileWaiting(t *testing.T) {
+	for _, step := range []string{"truncate 0", "allocate 100"} {
+		c := newFake()
+		c.put("f", "old")
+		dir, _ := mountAt(t, c, Options{})
+		f := openFile(t, dir+"/f", unix.O_RDWR)
+		f.lock(t, "ex", "ok")
+		comes, goes := stopTransacts(c)
+		f.begin(step)
+		<-comes
+		c.loseLocks(c.inodeOf("f"))
+		goes()
+		if got := f.answer(); got != eio {
+			t.Errorf("%s: %s", step, got)
+		}
+		if got, _ := c.file("f"); got != "old" {
+			t.Errorf("after %s the service has %q", step, got)
+		}
+	}
+}
+
 // A read under a lock that may be lost waits until that is known.
 func TestReadWaitsForTheLease(t *testing.T) {
 	c := newFake()

@@ -55,7 +55,9 @@ func (f *fileSystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fus
 			return statusOf(staleIfGone(err))
 		}
 	}
-	return statusOf(staleIfGone(f.allocate(ctx, h.n, m, from, length)))
+	asked, end := h.changes(ctx)
+	defer end()
+	return statusOf(staleIfGone(h.changed(f.allocate(asked, h.n, m, from, length))))
 }
 
 func (f *fileSystem) allocate(ctx context.Context, n *node, m wire.Mutation, from, length int64) error {
