@@ -16,7 +16,7 @@ import (
 )
 
 // Donate gives all that the node has as one row: its name.
-func (l *nodeLink) Donate(_ context.Context, req wire.Donate) (wire.Donated, []byte, error) {
+func (l *nodeLink) Donate(ctx context.Context, req wire.Donate) (wire.Donated, []byte, error) {
 	n := l.n
 	n.mu.Lock()
 	hook := n.onDonate
@@ -26,6 +26,19 @@ func (l *nodeLink) Donate(_ context.Context, req wire.Donate) (wire.Donated, []b
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for n.resync == "" && !n.down && n.pos.Index < req.Index && ctx.Err() == nil { // the gate
+		moved := n.moved
+		n.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+		case <-l.ctx.Done():
+		}
+		n.mu.Lock()
+		if l.ctx.Err() != nil {
+			break
+		}
+	}
 	if l.ctx.Err() != nil || n.down {
 		return wire.Donated{}, nil, errLost
 	}
@@ -434,6 +447,88 @@ func TestLastRoundOfASlowDisk(t *testing.T) {
 				}
 				if !t.Failed() { // else it would wait for ever
 					k.put("x", []byte("after"))
+				}
+				k.close()
+			})
+		})
+	}
+}
+
+// churn is a newcomer that copies so many bytes a second, while clients write.
+type churn struct {
+	speed   float64      // bytes a second
+	written atomic.Int64 // that clients have, of what it lacks at first
+	had     int64        // ... when the last round was read
+	size    int64        // of what is on its way
+	all     []byte       // nobody looks into it
+}
+
+// lags has a participant lack so many bytes, and what clients write.
+func (k *cluster) lags(i int, c *churn, lacks int64) {
+	c.had = -lacks
+	for _, n := range k.nodes {
+		n.set(func() {
+			n.onDonate = func(req wire.Donate) (wire.Donated, []byte, error) {
+				now := c.written.Load()
+				c.size, c.had = min(now-c.had, int64(len(c.all))), now
+				return wire.Donated{Blocks: []wire.DonatedBlock{{Block: req.Blocks[0], Size: 1}}}, c.all[:c.size], nil
+			}
+		})
+	}
+	k.nodes[i].set(func() {
+		k.nodes[i].onResync = func(req wire.Resync) error {
+			switch req.Step {
+			case wire.ResyncBlocks:
+				time.Sleep(time.Duration(float64(c.size) / c.speed * float64(time.Second)))
+			case wire.ResyncRound, wire.ResyncFinish:
+				time.Sleep(4 * time.Millisecond)
+			default:
+			}
+			return nil
+		}
+	})
+}
+
+// Clients wait for a newcomer's last round no longer than what has changed during one small
+// round takes; one that never catches up with them does not keep them waiting (P11).
+func TestLastRoundIsShort(t *testing.T) {
+	const mb = 1_000_000
+	all := make([]byte, 512*mb) // no page of it is ever there
+	for name, c := range map[string]struct {
+		speed, writes float64 // bytes a second
+		in            bool    // it catches up
+		most          time.Duration
+	}{
+		"it is much faster":          {400 * mb, 40 * mb, true, 200 * time.Millisecond},
+		"nobody writes much":         {100 * mb, mb, true, 200 * time.Millisecond},
+		"writes are faster":          {50 * mb, 100 * mb, false, 100 * time.Millisecond},
+		"as fast as clients, nearly": {100 * mb, 90 * mb, false, 100 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newEvicting(t).serve()
+				k.put("x", []byte("before"))
+				k.nodes[1].kill()
+				k.put("x", []byte("meanwhile"))
+				k.state(1, stateEvicted)
+				model := &churn{speed: c.speed, all: all}
+				k.lags(1, model, int64(len(all)))
+				k.nodes[1].revive()
+				const every = 5 * time.Millisecond
+				longest, writes := time.Duration(0), 0
+				for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(every) {
+					began := time.Now()
+					k.put("x", []byte("now"))
+					longest, writes = max(longest, time.Since(began)), writes+1
+					model.written.Add(int64(c.writes * every.Seconds()))
+				}
+				st, err := k.c.Status(ctx, wire.StatusRequest{})
+				if err != nil || st.Members[1].InSync != c.in {
+					t.Errorf("in sync: %v, %v", st.Members[1].InSync, err)
+				}
+				t.Logf("of %d writes the longest took %v", writes, longest)
+				if longest > c.most {
+					t.Errorf("a write took %v", longest)
 				}
 				k.close()
 			})

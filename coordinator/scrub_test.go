@@ -3,6 +3,7 @@ package coordinator
 import (
 	"crypto/sha256"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"tpcfs/coordinator/scrub"
 	"tpcfs/journal/disk"
+	"tpcfs/journal/disk/forget"
 	"tpcfs/wire"
 )
 
@@ -279,6 +281,66 @@ func TestScrubVerdictOutlivesTheCoordinator(t *testing.T) {
 	}
 }
 
+// A coordinator whose power fails when it has let one in that had to get everything anew, before
+// that it has is durable: the next one finds the verdict, looks again, and finds all alike. Nobody is
+// evicted for it.
+func TestScrubVerdictOutlivesTheAdmission(t *testing.T) {
+	for keeps := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			k := newEvicting(t).serve()
+			k.put("x", []byte("1"))
+			same := map[string]string{"e1": "x"}
+			k.rowsOf(same, same, same)
+			synctest.Wait() // what is due at the start has been looked for: it would look for this verdict again
+			k.nodes[1].kill()
+			k.state(1, stateEvicted)
+			if err := k.c.renews("b", true); err != nil {
+				t.Fatal(err)
+			}
+			var struck, again atomic.Bool
+			k.fs.SetHook(func(op forget.Op) error {
+				if op.Name != k.o.Dir+"/"+scrubName+".tmp" || struck.Swap(true) {
+					return nil
+				}
+				k.fs.CrashAt(1)
+				return forget.ErrCrashed
+			})
+			k.nodes[1].revive()
+			<-k.c.Done()
+			if !struck.Load() {
+				t.Fatalf("it has ended before: %v", k.c.Err())
+			}
+			k.c.Close()
+			k.fs = k.fs.Crash(rand.New(rand.NewPCG(keeps, 1)))
+			k.o.FS = k.fs
+			for i, n := range k.nodes {
+				n.kill()
+				n.set(func() {
+					n.onResync = func(req wire.Resync) error {
+						again.Store(again.Load() || i != 1 || !req.Full && req.Step == wire.ResyncBegin)
+						return nil
+					}
+				})
+			}
+			if k.open(); !k.c.comparesAll(1) {
+				t.Fatal("the verdict is gone, and nobody knows whether b was let in")
+			}
+			for _, n := range k.nodes {
+				n.revive()
+			}
+			time.Sleep(3 * scrubPauses)
+			for i := range 3 {
+				k.state(i, stateInSync)
+			}
+			if k.c.comparesAll(1) || k.c.doubt(1) > 0 || again.Load() {
+				t.Errorf("a verdict: %v; doubt: %d; somebody else catches up, or not with everything: %v", k.c.comparesAll(1), k.c.doubt(1), again.Load())
+			}
+			k.close()
+			k.wantAlike()
+		})
+	}
+}
+
 // A comparison without a majority ends no verdict, nor does a restart what it has found: who
 // stands in it, or under a verdict, gives nothing to others and is not read while there is
 // somebody else. One that finds everything alike ends both.
@@ -329,6 +391,37 @@ func TestScrubVerdictStays(t *testing.T) {
 		k.scrubbed(wire.ScrubRequest{})
 		if k.c.comparesAll(1) || k.c.doubt(0)+k.c.doubt(1)+k.c.doubt(2) > 0 {
 			t.Error("when all are alike there is still a verdict or doubt")
+		}
+		k.close()
+	})
+}
+
+// Who was found wrong, and cannot get everything anew, gives nothing to others: the one that is
+// started on an empty directory, since two were wrong, gets what is right. So it is after a restart,
+// and until a scrub finds all alike.
+func TestScrubOfTwoThatAreWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newEvicting(t).serve()
+		k.put("x", []byte("1"))
+		right := map[string]string{"e1": "x", "e2": "y"}
+		k.rowsOf(map[string]string{"e1": "z", "e2": "y"}, map[string]string{"e1": "x", "e2": "z"}, right)
+		k.scrubbed(wire.ScrubRequest{})
+		for range 2 {
+			for range 100 {
+				if l := k.c.pick(nil); l == nil || l.name != "c" {
+					t.Fatal("it takes one that is wrong")
+				}
+			}
+			k.close()
+			k.serve()
+			for i := range 3 {
+				k.state(i, stateInSync)
+			}
+		}
+		k.rowsOf(right, right, right)
+		k.scrubbed(wire.ScrubRequest{})
+		if k.c.doubt(0)+k.c.doubt(1)+k.c.doubt(2) > 0 {
+			t.Error("when all are alike there is still doubt")
 		}
 		k.close()
 	})

@@ -74,16 +74,20 @@ func readScrub(fsys disk.FS, name string) (scrub.Book, error) {
 // renews notes, durably, that a participant has to get everything anew, or that it has.
 func (c *Coordinator) renews(name string, has bool) error {
 	s := &c.scrub
-	enter := func(has bool) {
+	enter := func(fn func(name string)) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.book.Renews(name, has)
+		fn(name)
 		s.doubtLocked()
 	}
-	enter(has)
+	if !has {
+		enter(s.book.Renewed)
+		return c.keepScrub()
+	}
+	enter(func(name string) { s.book.Renews(name, true) })
 	err := c.keepScrub()
-	if err != nil && has {
-		enter(false)
+	if err != nil {
+		enter(func(name string) { s.book.Renews(name, false) })
 	}
 	return err
 }

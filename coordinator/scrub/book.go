@@ -22,7 +22,7 @@ type Book struct {
 	Missed []string `json:"missed,omitempty"`
 	// Renew are participants whose rows are wrong: they have to get everything anew.
 	Renew []string `json:"renew,omitempty"`
-	// Unsure are participants whose rows differ from others', without a majority.
+	// Unsure are participants whose rows differ from others', and that have not got everything anew.
 	Unsure []string `json:"unsure,omitempty"`
 	// Lost: a book could not be read, and not everything was scrubbed since.
 	Lost bool `json:"lost,omitempty"`
@@ -74,16 +74,18 @@ func (b *Book) Take(v Verdict) {
 	for _, name := range v.Unsure {
 		b.Unsure = with(b.Unsure, name, true)
 	}
-	for _, name := range v.Sure {
-		b.Unsure = with(b.Unsure, name, false)
-	}
 	for _, name := range v.Right {
-		b.Renew = with(b.Renew, name, false)
+		b.Renewed(name)
 	}
 }
 
-// Renews enters that a participant has to get everything anew, or that it has.
+// Renews enters that a participant has to get everything anew, or takes that back.
 func (b *Book) Renews(name string, has bool) { b.Renew = with(b.Renew, name, has) }
+
+// Renewed enters that there is nothing against a participant any more.
+func (b *Book) Renewed(name string) {
+	b.Renew, b.Unsure = with(b.Renew, name, false), with(b.Unsure, name, false)
+}
 
 // ComparesAll: has a participant to get everything anew when it catches up?
 func (b *Book) ComparesAll(name string) bool { return slices.Contains(b.Renew, name) }

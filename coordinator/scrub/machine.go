@@ -106,8 +106,9 @@ const (
 
 // Why a participant is not looked at, or does not get everything anew.
 var (
-	ErrAway = wire.NewError(wire.CodeUnavailable, "it is not in sync and there")
-	errHalf = errors.New("the comparison of its metadata did not come to its end")
+	ErrAway    = wire.NewError(wire.CodeUnavailable, "it is not in sync and there")
+	errHalf    = errors.New("the comparison of its metadata did not come to its end")
+	errStopped = errors.New("it was stopped before its end")
 )
 
 // New begins a scrub of some participants, or all; names are those there are, by member.
@@ -232,6 +233,9 @@ func (m *Machine) Failed(i int, err error) { m.problem(i, err) }
 // Stop ends the scrub: what is not compared by now is not.
 func (m *Machine) Stop() {
 	if m.phase <= comparing {
+		for i := range m.names {
+			m.problem(i, errStopped)
+		}
 		m.ends(false)
 	} else if m.phase > entering {
 		m.phase = over
@@ -248,6 +252,9 @@ func (m *Machine) Next(there []int, readPoint uint64) Step {
 	if m.phase == choosing && len(there) < m.least() {
 		m.problems(errors.New("there is nobody to compare its metadata with"))
 		m.ends(false)
+	}
+	for m.phase == asking && slices.ContainsFunc(there, func(i int) bool { return !m.compares(i) }) {
+		m.Did("it does not get everything anew: one is in sync by now that was not compared")
 	}
 	switch m.phase {
 	case choosing:
