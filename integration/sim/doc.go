@@ -20,6 +20,7 @@
 //	operator.go   coordinator: members.go, and the operators who call it
 //	rejoin.go     coordinator: rejoin.go; a participant's side, resync.go, in resync.go
 //	repair.go     coordinator: repair.go; participant: repair.go
+//	scrub.go      coordinator: scrub.go, compare.go, scrubtime.go; participant: scrub.go
 //	mounts.go     a mount's lease (fusefs: lease.go); coordinator: Watch (transact.go)
 //
 // Faults: computers lose their power, between steps or in the middle of an
@@ -32,6 +33,9 @@
 // and return, while all that goes on; their donors, the coordinator and they
 // themselves die meanwhile. In some of those operators replace, remove and add
 // participants, and declare lost what a flood has taken of two of three (operator.go).
+// In some there are scrubs (scrub.go), and files that no client names (bystanders.go), of
+// which rows become others at some members and blocks rot: what a scrub says and does is
+// compared with what there is (scrubjudge.go).
 // Rotten blocks of contents are repaired (repair.go), and at the end all that any member has
 // must be so; where nobody is evicted the operator puts back the true disk or restores other
 // bits, at the latest when the faults end, and then all must settle. What

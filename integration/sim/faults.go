@@ -36,6 +36,8 @@ const (
 	faultFence              // a session is fenced
 	faultRemove             // no fault: an operator removes a participant, or adds one
 	faultTrap               // the power fails while checksums are put aside
+	faultScrub              // no fault: a scrub begins
+	faultWrong              // a row of a participant is another one, or a block rots, that nobody else looks at
 	faults
 )
 
@@ -45,12 +47,13 @@ var FaultNames = [faults]string{
 	"clients gone", "zombie coordinators", "old backups restored", "failed syncs", "full disks", "prepares refused", "early checkpoints", "long waits",
 	"silent processes", "half-dead links", "wiped disks", "rotten disks", "lying disks", "links given up", "two disks lost", "wishes to replace one",
 	"mounts cut off", "lapses of time", "sessions fenced", "wishes to remove or add one", "traps",
+	"scrubs begun by hand", "rows and blocks made wrong",
 }
 
 var faultWeight = [faults]int{
 	faultPower: 8, faultKill: 6, faultMidway: 8, faultStop: 2, faultBreak: 20, faultClientBreak: 10, faultGiveUp: 4,
 	faultVanish: 1, faultZombie: 4, faultBackup: 40, faultSync: 3, faultFull: 3, faultRefuse: 10, faultCheckpoint: 10, faultLong: 1,
-	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4, faultAway: 12, faultLapse: 12, faultFence: 3, faultTrap: 20, faultRemove: 12,
+	faultSilent: 6, faultHalf: 8, faultWipe: 20, faultRot: 20, faultLie: 80, faultSuspect: 12, faultFlood: 30, faultEdit: 4, faultAway: 12, faultLapse: 12, faultFence: 3, faultTrap: 20, faultRemove: 12, faultScrub: 40, faultWrong: 40,
 }
 
 // faultRarity: one in how many schedules has a fault that takes much of the
@@ -114,6 +117,17 @@ const (
 	reachKept                                     // a mount has answered from what it keeps
 	reachAsked                                    // ... was asked whether it has a file open that lost its last name
 	reachHolds                                    // ... and has
+	reachScrubBegun                               // a scrub has begun
+	reachScrubClean                               // ... says that a participant is clean
+	reachHurtRow                                  // a row of a participant is not what it was
+	reachHurtBlock                                // ... a block
+	reachExpelled                                 // a participant was evicted for a scrub
+	reachRenewed                                  // ... and has got everything anew
+	reachVerdictEnds                              // a scrub has ended an older verdict
+	reachBookLost                                 // what scrubs have found could not be read
+	reachDoomed                                   // the coordinator dies between an admission and the end of its verdict
+	reachLastBlock                                // a block is rotten at all that are in sync
+	reachStartsAnew                               // one was started on an empty directory, as a scrub's words say
 	reachCheckpointEnd                            // a checkpoint was finished
 	reachSync                                     // a sync has failed of: a journal, the kv, objects, something else
 	reachFull           = reachSync + places      // a write has found no space: likewise
@@ -132,7 +146,7 @@ const (
 )
 
 // crashes are the tasks that a crash may cut short.
-var crashes = [...]string{"journal", "checkpoint", "sweep", "stage", "resync", "repair"}
+var crashes = [...]string{"journal", "checkpoint", "sweep", "stage", "resync", "repair", "book"}
 
 func placeOf(name string) int {
 	switch {
@@ -158,10 +172,11 @@ var ReachNames = [reaches]string{
 	"retries on new links", "transactions of several mutations", "renames", "listings", "files reclaimed", "reclaims of what had a name",
 	"evictions", "evictions as too slow", "returns", "marks", "configs that let one in", "newcomers not let in", "interrupted catchings up", "full copies", "copies from before an index",
 	"new disks", "rotten blocks repaired", "checksums found again", "ends without rot", "aborts revived", "declared lost", "replaced",
-	"removed", "removed ones told", "added", "crashes while checksums were put aside", "Watches answered", "leases that had run out", "answers from what is kept", "questions about files without a name", "files without a name held open", "checkpoints",
+	"removed", "removed ones told", "added", "crashes while checksums were put aside", "Watches answered", "leases that had run out", "answers from what is kept", "questions about files without a name", "files without a name held open",
+	"scrubs", "participants found clean", "rows made wrong", "blocks made rotten", "evictions for scrubs", "got everything anew for scrubs", "verdicts ended by scrubs", "books lost", "crashes before the end of a verdict", "blocks rotten at all", "started anew for scrubs", "checkpoints",
 	"failed syncs of journals", "failed syncs of kvs", "failed syncs of objects", "failed syncs of others",
 	"no space for journals", "no space for kvs", "no space for objects", "no space for others", "no space in checkpoints",
-	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up", "crashes in repairs",
+	"crashes in flushes", "crashes in checkpoints", "crashes in sweeps", "crashes in stages", "crashes in catching up", "crashes in repairs", "crashes in writing a scrub's book",
 }
 
 func (w *world) reach(n int) { w.report.Reached[n]++ }
@@ -213,6 +228,9 @@ const (
 	stepUnask
 	stepTell
 	stepTold
+	stepScrub
+	stepBook
+	stepDue
 	stepStart
 
 	stepAttach
@@ -394,6 +412,7 @@ func (c *reign) choices(slot int) {
 		}
 	}
 	c.rejoinChoices(slot)
+	c.scrubChoices(slot)
 	if c.j.ready() {
 		w.may1(stepReignJournal, slot, 0, 6)
 	}
@@ -528,6 +547,7 @@ func (w *world) faultChoices() []choice {
 		}
 	}
 	add(faultLapse, 0, 0, true)
+	w.scrubFaults(add)
 	add(faultZombie, 0, 0, running && !w.coordinator.silent && !w.lying() && w.old == nil && w.truth == nil) // nobody starts two on purpose
 	add(faultBackup, 0, 0, !running && w.flooded == nil && w.backup != nil && w.truth == nil && !w.wiped() && !w.coordinator.rotten && !w.lying())
 	return w.possible

@@ -19,6 +19,7 @@ type member struct {
 	up bool
 
 	store *store.Store
+	kv    store.KV // the store's
 	m     *vote.Machine
 	j     *writer
 
@@ -58,6 +59,7 @@ type member struct {
 	join        *wire.Join    // what the checkpoint under way makes durable; nil: nothing of the kind
 	joinGreets  []*conn       // they wait for that
 	stopping    bool          // the process is being stopped
+	moments     []*resyncCall // they wait for an entry to be handled (scrub.go)
 
 	fences map[uint64]bool // epochs whose fence was answered for, over all its lives
 }
@@ -205,6 +207,7 @@ func (p *member) handle(n int) {
 			p.refuse(err, batch)
 			return
 		}
+		p.reached()
 		if r.Record != nil {
 			batch = append(batch, r)
 		}

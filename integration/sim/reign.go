@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"tpcfs/coordinator/commit"
+	"tpcfs/coordinator/scrub"
 	"tpcfs/journal"
 	"tpcfs/wire"
 )
@@ -42,6 +43,13 @@ type reign struct {
 	listed  *wire.ReadReply
 
 	repairs repairs
+
+	// scrub.go
+	book     scrub.Book
+	scrub    *scrubRun // the last one
+	held     []bool    // by member: it is not dialed
+	keeping  bool      // the book is written down
+	bookTask *task
 
 	inSync []bool // as the machine was last seen
 
@@ -96,6 +104,9 @@ func (c *reign) endTurn() {
 
 // finish mirrors the end of a shutdown: everybody is answered, the journal closed.
 func (c *reign) finish() {
+	if c.bookTask != nil && !c.zombie {
+		c.bookTask.run(-1)
+	}
 	c.m.Halt(wire.NewError(wire.CodeUnavailable, "it was shut down"))
 	c.carryOut(c.m.Ready())
 	if !c.zombie {
@@ -454,7 +465,7 @@ func (c *reign) givesUp(i int) {
 
 // mayDial: there is nobody left of the last link, and the machine lets it.
 func (c *reign) mayDial(i int) bool {
-	return c.has(i) && c.m.MayGreet(i) && c.m.Peer(i).Addr == c.w.members[i].at && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
+	return c.has(i) && !c.held[i] && c.m.MayGreet(i) && c.m.Peer(i).Addr == c.w.members[i].at && !slices.ContainsFunc(c.leaving, func(k *conn) bool { return k.member.i == i && k.catches() })
 }
 
 // hearLate looks at a message of a link that was given up.

@@ -2,8 +2,10 @@ package sim
 
 import (
 	"iter"
+	"slices"
 
 	"tpcfs/coordinator/commit"
+	"tpcfs/participant/store"
 	"tpcfs/wire"
 )
 
@@ -15,6 +17,7 @@ type rejoin struct {
 	donor *conn
 	since wire.Position
 	full  bool
+	whole bool
 	quick bool
 }
 
@@ -22,7 +25,9 @@ type rejoin struct {
 type caller struct {
 	w       *world
 	c       *reign
-	call    *resyncCall // it waits for that; nil: for nothing but its turn
+	call    *resyncCall   // it waits for that; nil: for nothing but its turn
+	several []*resyncCall // ... for all of those
+	task    *task         // ... for that
 	next    func() (struct{}, bool)
 	stop    func()
 	yield   func(struct{}) bool
@@ -33,20 +38,26 @@ type caller struct {
 
 // resyncCall is a call of wire.Replica's Donate, Repair or Resync, on its way.
 type resyncCall struct {
-	k        *conn
-	donate   *wire.Donate // nil: another one
-	repair   *wire.Repair // likewise; both nil: a Resync
-	req      wire.Resync
-	body     []byte
-	task     *task // at the newcomer, once it has begun
-	looked   bool  // the donor has looked at its gate
-	position wire.Position
-	canceled bool // nobody waits for it
-	done     bool
-	donated  wire.Donated
-	repaired wire.Repaired
-	reply    wire.Resynced
-	err      error
+	k          *conn
+	donate     *wire.Donate  // nil: another one
+	repair     *wire.Repair  // likewise
+	verify     *wire.Verify  // likewise
+	compare    *wire.Compare // likewise; all nil: a Resync
+	req        wire.Resync
+	body       []byte
+	task       *task // at the newcomer, once it has begun
+	looked     bool  // the donor has looked at its gate
+	position   wire.Position
+	canceled   bool // nobody waits for it
+	done       bool
+	donated    wire.Donated
+	repaired   wire.Repaired
+	reply      wire.Resynced
+	verified   wire.Verified
+	comparedTo wire.Compared
+	moment     *store.Moment     // nil: it is not there yet
+	wrong      map[string]string // what was wrong in it
+	err        error
 }
 
 // Why a call or an attempt ends.
@@ -83,7 +94,10 @@ func (r *caller) goesOn() {
 }
 
 // ready: has what it waits for happened?
-func (r *caller) ready() bool { return !r.done && (r.call == nil || r.call.done) }
+func (r *caller) ready() bool {
+	return !r.done && (r.call == nil || r.call.done) && (r.task == nil || r.task.done) &&
+		!slices.ContainsFunc(r.several, func(q *resyncCall) bool { return !q.done })
+}
 
 // waits lets others go on; false: it is over.
 func (r *caller) waits() bool {
@@ -96,6 +110,14 @@ func (r *caller) waits() bool {
 func (r *rejoin) catchUp() {
 	for !r.over() {
 		err := r.run()
+		if name := r.k.member.name; err == nil && r.whole && r.c.book.ComparesAll(name) {
+			r.w.gotAnew(r.k.member)
+			if r.w.bystanders != nil && !r.w.settling && r.w.chance(3) {
+				r.w.doomed = r.c // between the admission and the end of the verdict
+				r.idles()
+			}
+			r.renews(name, false)
+		}
 		if err == nil || r.over() {
 			return
 		}
@@ -109,16 +131,19 @@ func (r *rejoin) catchUp() {
 
 func (r *rejoin) run() error {
 	var donors []*conn
-	for _, k := range r.c.conns {
-		if k != nil && k.opened && !k.outside {
-			donors = append(donors, k)
+	for doubt := 0; doubt <= 2 && len(donors) == 0; doubt++ { // mirrors pick
+		for _, k := range r.c.others(-1) {
+			if r.c.book.Doubt(k.member.name) == doubt {
+				donors = append(donors, k)
+			}
 		}
 	}
 	if len(donors) == 0 {
 		return wire.NewError(wire.CodeUnavailable, "no participant is in sync and there to copy from")
 	}
 	r.donor = donors[r.w.rng.IntN(len(donors))]
-	got, err := r.resync(wire.Resync{Step: wire.ResyncBegin}, nil)
+	r.whole = r.c.book.ComparesAll(r.k.member.name) || r.c.book.Lost
+	got, err := r.resync(wire.Resync{Step: wire.ResyncBegin, Full: r.whole}, nil)
 	if err != nil {
 		return err
 	}
@@ -184,7 +209,7 @@ func (r *rejoin) round(index uint64) error {
 			if _, err := r.resync(wire.Resync{Step: wire.ResyncBegin, Full: true}, nil); err != nil {
 				return err
 			}
-			r.full, cursor = true, nil
+			r.full, r.whole, cursor = true, true, nil
 			continue
 		}
 		_, err = r.resync(wire.Resync{Step: wire.ResyncRows, Full: r.full, Position: d.Position, Cursor: cursor, Next: d.Cursor}, body)
@@ -236,6 +261,7 @@ func (r *rejoin) bring(req wire.Donate) error {
 			return nil
 		}
 	}
+	r.w.lastBlocks(r.c)
 	return wire.NewError(wire.CodeCorrupt, "blocks are rotten at all participants")
 }
 
@@ -358,4 +384,22 @@ func (r *caller) does(q *resyncCall) error {
 		return errLinkLost
 	}
 	return q.err
+}
+
+// doesAll makes calls at once and waits for the end of all.
+func (r *caller) doesAll(list []*resyncCall) {
+	for _, q := range list {
+		if q.k.cut {
+			q.done, q.err = true, errLinkLost
+		} else {
+			q.k.calls = append(q.k.calls, q)
+		}
+	}
+	r.several = list
+	if !r.waits() {
+		for _, q := range list {
+			q.canceled, q.err = true, errLinkLost
+		}
+	}
+	r.several = nil
 }

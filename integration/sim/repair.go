@@ -58,7 +58,7 @@ func (r *repairs) run() {
 			for _, k := range list[:n] {
 				blocks = append(blocks, k.block)
 			}
-			rotten := r.repair(list[0].member, wire.Lack{Ino: list[0].ino, Object: list[0].object, Blocks: blocks})
+			_, rotten := r.repair(list[0].member, wire.Lack{Ino: list[0].ino, Object: list[0].object, Blocks: blocks})
 			for _, k := range list[:n] {
 				if delete(r.known, k); slices.Contains(rotten, k.block) {
 					r.known[k] = false
@@ -69,12 +69,12 @@ func (r *repairs) run() {
 	}
 }
 
-// repair mirrors the function; what is left is rotten still.
-func (r *repairs) repair(member int, lack wire.Lack) []int64 {
-	rotten := lack.Blocks
+// repair mirrors the function: so many blocks are right now, and these are rotten still.
+func (r *caller) repair(member int, lack wire.Lack) (right int, rotten []int64) {
+	rotten = lack.Blocks
 	to := r.c.conns[member]
 	if to == nil || !to.opened || to.outside {
-		return rotten
+		return 0, rotten
 	}
 	for _, k := range r.c.others(member) {
 		index := r.c.readPoint
@@ -97,12 +97,13 @@ func (r *repairs) repair(member int, lack wire.Lack) []int64 {
 				}
 				continue
 			}
+			right += len(got.Right)
 			bad = append(bad, got.Rotten...)
 		}
 		slices.Sort(bad)
 		rotten = bad
 	}
-	return rotten
+	return right, rotten
 }
 
 // others mirrors the function.
@@ -148,7 +149,7 @@ func (r *caller) blocksOf(k *conn, req wire.Donate) (given []donation, rotten []
 	return given, rotten, nil
 }
 
-func (r *repairs) brings(to *conn, req wire.Repair, body []byte) (wire.Repaired, error) {
+func (r *caller) brings(to *conn, req wire.Repair, body []byte) (wire.Repaired, error) {
 	req.Epoch = r.c.epoch
 	if r.w.encode {
 		req = transmit(req)

@@ -106,6 +106,7 @@ func (p *member) recover() error {
 		}
 	}
 	p.begin(s, m, newWriter(p.host, log))
+	p.kv = kv
 	v.room = func() bool { st := log.Stats(); return st.Spares > 0 || st.SpareError == "" }
 	return nil
 }
@@ -200,7 +201,7 @@ func (p *member) down() {
 		k.breaks(true)
 	}
 	p.ck, p.sweep, p.staging, p.fatal, p.refuses = nil, nil, nil, nil, 0
-	p.resyncs, p.steps, p.join, p.joinGreets = nil, nil, nil, nil
+	p.resyncs, p.steps, p.join, p.joinGreets, p.moments = nil, nil, nil, nil, nil
 }
 
 // reign starts a coordinator's process on h: mirrors Coordinator.reign and openLedger.
@@ -229,7 +230,8 @@ func (w *world) reign(h *host) (*reign, error) {
 		return nil, err
 	}
 	w.runs++
-	c := &reign{w: w, host: h, epoch: wire.Epoch{Number: state.Epoch.Number + 1, Run: uuidOf('r', w.runs)}, conns: make([]*conn, len(w.members))}
+	c := &reign{w: w, host: h, epoch: wire.Epoch{Number: state.Epoch.Number + 1, Run: uuidOf('r', w.runs)}, conns: make([]*conn, len(w.members)), held: make([]bool, len(w.members))}
+	c.recallsBook()
 	var base wire.ConfigID
 	if state.Config != nil {
 		base = state.Config.ID

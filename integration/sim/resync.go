@@ -31,6 +31,12 @@ func (p *member) resyncGoesOn() {
 	case q.donate != nil:
 		p.donate(q)
 		return
+	case q.verify != nil:
+		p.verify(q)
+		return
+	case q.compare != nil:
+		p.compare(q)
+		return
 	case q.task == nil && q.repair != nil:
 		q.k.calls = slices.DeleteFunc(q.k.calls, func(o *resyncCall) bool { return o == q })
 		q.task = p.start("repair", func(t *task) { q.err = p.repair(t, q) })

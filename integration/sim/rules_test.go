@@ -21,7 +21,7 @@ var (
 var tunes = map[string]func(*profile){
 	"": nil, "reading": reading, "crashing": crashing, "starting": starting, "staging": staging,
 	"moving": moving, "overwriting": overwriting, "outages": outages, "ageing": ageingRetries, "retrying": retrying,
-	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving, "rotting": rotting, "leasing": leasing, "reigning": reigning, "extending": extending, "operated": operated,
+	"names": func(p *profile) { p.metaShare = 60 }, "leaving": leaving, "rotting": rotting, "leasing": leasing, "reigning": reigning, "extending": extending, "operated": operated, "scrubbed": scrubbed,
 }
 
 // TestHunt looks for a schedule that fails, where a rule was left out of the

@@ -22,6 +22,9 @@ func Run(seed uint64, o Options) Report {
 		if w.warm {
 			w.warmUp()
 		}
+		if w.may[faultScrub] > 0 && w.violation == nil {
+			w.bystand()
+		}
 		w.randomSteps(steps)
 		if w.violation == nil {
 			w.settle()
@@ -271,6 +274,8 @@ func (w *world) reignStep(what what, slot, b int) {
 		c.hearLate()
 	case stepAsked, stepUnask, stepTell, stepTold:
 		c.talkStep(what)
+	case stepScrub, stepBook, stepDue:
+		c.scrubStep(what, b)
 	default: // stepDrained
 		c.finish()
 	}
@@ -360,18 +365,12 @@ func (w *world) fault(f, a, b int) {
 		w.flood(a)
 	case faultEdit:
 		w.cur.replaces(w.members[a])
-	case faultClientBreak:
-		w.tracef("the link of client %d breaks", a)
-		w.clients[a].linkLost()
-	case faultGiveUp:
-		o := w.clients[a].ops[b]
-		w.tracef("client %d gives up op %d", a, o.num)
-		w.clients[a].giveUp(o)
-	case faultVanish:
-		w.tracef("client %d is gone; another takes its place", a)
-		w.clients[a].vanish()
+	case faultClientBreak, faultGiveUp, faultVanish:
+		w.clientFault(f, w.clients[a], b)
 	case faultRemove:
 		w.cur.removes(w.members[a])
+	case faultScrub, faultWrong:
+		w.scrubFault(f, a)
 	case faultAway:
 		w.clients[a].goesAway()
 	case faultLapse:
@@ -396,6 +395,21 @@ func (w *world) fault(f, a, b int) {
 		w.tracef("eleven minutes pass")
 		w.pass(a, 660_000)
 		w.slot(a).tick(660_000)
+	}
+}
+
+func (w *world) clientFault(f int, cl *client, b int) {
+	switch f {
+	case faultClientBreak:
+		w.tracef("the link of client %d breaks", cl.n)
+		cl.linkLost()
+	case faultGiveUp:
+		o := cl.ops[b]
+		w.tracef("client %d gives up op %d", cl.n, o.num)
+		cl.giveUp(o)
+	default: // faultVanish
+		w.tracef("client %d is gone; another takes its place", cl.n)
+		cl.vanish()
 	}
 }
 
@@ -510,6 +524,9 @@ func (w *world) settle() {
 	if !w.quiesce() || !w.endSessions() {
 		return
 	}
+	if w.bystanders != nil && !w.scrubsAll() {
+		return
+	}
 	w.scrubs()
 	w.checkEnd()
 	w.checkHistory()
@@ -601,6 +618,9 @@ func (w *world) unrest() string {
 	}
 	if c.repairs.next != nil && !c.repairs.done {
 		return "something is being repaired"
+	}
+	if c.scrub != nil && !c.scrub.done {
+		return "a scrub is under way"
 	}
 	for _, p := range w.there() {
 		i := p.i

@@ -108,12 +108,14 @@ type world struct {
 	handledBy map[wire.ID]int       // the participants that have carried out a decision, as bits
 	// unnamed.go
 	// evict.go
-	in      []bool                    // who is in sync, as the newest coordinator has it
-	underOf map[wire.ID]wire.ConfigID // the config that a transaction was put under
-	aborted map[wire.ID]int           // the participants that have aborted it, as bits
-	callers []*caller                 // all that have begun
-	flooded *wire.MembersRequest      // what an operator has to say (operator.go); nil: nothing
-	wishes  uint64                    // of operators
+	in         []bool                    // who is in sync, as the newest coordinator has it
+	underOf    map[wire.ID]wire.ConfigID // the config that a transaction was put under
+	aborted    map[wire.ID]int           // the participants that have aborted it, as bits
+	callers    []*caller                 // all that have begun
+	flooded    *wire.MembersRequest      // what an operator has to say (operator.go); nil: nothing
+	wishes     uint64                    // of operators
+	bystanders *bystanders               // nil: there are no scrubs
+	doomed     *reign                    // its process is killed at once
 	// mounts.go
 	keptReads []keptRead
 	order     map[wire.ID]wire.Position   // of the first COMMIT of a transaction
@@ -186,6 +188,7 @@ func newWorld(seed uint64, o *Options) *world {
 	if rand.New(rand.NewPCG(seed, 11)).IntN(16) == 0 {
 		growing(&w.profile)
 	}
+	scrubbing(rand.New(rand.NewPCG(seed, 12)), &w.profile)
 	if o.tune != nil {
 		o.tune(&w.profile)
 	}
@@ -400,6 +403,12 @@ func (w *world) afterStep() {
 			w.killed(p.host)
 		}
 	}
+	if w.doomed != nil && w.doomed == w.cur {
+		w.tracef("C%d is KILLED, when it has let one in that had to get everything anew", w.cur.epoch.Number)
+		w.reach(reachDoomed)
+		w.killed(w.coordinator)
+	}
+	w.doomed = nil
 	if w.coordinator.struck() {
 		w.tracef("the coordinator crashes in the middle of it")
 		w.lostPower(w.coordinator)

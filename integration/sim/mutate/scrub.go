@@ -20,12 +20,15 @@ var scrubMutants = []mutant{
 		"return s.book.ComparesAll(c.peers[i].called())", "return false", "TestScrubOfRowsThatDiffer|TestScrubVerdictOutlivesTheCoordinator"),
 	scrubbing("whom a scheduled scrub has missed is not made up for", "coordinator/scrub/book.go",
 		"return names, len(names) > 0", "return names, false", "TestScrubSchedule"),
-	scrubbing("two that are wrong get everything anew, maybe from each other", "coordinator/scrub/verdict.go",
-		"case len(m.renews) > 1:", "case false:", "TestScrubOfRowsThatDiffer"),
-	deciding("who is wrong gets everything anew from those of whom nobody knows who is right", "	case slices.Contains(m.undecided, true):\n", "	case false:\n", "TestJudge"),
-	deciding("who came in the middle of a comparison gives everything to who is wrong", "case half || !m.all:", "case !m.all:", "TestOneThatComesBack"),
-	scrubbing("others' checksums do not matter to who gets everything anew", "coordinator/scrub/verdict.go",
-		"	case m.sums:\n", "	case false:\n", "TestScrubOfRowsThatDiffer"),
+	deciding("two that are wrong get everything anew, maybe from each other", "verdict", "case len(m.renews) > 1:", "case false:", "TestJudge"),
+	deciding("who is wrong gets everything anew from those of whom nobody knows who is right", "verdict", "	case slices.Contains(m.undecided, true):\n", "	case false:\n", "TestJudge"),
+	deciding("who came in the middle of a comparison gives everything to who is wrong", "verdict", "case half || !m.all:", "case !m.all:", "TestOneThatComesBack"),
+	deciding("others' checksums do not matter to who gets everything anew", "verdict", "	case m.sums:\n", "	case false:\n", "TestJudge"),
+	deciding("most are right about checksums, too", "machine", "majority := !sums && slices", "majority := slices", "TestJudge"),
+	deciding("who is evicted for a scrub is so before a restart would know why", "verdict", "			m.phase++\n", "			if m.phase++; m.phase == condemning {\n				m.phase++\n			}\n", "TestRenewalThatFails"),
+	deciding("a row that one has too much is none", "machine", "	if len(says) == 1 {\n", "	if len(says) == 1 || len(says) == 2 && len(says[\"\"]) > 0 {\n", "TestJudge"),
+	deciding("digests that differ are not looked into", "machine", "		m.req.Rows, m.tries, m.last = true, 0, errNever\n		return\n", "", "TestJudge"),
+	{rule: "S5b", leaves: "a verdict never ends", edits: []edit{{"coordinator/scrub/book.go", "		b.Renewed(name)\n", "		_ = name\n"}}, test: "./coordinator TestScrubVerdictOutlivesTheAdmission"},
 	scrubbing("damage is one finding each time it is told", "coordinator/scrub/machine.go",
 		" && !m.damaged[i] {", " {", "TestScrubAsksAgain"),
 	scrubbing("who could not be asked for a moment was not compared", "coordinator/scrub/machine.go",
@@ -34,14 +37,16 @@ var scrubMutants = []mutant{
 		"return lastRound << min(late, mostLastRounds)", "return lastRound", "TestLastRoundOfASlowDisk"),
 	scrubbing("a last round takes longer and longer while writes wait", "coordinator/commit/pace.go",
 		"	if m.enough() {\n		return lastRound\n", "	if late < 0 {\n		return lastRound\n", "TestLastRoundOfASlowDisk"),
+	{rule: "P11", leaves: "a last round begins however much changes meanwhile", edits: []edit{{"coordinator/rejoin.go", "if r.moved >= lastRoundBytes || !r.quick {", "if !r.quick {"}}, test: "./coordinator TestLastRoundIsShort"},
+	{rule: "P11", leaves: "it rests in its last round", edits: []edit{{"coordinator/rejoin.go", "if !busy || !r.limit ||", "if !busy ||"}}, test: "./coordinator TestLastRoundIsShort"},
 	{rule: "S5b", leaves: "rows are compared by their keys", edits: []edit{{"participant/store/scrub.go",
 		"one := sha256.Sum256(append(be.AppendUint16(nil, uint16(len(key))), key+string(val)...))", "one := sha256.Sum256(append(be.AppendUint16(nil, uint16(len(key))), key...))"}},
 		test: "./participant/store TestCompare"},
 }
 
 // deciding is a mutant of what a scrub decides, which schedules notice, too.
-func deciding(leaves, before, after, test string) mutant {
-	return mutant{rule: "S5b", leaves: leaves, edits: []edit{{"coordinator/scrub/verdict.go", before, after}}, test: "./coordinator/scrub " + test}
+func deciding(leaves, file, before, after, test string) mutant {
+	return mutant{rule: "S5b", leaves: leaves, edits: []edit{{"coordinator/scrub/" + file + ".go", before, after}}, test: "./coordinator/scrub " + test, seeds: 400, tune: "scrubbed"}
 }
 
 func scrubbing(leaves, file, before, after, test string) mutant {
