@@ -133,35 +133,42 @@ func (f *fileSystem) withDir(cancel <-chan struct{}, in *fuse.ReadIn, fn func(co
 
 // list reads all names of a directory.
 func (f *fileSystem) list(ctx context.Context, d *dirHandle) error {
-	whole := question{kind: wire.ReadList}
-	if a, known := f.cached.recall(d.ino, whole); known {
-		d.names, d.parent, d.read = a.list, a.parent, true
-		return nil
+	a, known := f.cached.recall(d.ino, question{kind: wire.ReadList})
+	if !known {
+		var err error
+		if a, err = f.readNames(ctx, d.ino); err != nil {
+			return err
+		}
 	}
-	var names []dirName
+	d.names, d.parent, d.read = a.list, a.parent, true
+	return nil
+}
+
+// readNames asks the service for all names of a directory, with what they lead to.
+func (f *fileSystem) readNames(ctx context.Context, dir wire.Ino) (answer, error) {
+	var whole answer
 	first := f.cached.begin()
 	for after := ""; ; {
 		asked := f.cached.begin()
-		reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadList, At: wire.At{Dir: d.ino}, After: after}, nil)
+		reply, err := f.retryRead(ctx, wire.Read{Kind: wire.ReadList, At: wire.At{Dir: dir}, After: after}, nil)
 		if err != nil {
-			return err
+			return answer{}, err
 		}
 		for _, e := range reply.Entries {
-			names = append(names, dirName{e.Name, e.Attr.Ino, e.Attr.Mode})
-			f.cached.keepName(asked, wire.At{Dir: d.ino, Path: e.Name}, e.Attr)
+			whole.list = append(whole.list, dirName{e.Name, e.Attr.Ino, e.Attr.Mode})
+			f.cached.keepName(asked, wire.At{Dir: dir, Path: e.Name}, e.Attr)
 		}
-		d.parent = reply.Attr.Parent
+		whole.parent = reply.Attr.Parent
 		if !reply.More || len(reply.Entries) == 0 {
 			break
 		}
 		after = reply.Entries[len(reply.Entries)-1].Name
 	}
-	if d.parent == 0 {
-		d.parent = d.ino // the root's is itself
+	if whole.parent == 0 {
+		whole.parent = dir // the root's is itself
 	}
-	d.names, d.read = names, true
-	f.cached.tell(first, d.ino, whole, answer{list: names, parent: d.parent})
-	return nil
+	f.cached.tell(first, dir, question{kind: wire.ReadList}, whole)
+	return whole, nil
 }
 
 // attrs reads the attributes of the entries [from, to). Names that are gone

@@ -35,6 +35,7 @@ type cache struct {
 	attrs   map[wire.Ino]wire.Attr
 	entries map[wire.At]wire.Ino // 0: there is no such name
 	told    map[wire.Ino]map[question]answer
+	near    map[wire.Ino]nearby
 
 	toldBytes int // of all in told, about
 
@@ -69,7 +70,7 @@ func (c *cache) forgetLocked() {
 	c.floor = c.number
 	c.inos, c.names = map[wire.Ino]uint64{}, map[wire.At]uint64{}
 	c.attrs, c.entries = map[wire.Ino]wire.Attr{}, map[wire.At]wire.Ino{}
-	c.told, c.toldBytes = map[wire.Ino]map[question]answer{}, 0
+	c.told, c.toldBytes, c.near = map[wire.Ino]map[question]answer{}, 0, map[wire.Ino]nearby{}
 }
 
 // forget forgets what was touched by others; nil: that is not known. The kernel
@@ -186,7 +187,12 @@ func (c *cache) look(at wire.At) (a wire.Attr, known bool, err error) {
 	ino := at.Dir
 	if at.Path != "" {
 		if ino, known = c.entries[at]; !known {
-			return a, false, nil
+			if !c.absentLocked(at) {
+				return a, false, nil
+			}
+			if len(c.entries) < maxCached {
+				c.entries[at] = 0
+			}
 		}
 		if ino == 0 {
 			return a, true, &wire.Error{Code: wire.CodeNotExist, Op: "stat", Name: at.String()}
@@ -343,6 +349,9 @@ func (f *fileSystem) hear(ctx context.Context) {
 func (f *fileSystem) leased(ctx context.Context, at wire.At) (wire.Attr, error) {
 	if a, known, err := f.cached.look(at); known {
 		return a, err
+	}
+	if at.Path != "" {
+		return f.lookNear(ctx, at)
 	}
 	return f.stat(ctx, at)
 }
