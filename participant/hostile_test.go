@@ -249,3 +249,42 @@ func (c *reign) refused() bool {
 		return ok && v.Verdict == wire.VoteNo && v.Err != nil && v.Err.Code == wire.CodeNoSpace
 	})
 }
+
+// A pack is read by participants alone: what in it is beyond a limit, and however long it
+// is, is a NO of a length that a journal holds.
+func TestOversizedPack(t *testing.T) {
+	r := newRig(t, forget.New(1), nil)
+	r.begin(1)
+	long := strings.Repeat("n", 2<<20)
+	n := uint64(10)
+	for name, tc := range map[string]struct {
+		m    wire.Mutation
+		want wire.Code
+	}{
+		"path":               {wire.Mutation{Kind: wire.MutMkdir, At: at(long)}, wire.CodeNameTooLong},
+		"path of form":       {wire.Mutation{Kind: wire.MutMkdir, At: at(long), Hold: true}, wire.CodeNameTooLong},
+		"path of no kind":    {wire.Mutation{Kind: 99, At: at(long)}, wire.CodeNameTooLong},
+		"second path":        {wire.Mutation{Kind: wire.MutRename, At: at("f"), To: at(long)}, wire.CodeNameTooLong},
+		"target":             {wire.Mutation{Kind: wire.MutSymlink, At: at("l"), Target: long}, wire.CodeNameTooLong},
+		"attribute's name":   {wire.Mutation{Kind: wire.MutSetxattr, At: at("f"), Name: "user." + long}, wire.CodeNameTooLong},
+		"attribute's value":  {wire.Mutation{Kind: wire.MutSetxattr, At: at("f"), Name: "user.a", Value: []byte(long)}, wire.CodeTooMany},
+		"path beside extent": {wire.Mutation{Kind: wire.MutWriteFile, At: at(long), Write: 77}, wire.CodeNameTooLong},
+	} {
+		pack, err := wire.EncodePack([]wire.Mutation{tc.m}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := r.stage(n, pack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := prepareEntry(1, n+1, n+1, nil)
+		e.Prepare.Pack = &wire.Pack{Stage: reply.ID, Size: reply.Size, Sum: reply.Sum, Count: 1}
+		if v := r.want(r.send(e), wire.VoteNo); v.Err == nil || v.Err.Code != tc.want || len(v.Err.Error()) > 5000 {
+			t.Errorf("%s: %.200v, want %v", name, v.Err, tc.want)
+		}
+		n += 10
+	}
+	r.write(950, "f", "goes on")
+	r.wantFile("f", "goes on")
+}

@@ -145,7 +145,7 @@ func (m *Machine) admit(r *Request) *wire.Error {
 				return err
 			}
 		}
-		if err := checkSizes(mu); err != nil {
+		if err := mu.CheckLimits(); err != nil {
 			err.Mutation = i
 			return err
 		}
@@ -164,65 +164,6 @@ func (m *Machine) admit(r *Request) *wire.Error {
 		}
 	}
 	r.size = requestCost + int64(cost+len(r.Payload))
-	return nil
-}
-
-// checkSizes refuses what no participant takes: an error that names it would be
-// as long, there and in journals.
-func checkSizes(mu *wire.Mutation) *wire.Error {
-	long := func(code wire.Code, what string, n, most int) *wire.Error {
-		name := mu.At.Path[:min(len(mu.At.Path), 64)]
-		return &wire.Error{Code: code, Name: name, Text: fmt.Sprintf("%s of %d, at most %d are allowed", what, n, most)}
-	}
-	switch {
-	case max(len(mu.At.Path), len(mu.To.Path), len(mu.Target)) > wire.MaxPathLen:
-		return long(wire.CodeNameTooLong, "a path in bytes", max(len(mu.At.Path), len(mu.To.Path), len(mu.Target)), wire.MaxPathLen)
-	case len(mu.Name) > wire.MaxNameLen:
-		return long(wire.CodeNameTooLong, "an attribute's name in bytes", len(mu.Name), wire.MaxNameLen)
-	case len(mu.Value) > wire.MaxXattrValue:
-		return long(wire.CodeTooMany, "an attribute's value in bytes", len(mu.Value), wire.MaxXattrValue)
-	case len(mu.Extents) > wire.MaxExtents:
-		return long(wire.CodeTooMany, "a number of extents", len(mu.Extents), wire.MaxExtents)
-	}
-	if n := longest(mu.At.Path, mu.To.Path); n > wire.MaxNameLen {
-		return long(wire.CodeNameTooLong, "a name in bytes", n, wire.MaxNameLen)
-	}
-	return checkEnds(mu)
-}
-
-// longest is how long the longest component of some paths is, in bytes.
-func longest(paths ...string) int {
-	n := 0
-	for _, p := range paths {
-		for name := range strings.SplitSeq(p, "/") {
-			n = max(n, len(name))
-		}
-	}
-	return n
-}
-
-// checkEnds refuses what would be beyond the greatest size that a file has.
-func checkEnds(mu *wire.Mutation) *wire.Error {
-	large := func() *wire.Error { // a transaction has up to 65,536 mutations, most of them small enough
-		return &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a file has at most %d bytes", int64(wire.MaxFileSize))}
-	}
-	end := func(offset, length int64) bool {
-		return offset > wire.MaxFileSize || offset >= 0 && length > wire.MaxFileSize-offset
-	}
-	switch {
-	case mu.Content.Size > wire.MaxFileSize, mu.Set&wire.SetSize != 0 && mu.Size > wire.MaxFileSize:
-		return large()
-	case mu.Kind != wire.MutAllocate && mu.Kind != wire.MutZeroRange:
-	case end(mu.Offset, mu.Length):
-		return large()
-	case mu.Length > wire.MaxRange:
-		return &wire.Error{Code: wire.CodeTooLarge, Name: mu.At.Path, Text: fmt.Sprintf("a range of more than %s at once; do it in parts", wire.SizeText(wire.MaxRange))}
-	}
-	for i := range mu.Extents {
-		if mu.Write == wire.WriteExtents && end(mu.Extents[i].Offset, mu.Extents[i].Size) {
-			return large()
-		}
-	}
 	return nil
 }
 

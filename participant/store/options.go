@@ -99,6 +99,24 @@ type DamageError struct {
 
 func (e *DamageError) Error() string { return fmt.Sprintf("%s: damaged: %s", e.File, e.Reason) }
 
+// ofProcess tells of an error that says nothing of the file that it is about: the process,
+// or its machine, has too little of something, or no right to the file. What is there is
+// neither rotten nor lost for it.
+func ofProcess(err error) bool {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, fs.ErrPermission} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// unread is the error of one who could not look at a file for such a reason: nothing has
+// changed, and another try may go well.
+func unread(err error) *wire.Error {
+	return &wire.Error{Code: wire.CodeUnavailable, Text: "this participant cannot open or read a file of its own: " + err.Error()}
+}
+
 // writeNoSpace reports a full disk, met by a write and never by a sync (S6).
 // Both kv implementations return a PathError for a write alone.
 func writeNoSpace(err error) bool {

@@ -79,24 +79,34 @@ func (s *Store) readPack(p *wire.Pack) (*openPack, error) {
 	lost := func(why string) error {
 		return &wire.Error{Code: wire.CodeStageLost, Name: p.Name, Text: fmt.Sprintf("stage %v, a pack, %s; stage it again", p.Stage, why)}
 	}
+	failed := func(err error) error {
+		if ofProcess(err) {
+			return unread(err)
+		}
+		return lost(err.Error())
+	}
 	st, ok, err := s.stagedObject(p.Stage)
 	switch {
+	case ofProcess(err):
+		return nil, unread(err)
 	case err != nil:
 		return nil, err
 	case !ok:
 		return nil, lost("is not there")
+	case st.skew != 0: // its blocks are not those of its checksums
+		return nil, lost("begins within a block")
 	case st.size != p.Size || st.sum != p.Sum || p.Size > wire.MaxPack:
 		return nil, lost(fmt.Sprintf("has %d bytes with checksum %08x, not %d with %08x", st.size, st.sum, p.Size, p.Sum))
 	}
 	f, err := s.fs.Open(s.objectPath(p.Stage))
 	if err != nil {
-		return nil, lost(err.Error())
+		return nil, failed(err)
 	}
 	defer closeRead(f)
 	b := make([]byte, st.size)
 	switch n, err := readUpTo(f, b, 0); {
 	case err != nil:
-		return nil, lost(err.Error())
+		return nil, failed(err)
 	case n < len(b):
 		return nil, lost(fmt.Sprintf("has %d of %d bytes", n, len(b)))
 	}

@@ -10,11 +10,11 @@ import (
 // binder validates a transaction's mutations in their order and binds their
 // names to inode numbers (section 4).
 //
-// All that it decides but two things follows from the decided state, the locks
+// All that it decides but three things follows from the decided state, the locks
 // and the entry alone, and comes out the same at every replica: errors,
-// conflicts, bindings, limits. Not so space (Reserve) and staged objects
-// (Staged): a replica may be full, or have lost a stage, alone. Checksums of
-// tail blocks are equal unless one replica's block is rotten.
+// conflicts, bindings, limits. Not so space (Reserve, Preserve), staged objects
+// (Staged) and files that do not open: a replica may be full, have lost a stage, or
+// lack descriptors, alone. Checksums of tail blocks are equal unless one replica's block is rotten.
 type binder struct {
 	*overlay
 	prepare   *wire.Prepare
@@ -68,6 +68,11 @@ var opNames = map[wire.MutationKind]string{
 
 func (b *binder) mutation(i int, m *wire.Mutation) error {
 	ino := wire.Ino(b.prepare.Tx) + wire.Ino(i)
+	if b.prepare.Pack != nil { // nobody has looked at it yet, and a NO has to fit in a record
+		if err := m.CheckLimits(); err != nil {
+			return err
+		}
+	}
 	if err := checkForm(m); err != nil {
 		return err
 	}
@@ -462,7 +467,7 @@ func (b *binder) moveDir(m *wire.Mutation, from, to named) error {
 	if err := b.need(lockKey{kind: lockDirRename}, true, m.At); err != nil {
 		return err
 	}
-	under, err := b.below(to.dir, from.ino)
+	under, err := b.below(to.dir, from.ino, m.To)
 	if err == nil && under {
 		err = no(wire.CodeInvalid, m.At, "a directory cannot be moved into itself")
 	}

@@ -159,7 +159,7 @@ type View interface {
 	// object that is complete and durable, name and all.
 	Staged(id wire.ID) (size int64, sum uint32, ok bool)
 	// Pack reads the mutations and contents of a staged pack. CodeStageLost if
-	// they are not there.
+	// they are not there, CodeUnavailable if that cannot be told now.
 	Pack(p *wire.Pack) (mutations []wire.Mutation, payload []byte, err error)
 	// Skew is the StageRequest.Skew of a staged object.
 	Skew(id wire.ID) int64
@@ -169,12 +169,14 @@ type View interface {
 	// Block reads the verified bytes of a file's block into into, which has room
 	// for BlockSize; what follows the n bytes that there are is zeros. bad: they
 	// are rotten (S5). It is asked about blocks that will be written in part, or cut.
+	// CodeUnavailable: that cannot be told now.
 	Block(ino wire.Ino, block int64, into []byte) (n int, bad bool, err error)
 	// Room is what contents in [from, to) of a file will take of the disk
 	// beyond what they take now, in bytes.
 	Room(ino wire.Ino, from, to int64) (int64, error)
 	// Preserve makes what a redo reads of a file's object, or of a staged
-	// object that becomes one, outlast a write in place of bytes up to end.
+	// object that becomes one, outlast a write in place of bytes up to end. CodeNoSpace
+	// if there is no space for that.
 	Preserve(ino wire.Ino, stage wire.ID, end int64) error
 	// Reserve counts table space and disk space that a YES will take until
 	// Release(id) (S3, S6); CodeNoSpace if there is none. room: bytes of

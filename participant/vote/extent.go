@@ -1,6 +1,7 @@
 package vote
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -152,7 +153,7 @@ func (b *binder) base(n *node, block int64, img *image, at wire.At) error {
 	case baseView:
 		n, bad, err := b.view.Block(n.Attr.Ino, block, img.data[:])
 		if err != nil {
-			return &ViewError{err}
+			return refusal(err, at)
 		}
 		if have = n; bad {
 			have, img.rotten = 0, []span{{0, wire.BlockSize}}
@@ -160,6 +161,16 @@ func (b *binder) base(n *node, block int64, img *image, at wire.At) error {
 	}
 	clear(img.data[have:])
 	return nil
+}
+
+// refusal is the NO of a replica that cannot do now, alone, what it is asked for: it has no
+// space, or cannot open a file. Any other error of the view is fatal.
+func refusal(err error, at wire.At) error {
+	var e *wire.Error
+	if errors.As(err, &e) && (e.Code == wire.CodeNoSpace || e.Code == wire.CodeUnavailable) {
+		return no(e.Code, at, e.Text)
+	}
+	return &ViewError{err}
 }
 
 func (b *binder) readStaged(id wire.ID, p []byte, offset int64, at wire.At) error {
@@ -271,7 +282,7 @@ func (b *binder) writeExtents(m *wire.Mutation, n *node, bd *Bound) error {
 		}
 		bd.Room += room
 	}
-	if err := b.preserve(n, end); err != nil {
+	if err := b.preserve(n, end, m.At); err != nil {
 		return err
 	}
 	n.resize(max(n.Attr.Size, end))
@@ -393,7 +404,7 @@ func (b *binder) room(n *node, untouched bool, from, to int64) (int64, error) {
 
 // preserve sees to what a redo of the file's contents so far reads, before
 // bytes up to end are written in place.
-func (b *binder) preserve(n *node, end int64) error {
+func (b *binder) preserve(n *node, end int64, at wire.At) error {
 	var err error
 	if n.contents == nil || n.contents.base == baseView {
 		if !n.fresh {
@@ -408,7 +419,7 @@ func (b *binder) preserve(n *node, end int64) error {
 		}
 	}
 	if err != nil {
-		return &ViewError{err}
+		return refusal(err, at)
 	}
 	return nil
 }
@@ -460,7 +471,7 @@ func (b *binder) bindRange(m *wire.Mutation, n *node, bd *Bound, end int64) (err
 			return err
 		}
 	}
-	if err := b.preserve(n, end); err != nil {
+	if err := b.preserve(n, end, m.At); err != nil {
 		return err
 	}
 	n.resize(max(n.Attr.Size, end))

@@ -205,8 +205,12 @@ func (o *overlay) parent(f named, at wire.At) (*node, error) {
 	return n, err
 }
 
-// below reports whether dir is the directory top or under it.
-func (o *overlay) below(dir, top wire.Ino) (bool, error) {
+// maxDepth bounds how many directories lie above a place that a directory moves to: the
+// way up is walked while everybody else waits.
+const maxDepth = 1 << 16
+
+// below reports whether dir is the directory top or under it. at is what the error names.
+func (o *overlay) below(dir, top wire.Ino, at wire.At) (bool, error) {
 	for depth := 0; ; depth++ {
 		if dir == top {
 			return true, nil
@@ -218,8 +222,11 @@ func (o *overlay) below(dir, top wire.Ino) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if n == nil || depth > 1<<20 {
+		if n == nil {
 			return false, &ViewError{corrupt("directory %d has no way up to the root", dir)}
+		}
+		if depth == maxDepth { // anybody can make such a tree
+			return false, no(wire.CodeTooMany, at, fmt.Sprintf("a directory moves to a place with at most %d directories above it", maxDepth))
 		}
 		dir = n.Attr.Parent
 	}

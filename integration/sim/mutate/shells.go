@@ -4,6 +4,39 @@ package main
 // simulator mirrors these (see switches), and their packages' tests run them.
 var shellMutants = []mutant{
 	{
+		rule: "W3", leaves: "nobody looks how long the words in a pack are",
+		edits: []edit{
+			{
+				"participant/vote/bind.go",
+				"	if b.prepare.Pack != nil { // nobody",
+				"	if b.prepare.Pack == nil { // nobody",
+			},
+		},
+		test: "./participant TestOversizedPack",
+	},
+	{
+		rule: "P1", leaves: "the way up from where a directory moves to has no bound",
+		edits: []edit{
+			{
+				"participant/vote/resolve.go",
+				"		if depth == maxDepth {",
+				"		if depth < 0 {",
+			},
+		},
+		test: "./participant/vote TestMoveIntoDeepTree",
+	},
+	{
+		rule: "S2", leaves: "a pack may begin within a block",
+		edits: []edit{
+			{
+				"participant/store/pack.go",
+				"	case st.skew != 0:",
+				"	case st.skew < 0:",
+			},
+		},
+		test: "./participant/store TestPackWithSkew",
+	},
+	{
 		rule: "P2", leaves: "the participant votes when anything is synced",
 		edits: []edit{
 			{
