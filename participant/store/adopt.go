@@ -568,6 +568,9 @@ func (v *verification) page(number int64) (*wire.Lack, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := v.reserve(number*sumsPerPage, checks); err != nil {
+		return nil, err
+	}
 	p := &copiedPage{verified: true, lacks: map[int64]bool{}}
 	lack := &wire.Lack{Ino: of.ino, Object: v.object}
 	buf := make([]byte, wire.BlockSize)
@@ -590,6 +593,42 @@ func (v *verification) page(number int64) (*wire.Lack, error) {
 	}
 	v.c.pages[v.object][number] = p
 	return lack, nil
+}
+
+// reserve takes the space of blocks that are allocated and unwritten, from a number on: who
+// writes them was promised it (S6).
+func (v *verification) reserve(first int64, checks []blockCheck) error {
+	reserved := false
+	for i := 0; i < len(checks) && v.file != nil; i++ {
+		n := 0
+		for i+n < len(checks) && checks[i+n].state == blockUnwritten {
+			n++
+		}
+		if n == 0 {
+			continue
+		}
+		from, to := blocksToAllocate(first+int64(i), first+int64(i+n))
+		err := v.file.AllocateRange(from, to-from)
+		if err == nil {
+			err = v.s.roomToStage()
+		}
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			return stageError(v.object, err)
+		case wire.CodeOf(err) == wire.CodeNoSpace:
+			return err
+		case err != nil:
+			return v.s.fail("allocate", v.s.objectPath(v.object), err)
+		}
+		i, reserved = i+n, true
+	}
+	if !reserved {
+		return nil
+	}
+	if err := v.file.Sync(); err != nil {
+		return v.s.fail("sync", v.s.objectPath(v.object), err)
+	}
+	return nil
 }
 
 func (v *verification) right(buf []byte, block int64, sum uint32) bool {

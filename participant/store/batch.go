@@ -248,12 +248,16 @@ const opsKeptMS = 2 * wire.ServiceTimeHold
 // brings one.
 const maxExpired = 16
 
-// forgetSession drops the outcomes that the transaction's session has had (W5).
+// maxForgotten bounds the outcomes that go with one transaction, of those that its session
+// has had; the next one goes on.
+const maxForgotten = 1024
+
+// forgetSession drops the oldest outcomes that the transaction's session has had (W5).
 func (b *batch) forgetSession(tx *vote.Tx) error {
 	var times []string
 	err := b.m.ascend(opKey(wire.OpID{Session: tx.Op.Session}), func(key string, val []byte) (bool, error) {
 		op := opOfKey(key)
-		if op.Session != tx.Op.Session || op.Seq >= tx.Lowest {
+		if op.Session != tx.Op.Session || len(times) == maxForgotten || op.Seq >= tx.Lowest {
 			return false, nil
 		}
 		if len(val) < 8 {

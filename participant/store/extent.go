@@ -104,6 +104,12 @@ func (e *edit) clear(from, to int64) error {
 		pages = append(pages, number)
 	}
 	for _, number := range pages {
+		if e.pages[number] == nil && number != 0 && number*sumsPerPage >= from && (number+1)*sumsPerPage <= to {
+			if err := e.clearPage(number); err != nil {
+				return err
+			}
+			continue
+		}
 		p, err := e.page(number)
 		if err != nil {
 			return err
@@ -115,6 +121,21 @@ func (e *edit) clear(from, to int64) error {
 			}
 		}
 	}
+	return nil
+}
+
+// clearPage makes holes of all blocks of a page that was not touched yet, of which nothing
+// is kept: a large file has many.
+func (e *edit) clearPage(number int64) error {
+	p, err := e.page(number)
+	if err != nil {
+		return err
+	}
+	for _, c := range p.checks {
+		e.n.blocks -= int64(boolInt(c.state.isData()))
+	}
+	delete(e.pages, number)
+	e.b.del(sumKey(e.n.object, number))
 	return nil
 }
 
@@ -503,8 +524,15 @@ func (e *edit) allocate(from, to int64, zero bool) error {
 			return err
 		}
 	}
-	e.b.writes = append(e.b.writes, fileWrite{object: e.n.object, space: true, offset: first * wire.BlockSize, length: (end - first) * wire.BlockSize})
+	from, to = blocksToAllocate(first, end)
+	e.b.writes = append(e.b.writes, fileWrite{object: e.n.object, space: true, offset: from, length: to - from})
 	return nil
+}
+
+// blocksToAllocate returns the bytes of blocks [first, end). The last block of the greatest
+// file ends beyond what a file system may have.
+func blocksToAllocate(first, end int64) (from, to int64) {
+	return first * wire.BlockSize, min(end*wire.BlockSize, wire.MaxFileSize)
 }
 
 // truncate sets a file's size. Of what is cut off only metadata tells: bytes

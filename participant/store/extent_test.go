@@ -378,3 +378,40 @@ func (f *fixture) readers() (n int) {
 	}
 	return n
 }
+
+// To cut a large file takes no memory for each of its blocks: only the page of the new end,
+// and the first one, are kept.
+func TestCutOfALargeFile(t *testing.T) {
+	f := simulated(t, forget.New(1))
+	ino := f.create("f", fill(100_000, 1))
+	const pages = 200
+	for i := int64(1); i < pages; i++ { // sparse: one block of each page
+		f.apply([]byte("x"), vote.Bound{Kind: wire.MutWriteFile, Write: wire.WriteExtents, Ino: ino,
+			Extents: []wire.Extent{{Offset: i * sumsPerPage * wire.BlockSize, Size: 1, Sum: wire.Sum([]byte("x"))}}})
+	}
+	f.checkpoint()
+	err := f.look(func(m *moment) error {
+		b := f.newBatch()
+		b.m = m
+		n, err := b.inode(ino)
+		if err != nil {
+			return err
+		}
+		e := b.edit(&n, nil)
+		if err := e.clear(1, 1<<40); err != nil {
+			return err
+		}
+		if n.blocks != 1 || len(e.pages) > 2 {
+			t.Errorf("%d blocks are left, want 1, and %d pages are in memory, at most 2 should be", n.blocks, len(e.pages))
+		}
+		e.flush()
+		list, err := b.pagesFrom(n.object, 0)
+		if err != nil || len(list) != 1 || list[0] != 0 {
+			t.Errorf("pages %v are left, want the first one alone: %v", list, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -52,3 +52,44 @@ func TestReadOp(t *testing.T) {
 	want(1, 0)
 	want(3, wire.MakeID(1, f.next-2))
 }
+
+// Outcomes that a session has had are forgotten a bounded number at a time, however many it
+// lets come together (S3); in the end none is left.
+func TestOutcomesAreForgottenInParts(t *testing.T) {
+	f := real(t)
+	session := wire.SessionID{7}
+	commit := func(seq, lowest uint64) {
+		t.Helper()
+		f.lsn++
+		tx := &vote.Tx{ID: wire.MakeID(1, f.next), Op: wire.OpID{Session: session, Seq: seq}, Lowest: lowest, ServiceTime: 5}
+		f.next++
+		if err := f.Apply(tx, wire.Position{Epoch: 1, Index: uint64(f.lsn)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := func() (n int) {
+		t.Helper()
+		err := f.look(func(m *moment) error {
+			return m.ascend(opKey(wire.OpID{Session: session}), func(string, []byte) (bool, error) { n++; return true, nil })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const many = 3*maxForgotten + 5
+	for seq := uint64(1); seq <= many; seq++ {
+		commit(seq, 1)
+	}
+	f.checkpoint()
+	for seq, left := uint64(many+1), many; left > 1; seq++ {
+		commit(seq, seq)
+		n := rows()
+		if n > left || left-n > maxForgotten {
+			t.Fatalf("of %d outcomes %d are left after one change", left, n)
+		}
+		if left = n; seq > many+10 {
+			t.Fatalf("after ten changes %d outcomes are left", left)
+		}
+	}
+}

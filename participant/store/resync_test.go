@@ -741,3 +741,37 @@ func TestResyncLacking(t *testing.T) {
 		t.Errorf("the end with blocks lacking: %v", err)
 	}
 }
+
+// What is allocated takes its space at a newcomer, too: a write there was promised it, and
+// a YES counts on it (S6).
+func TestResyncReservesSpace(t *testing.T) {
+	disks := []*forget.FS{forget.New(1), forget.New(2)}
+	donor, blank := simulated(t, disks[0]), simulated(t, disks[1])
+	ino := donor.create("f", fill(100_000, 1))
+	const from, length = 2 * wire.BlockSize, 10 * wire.BlockSize
+	donor.apply(nil, vote.Bound{Kind: wire.MutAllocate, Ino: ino, Offset: from, Length: length, Size: from + length})
+	joined(t, donor, blank, wire.Position{})
+	blank.lsn++
+	for i, f := range []*fixture{donor, blank} {
+		if room, err := f.Room(ino, from, from+length); err != nil || room != 0 {
+			t.Errorf("a write of what was allocated takes %d bytes more, %v", room, err)
+		}
+		f.checkpoint()
+		disks[i].SetCapacity(1 << 40)
+		free, err := disks[i].Free(testDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disks[i].SetCapacity(1<<40 - int64(free)) // nothing is left
+		data := fill(length, 7)
+		tx := &vote.Tx{ID: wire.MakeID(1, 500), Time: 1000, Payload: data[:wire.MaxInline], Bounds: []vote.Bound{{
+			Kind: wire.MutWriteFile, Write: wire.WriteExtents, Ino: ino,
+			Extents: []wire.Extent{{Offset: from, Size: wire.MaxInline, Sum: wire.Sum(data[:wire.MaxInline])}}}}}
+		if err := f.Apply(tx, wire.Position{Epoch: 1, Index: 500}); err != nil {
+			t.Fatal(err)
+		}
+		if f.ballastMissing() {
+			t.Errorf("store %d gave up its reserve for a write of what was allocated", i)
+		}
+	}
+}

@@ -16,6 +16,8 @@ const (
 	pageSize   = 4096
 	sectorSize = 512
 	perPage    = pageSize / sectorSize
+	// maxFile is the greatest size of a file in bytes, ext4's.
+	maxFile = 16<<40 - 4<<10
 )
 
 // node is a file or a directory.
@@ -42,6 +44,8 @@ type page struct {
 	dirty  uint8           // sectors of mem that are to be written
 	shared bool            // mem is an image's, too
 	rot    map[int]masks   // bits that FlipBit has changed, by byte
+	// allocated: by AllocateRange; it stays, also beyond the end.
+	allocated bool
 }
 
 // masks are flipped bits of a byte, in the cache and on the disk.
@@ -288,7 +292,7 @@ func (n *node) truncate(size int64, rng *rand.Rand) {
 func (n *node) sync() {
 	for i, p := range n.pages {
 		p.flush()
-		if i*pageSize >= n.size {
+		if i*pageSize >= n.size && !p.allocated {
 			delete(n.pages, i)
 		}
 	}
@@ -410,7 +414,7 @@ func (h *file) WriteAt(b []byte, at int64) (int, error) {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if full := h.fs.growLocked(h.node, at, int64(len(b))); full != nil {
-		h.fs.tellFullLocked(Op{Kind: Write, Name: h.name, Offset: at, Length: int64(len(b))})
+		h.fs.tellFullLocked(full, Op{Kind: Write, Name: h.name, Offset: at, Length: int64(len(b))})
 		return 0, pathError("write", h.name, full)
 	}
 	h.node.write(b, at, h.fs.rng)
@@ -420,14 +424,17 @@ func (h *file) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
-func (f *FS) tellFullLocked(op Op) {
-	if f.full != nil {
+func (f *FS) tellFullLocked(err error, op Op) {
+	if f.full != nil && errors.Is(err, syscall.ENOSPC) {
 		f.full(op)
 	}
 }
 
 // growLocked accounts for the pages of a range that are not there yet.
 func (f *FS) growLocked(n *node, at, length int64) error {
+	if at > maxFile-length {
+		return syscall.EFBIG
+	}
 	var missing []int64
 	for i := at / pageSize; i*pageSize < at+length; i++ {
 		if n.pages[i] == nil {
@@ -539,7 +546,7 @@ func (h *file) Allocate(size int64) error {
 	h.fs.mu.Lock()
 	defer h.fs.mu.Unlock()
 	if err := h.fs.growLocked(h.node, 0, size); err != nil {
-		h.fs.tellFullLocked(Op{Kind: Allocate, Name: h.name, Length: size})
+		h.fs.tellFullLocked(err, Op{Kind: Allocate, Name: h.name, Length: size})
 		return pathError("allocate", h.name, err)
 	}
 	h.node.size = max(h.node.size, size)
@@ -555,8 +562,11 @@ func (h *file) AllocateRange(offset, length int64) error {
 	defer h.fs.mu.Unlock()
 	if err := h.fs.growLocked(h.node, offset, length); err != nil {
 		op.Name = h.name
-		h.fs.tellFullLocked(op)
+		h.fs.tellFullLocked(err, op)
 		return pathError("allocate", h.name, err)
+	}
+	for i := offset / pageSize; i*pageSize < offset+length; i++ {
+		h.node.pages[i].allocated = true
 	}
 	return nil
 }
