@@ -176,6 +176,8 @@ func (s *Store) consumed(id wire.ID, size int64, sum uint32) (*staged, error) {
 	}
 	why := ""
 	switch {
+	case ofProcess(err):
+		return nil, s.fail("open", s.objectPath(id), err)
 	case err != nil:
 		why = err.Error()
 	case ok:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"syscall"
 
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
@@ -81,16 +82,25 @@ func (s *Store) namedByKV(id wire.ID) (bool, error) {
 	return named, s.kvError(err)
 }
 
+// putAside writes such a file. Without space there is none, and the prepare is refused;
+// what is left of it goes with the object.
 func (s *Store) putAside(id wire.ID, st *staged) error {
 	name := s.asidePath(id)
 	f, err := s.fs.Create(name)
 	if errors.Is(err, fs.ErrExist) {
 		f, err = s.fs.Open(name)
 	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return s.noSpaceAside()
+	}
 	if err != nil {
 		return s.fail("create", name, err)
 	}
-	_, err = f.WriteAt(encodeTail(id, st), 0)
+	s.objects.noteAside(id, false)
+	if _, err = f.WriteAt(encodeTail(id, st), 0); errors.Is(err, syscall.ENOSPC) {
+		closeRead(f) // what is in it does not count
+		return s.noSpaceAside()
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -102,6 +112,13 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 	}
 	s.objects.noteAside(id, true)
 	return nil
+}
+
+func (s *Store) noSpaceAside() error {
+	s.space.mu.Lock()
+	s.space.refused = true
+	s.space.mu.Unlock()
+	return &wire.Error{Code: wire.CodeNoSpace, Text: "the disk is full"}
 }
 
 // loadAside reads such a file, which an earlier process may not have synced.
@@ -287,15 +304,22 @@ func (s *Store) Block(ino wire.Ino, block int64, into []byte) (have int, bad boo
 		return have, false, err
 	}
 	defer r.close()
-	if r.open() != nil {
-		return 0, r.checks[0].state.isBytes(), nil
+	if !r.checks[0].state.isBytes() {
+		return 0, false, nil
 	}
-	s.share(r.pin)
-	defer r.pin.mu.RUnlock()
-	if r.block(block, into[:wire.BlockSize]) != nil {
+	if err = r.open(); err == nil {
+		s.share(r.pin)
+		err = r.block(block, into[:wire.BlockSize])
+		r.pin.mu.RUnlock()
+	}
+	switch wire.CodeOf(err) {
+	case wire.CodeNone:
+		return wire.BlockSize, false, nil
+	case wire.CodeCorrupt:
 		return 0, true, nil
+	default: // of the block that says nothing: its checksum is not given up
+		return 0, false, err
 	}
-	return wire.BlockSize, false, nil
 }
 
 // Room implements vote.View.

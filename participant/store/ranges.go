@@ -136,6 +136,10 @@ func (c *Checkpoint) copyObject(id wire.ID, buf []byte) error {
 			var err error
 			if in, err = c.s.fs.Open(c.s.objectPath(r.stage)); err != nil {
 				in = nil
+				if ofProcess(err) { // it is unlinked at the end of this checkpoint
+					c.s.letGo(id, p)
+					return c.s.fail("open", c.s.objectPath(r.stage), err)
+				}
 				c.s.log.Error("staged contents are lost; the file's checksums tell", "file", c.s.objectPath(r.stage), "error", err)
 			}
 			from = r.stage
@@ -170,6 +174,9 @@ func (c *Checkpoint) copyRange(p *pin, id wire.ID, r stagedRange, in disk.File, 
 		return nil
 	}
 	n, err := readUpTo(in, buf, r.from-r.base)
+	if ofProcess(err) {
+		return c.s.fail("read", c.s.objectPath(r.stage), err)
+	}
 	if err != nil {
 		c.s.log.Error("staged contents cannot be read; the file's checksums tell", "file", c.s.objectPath(r.stage), "offset", r.from-r.base, "error", err)
 		return nil

@@ -64,6 +64,9 @@ func (m *moment) reader(n *inode, first, end int64) (*reader, error) {
 func (r *reader) open() (err error) {
 	if r.file, err = r.s.fs.Open(r.s.objectPath(r.id)); err != nil {
 		r.file = nil
+		if ofProcess(err) {
+			return unread(err)
+		}
 		b := r.first // or the first one that is in the file
 		if i := slices.IndexFunc(r.checks, func(c blockCheck) bool { return c.state.isBytes() }); i > 0 {
 			b += int64(i)
@@ -126,7 +129,7 @@ func (r *reader) block(b int64, buf []byte) error {
 	} else {
 		got, err := readUpTo(r.file, buf[:n], start)
 		if err != nil {
-			return r.rotten(b, r.id, start, err.Error())
+			return r.unreadable(b, r.id, start, err)
 		}
 		clear(buf[got:n])
 	}
@@ -145,6 +148,14 @@ func (r *reader) rotten(block int64, in wire.ID, offset int64, why string) error
 	e := r.s.rotten(in, offset, why)
 	e.Ino, e.Object, e.Block = r.ino, r.id, block
 	return e
+}
+
+// unreadable is the error of a block whose bytes could not be read.
+func (r *reader) unreadable(block int64, in wire.ID, offset int64, err error) error {
+	if ofProcess(err) {
+		return unread(err)
+	}
+	return r.rotten(block, in, offset, err.Error())
 }
 
 // sum is what block has verified a whole block with, if it has bytes.
@@ -168,14 +179,14 @@ func (r *reader) overlay(start int64, buf []byte) error {
 		if f == nil {
 			var err error
 			if f, err = r.s.fs.Open(r.s.objectPath(g.stage)); err != nil {
-				return r.rotten(from/wire.BlockSize, g.stage, from-g.base, err.Error())
+				return r.unreadable(from/wire.BlockSize, g.stage, from-g.base, err)
 			}
 			r.stages[g.stage] = f
 		}
 		part := buf[from-start : to-start]
 		got, err := readUpTo(f, part, from-g.base)
 		if err != nil {
-			return r.rotten(from/wire.BlockSize, g.stage, from-g.base, err.Error())
+			return r.unreadable(from/wire.BlockSize, g.stage, from-g.base, err)
 		}
 		clear(part[got:])
 	}

@@ -129,7 +129,11 @@ func (v *scrubbing) page(r *reader, lack *wire.Lack, to int64) (int64, error) {
 	if !slices.ContainsFunc(r.checks, func(c blockCheck) bool { return c.state.isBytes() }) {
 		return to, nil
 	}
-	missing := r.open() != nil
+	err := r.open()
+	missing := wire.CodeOf(err) == wire.CodeCorrupt
+	if err != nil && !missing {
+		return 0, err
+	}
 	if !missing {
 		if err := r.file.DropCache(); err != nil { // of the disk is to be read (J3)
 			return 0, &wire.Error{Code: wire.CodeIO, Op: "verify", Name: v.s.objectPath(r.id), Text: err.Error()}
@@ -147,9 +151,12 @@ func (v *scrubbing) page(r *reader, lack *wire.Lack, to int64) (int64, error) {
 		code := wire.CodeCorrupt
 		if !missing {
 			v.s.share(r.pin)
-			code = wire.CodeOf(r.block(b, buf))
+			err := r.block(b, buf)
 			r.next = b + 1
 			r.pin.mu.RUnlock()
+			if code = wire.CodeOf(err); code == wire.CodeUnavailable {
+				return 0, err
+			}
 		}
 		size := min(wire.BlockSize, r.valid-b*wire.BlockSize)
 		v.left, v.Bytes = v.left-size, v.Bytes+size

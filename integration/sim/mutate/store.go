@@ -335,10 +335,8 @@ var storeMutants = []mutant{
 		edits: []edit{
 			{
 				"participant/store/aside.go",
-				`	if r.block(block, into[:wire.BlockSize]) != nil {
-		return 0, true, nil
-	}`,
-				`	_ = r.block(block, into[:wire.BlockSize])`,
+				"		err = r.block(block, into[:wire.BlockSize])\n",
+				"		_ = r.block(block, into[:wire.BlockSize])\n",
 			},
 		},
 		test: "./participant/store TestRottenObject",
@@ -381,5 +379,103 @@ var storeMutants = []mutant{
 			},
 		},
 		test: "./participant/store TestSweepBesideAnApply",
+	},
+	{
+		rule: "S5", leaves: "a block whose file does not open for want of descriptors is bad",
+		edits: []edit{
+			{
+				"participant/store/aside.go",
+				`		return 0, false, err
+	}
+}
+
+// Room`,
+				`		return 0, true, nil
+	}
+}
+
+// Room`,
+			},
+		},
+		test: "./participant/store TestNoDescriptorsIsNoRot",
+	},
+	{
+		rule: "S5", leaves: "a checkpoint gives up a staged extent that does not open for want of descriptors",
+		edits: []edit{
+			{
+				"participant/store/ranges.go",
+				"				if ofProcess(err) {",
+				"				if false {",
+			},
+		},
+		test: "./participant/store TestNoDescriptorsLosesNoStage",
+	},
+	{
+		rule: "S5", leaves: "a redo that lacks descriptors calls the store damaged",
+		edits: []edit{
+			{
+				"participant/store/apply.go",
+				`	case ofProcess(err):
+		return nil, s.fail("open", s.objectPath(id), err)
+`,
+				"",
+			},
+		},
+		test: "./participant/store TestNoDescriptorsIsNoDamage",
+	},
+	{
+		rule: "S6", leaves: "a full disk ends who puts checksums aside for a vote",
+		edits: []edit{
+			{
+				"participant/store/aside.go",
+				"0); errors.Is(err, syscall.ENOSPC) {",
+				"0); false {",
+			},
+			{
+				"participant/store/aside.go",
+				`	if errors.Is(err, syscall.ENOSPC) {
+		return s.noSpaceAside()
+	}
+	if err != nil {`,
+				`	if errors.Is(err, syscall.EXFULL) {
+		return s.noSpaceAside()
+	}
+	if err != nil {`,
+			},
+		},
+		test: "./participant/store TestPreserveOnFullDisk",
+	},
+	{
+		rule: "S2", leaves: "space is allocated beyond the greatest size of a file",
+		edits: []edit{
+			{
+				"participant/store/extent.go",
+				"min(end*wire.BlockSize, wire.MaxFileSize)\n",
+				"end * wire.BlockSize\n",
+			},
+		},
+		test: "./participant/store TestAllocateAtTheGreatestSize",
+	},
+	{
+		rule: "S6", leaves: "a newcomer takes no space for what is allocated",
+		edits: []edit{
+			{
+				"participant/store/adopt.go",
+				"checks[i+n].state == blockUnwritten {",
+				"checks[i+n].state > blockUnwritten {",
+			},
+		},
+		test: "./participant/store TestResyncReservesSpace",
+	},
+	{
+		rule: "W5", leaves: "a change forgets all that its session has had, however much",
+		edits: []edit{
+			{
+				"participant/store/batch.go",
+				"len(times) == maxForgotten ||",
+				"len(times) < 0 ||",
+			},
+		},
+		test: "./participant/store TestOutcomesAreForgottenInParts",
 	},
 }
