@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -268,4 +269,38 @@ func segments(t *testing.T, fsys *forget.FS) []string {
 		}
 	}
 	return names
+}
+
+// A participant that is out of sync may hold what is old, or a mixture: its export says so (P11).
+func TestExportOutOfSync(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Dir: filepath.Join(dir, "data"), Ballast: 1 << 20, SegmentSize: 2 << 20}
+	p, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, p: p}
+	defer r.close()
+	r.begin(1)
+	r.write(2, "f", "old")
+	for i, want := range []bool{false, true} {
+		if want {
+			r.outside(2)
+		}
+		r.link.close()
+		if err := r.p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var said bytes.Buffer
+		o.Logger = slog.New(slog.NewTextHandler(&said, nil))
+		if err := Export(o, filepath.Join(dir, fmt.Sprint("out", i)), nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(said.String(), "out of sync"); got != want {
+			t.Errorf("out of sync: %t; the export says %q", want, said.String())
+		}
+		if r.p, err = Open(o); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -17,6 +17,9 @@ func Export(o Options, out string, progress func(files int, bytes int64)) error 
 	if n := r.machine.InDoubt(); n > 0 {
 		o.Logger.Warn("transactions are in doubt here and left out", "transactions", n)
 	}
+	if why := r.machine.Resync(); why != "" {
+		o.Logger.Warn("this participant is out of sync: what is exported is old, or a mixture of old and new; export another one if there is one", "reason", why)
+	}
 	err = r.store.Export(out, func(files, bytes int64) {
 		if progress != nil {
 			progress(int(files), bytes)

@@ -103,7 +103,7 @@ func (e *DamageError) Error() string { return fmt.Sprintf("%s: damaged: %s", e.F
 // or its machine, has too little of something, or no right to the file. What is there is
 // neither rotten nor lost for it.
 func ofProcess(err error) bool {
-	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, fs.ErrPermission} {
+	for _, e := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR, syscall.EROFS, fs.ErrPermission} {
 		if errors.Is(err, e) {
 			return true
 		}
