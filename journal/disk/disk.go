@@ -37,6 +37,9 @@ type FS interface {
 	Lock(name string) (io.Closer, error)
 	// Free is the space that is left to this process, in bytes.
 	Free(name string) (uint64, error)
+	// FreeFiles is how many more files can be made; math.MaxUint64 where the file
+	// system has no bound of its own.
+	FreeFiles(name string) (uint64, error)
 }
 
 // Entry is a name in a directory.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -165,6 +166,17 @@ func (osFS) Free(name string) (uint64, error) {
 		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
 	return st.Bavail * uint64(st.Frsize), nil
+}
+
+func (osFS) FreeFiles(name string) (uint64, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Statfs(name, &st) }); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
+	}
+	if st.Files == 0 { // btrfs and others make inodes as they need them
+		return math.MaxUint64, nil
+	}
+	return st.Ffree, nil
 }
 
 // osFile adds to os.File what package os does not have.

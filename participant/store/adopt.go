@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"syscall"
 
 	"tpcfs/journal"
 	"tpcfs/journal/disk"
@@ -360,7 +359,7 @@ func (s *Store) openCopied(a *adoption) error {
 			return err
 		}
 		if _, err := s.dirtyFile(id, true); err != nil {
-			if errors.Is(err, syscall.ENOSPC) {
+			if isFull(err) {
 				return stageError(id, err)
 			}
 			return s.fail("open", s.objectPath(id), err)
@@ -613,7 +612,7 @@ func (v *verification) reserve(first int64, checks []blockCheck) error {
 			err = v.s.roomToStage()
 		}
 		switch {
-		case errors.Is(err, syscall.ENOSPC):
+		case isFull(err):
 			return stageError(v.object, err)
 		case wire.CodeOf(err) == wire.CodeNoSpace:
 			return err
@@ -701,7 +700,7 @@ func (s *Store) writeCopied(id wire.ID, offset int64, data []byte) error {
 		s.letGo(id, p)
 	}
 	switch {
-	case errors.Is(err, syscall.ENOSPC):
+	case isFull(err):
 		return stageError(id, err)
 	case err != nil:
 		return s.fail("write", s.objectPath(id), err)

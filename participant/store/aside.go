@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"syscall"
 
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
@@ -90,14 +89,14 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 	if errors.Is(err, fs.ErrExist) {
 		f, err = s.fs.Open(name)
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	if isFull(err) {
 		return s.noSpaceAside()
 	}
 	if err != nil {
 		return s.fail("create", name, err)
 	}
 	s.objects.noteAside(id, false)
-	if _, err = f.WriteAt(encodeTail(id, st), 0); errors.Is(err, syscall.ENOSPC) {
+	if _, err = f.WriteAt(encodeTail(id, st), 0); isFull(err) {
 		closeRead(f) // what is in it does not count
 		return s.noSpaceAside()
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
-	"syscall"
 
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
@@ -484,7 +483,7 @@ func (s *Store) makeObject(id wire.ID, data []byte) (disk.File, error) {
 func (s *Store) withBallast(write func() error) error {
 	drops := s.ballastDrops()
 	err := write()
-	if errors.Is(err, syscall.ENOSPC) && s.dropBallast(drops) {
+	if isFull(err) && s.dropBallast(drops) {
 		return write()
 	}
 	return err

@@ -99,6 +99,11 @@ type DamageError struct {
 
 func (e *DamageError) Error() string { return fmt.Sprintf("%s: damaged: %s", e.File, e.Reason) }
 
+// isFull tells of a full disk, or quota.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // ofProcess tells of an error that says nothing of the file that it is about: the process,
 // or its machine, has too little of something, or no right to the file. What is there is
 // neither rotten nor lost for it.
@@ -121,5 +126,5 @@ func unread(err error) *wire.Error {
 // Both kv implementations return a PathError for a write alone.
 func writeNoSpace(err error) bool {
 	var pe *fs.PathError
-	return errors.Is(err, syscall.ENOSPC) && errors.As(err, &pe) && pe.Op == "write"
+	return isFull(err) && errors.As(err, &pe) && pe.Op == "write"
 }

@@ -13,6 +13,7 @@ import (
 type reservation struct {
 	table int64 // bytes of memory in the table
 	disk  int64 // bytes
+	files int64 // that are made
 }
 
 // space counts what is promised and keeps the ballast (S6).
@@ -21,6 +22,7 @@ type space struct {
 	reserved map[wire.ID]reservation
 	table    int64 // sum of reservations
 	disk     int64 // likewise
+	files    int64 // likewise
 	noLoad   bool  // the ballast is missing
 	making   bool  // ... and being made again
 	drops    int   // how often it was given up
@@ -33,6 +35,12 @@ type space struct {
 // which Reserve is told.
 const rowBytes = cellCost + inodeFixed + 32
 
+// rowsPerFile is what a mutation is counted with, at least: one that makes a file, too.
+const rowsPerFile = 6
+
+// keptFiles are those that nobody is promised: the journal's and the reserve's.
+const keptFiles = 64
+
 // Reserve implements vote.View. rows is the number of rows that the
 // transaction changes, bytes those of its inline contents and names, room those
 // that objects grow by.
@@ -40,9 +48,13 @@ const rowBytes = cellCost + inodeFixed + 32
 // The table's bound is soft: a YES may pass it by one transaction; TableFull
 // then holds the next prepare back (S3).
 func (s *Store) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error {
-	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2*(int64(rows)*rowBytes+bytes) + room}
+	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2*(int64(rows)*rowBytes+bytes) + room, files: int64(rows) / rowsPerFile}
 	headroom := s.headroom()
 	free, err := s.fs.Free(s.o.Dir)
+	if err != nil {
+		return &wire.Error{Code: wire.CodeIO, Name: s.o.Dir, Text: err.Error()}
+	}
+	files, err := s.fs.FreeFiles(s.o.Dir)
 	if err != nil {
 		return &wire.Error{Code: wire.CodeIO, Name: s.o.Dir, Text: err.Error()}
 	}
@@ -59,12 +71,19 @@ func (s *Store) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) e
 	case int64(free) < headroom+need.disk:
 		s.space.refused = true
 		return &wire.Error{Code: wire.CodeNoSpace, Text: diskFull(free, headroom)}
+	case files < uint64(s.space.files+need.files+keptFiles):
+		s.space.refused = true
+		return &wire.Error{Code: wire.CodeNoSpace, Text: noInodes}
 	}
 	s.space.reserved[id] = need
+	s.space.files += need.files
 	s.space.table += need.table
 	s.space.disk += need.disk
 	return nil
 }
+
+// noInodes is a NO where space is left, and no inodes.
+const noInodes = "the disk is full: it takes no more files (inodes)"
 
 // filesFree is the space left to files, in bytes: what status shows as well.
 func filesFree(free uint64, headroom int64) uint64 { return uint64(max(int64(free)-headroom, 0)) }
@@ -81,6 +100,7 @@ func (s *Store) Release(id wire.ID) {
 	delete(s.space.reserved, id)
 	s.space.table -= r.table
 	s.space.disk -= r.disk
+	s.space.files -= r.files
 }
 
 // headroom is the space in bytes that is spoken for: what is promised, and

@@ -182,3 +182,76 @@ func TestTableBound(t *testing.T) {
 		t.Fatalf("after a checkpoint: %v", err)
 	}
 }
+
+// Where a disk has space and no inodes left, a YES that makes files is refused before an
+// apply finds that out; what is promised is made, and deletes go on (S6).
+func TestNoMoreFiles(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	f.create("old", fill(30_000, 1))
+	f.checkpoint()
+	fsys.SetFiles(keptFiles + 3)
+	var promised []wire.ID
+	for n := uint64(100); ; n++ {
+		id := wire.MakeID(1, n)
+		err := f.Reserve(id, 8, 30_000, 0, false)
+		if err != nil {
+			if wire.CodeOf(err) != wire.CodeNoSpace || !strings.Contains(err.Error(), "inodes") {
+				t.Fatal(err)
+			}
+			break
+		}
+		if promised = append(promised, id); len(promised) > keptFiles+3 {
+			t.Fatalf("%d files are promised, %d can be made", len(promised), keptFiles+3)
+		}
+	}
+	if len(promised) != 3 {
+		t.Errorf("%d files are promised, want 3", len(promised))
+	}
+	for i, id := range promised {
+		data := fill(30_000, byte(i))
+		tx := &vote.Tx{ID: id, Time: 1000, Payload: data, Bounds: []vote.Bound{{Kind: wire.MutWriteFile, Created: true, Dir: wire.RootIno,
+			Name: fmt.Sprint("f", i), Ino: wire.Ino(id), Content: wire.Content{Size: int64(len(data)), Sum: wire.Sum(data)}}}}
+		if err := f.Apply(tx, wire.Position{Epoch: 1, Index: uint64(200 + i)}); err != nil {
+			t.Fatal(err)
+		}
+		f.wantFile(fmt.Sprint("f", i), data)
+	}
+	if f.ballastMissing() {
+		t.Error("the reserve was given up for what was promised")
+	}
+	if _, err := f.NewStage(wire.MakeID(9, 9), 0); wire.CodeOf(err) != wire.CodeNoSpace {
+		t.Errorf("a stage: %v", err)
+	}
+	if err := f.Reserve(7, 8, 100, 0, true); err != nil {
+		t.Errorf("a delete: %v", err)
+	}
+	fsys.SetFiles(-1)
+	if err := f.Reserve(8, 8, 100, 0, false); err != nil {
+		t.Errorf("when there are inodes again: %v", err)
+	}
+}
+
+// A quota that is exceeded is a full disk: an apply gives up the reserve and goes on.
+func TestQuota(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	given := false
+	fsys.SetHook(func(op forget.Op) error {
+		given = given || op.Kind == forget.Remove && strings.HasSuffix(op.Name, ballastName)
+		if op.Kind == forget.Write && strings.Contains(op.Name, "objects/") && !given {
+			return syscall.EDQUOT
+		}
+		return nil
+	})
+	if _, err := f.NewStage(wire.MakeID(1, 90), 0); err != nil {
+		t.Fatal(err)
+	}
+	data := fill(30_000, 1)
+	f.create("f", data)
+	fsys.SetHook(nil)
+	if !given || f.Failed() != nil {
+		t.Errorf("the reserve was given up: %t; failed: %v", given, f.Failed())
+	}
+	f.wantFile("f", data)
+}

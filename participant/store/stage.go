@@ -2,11 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"syscall"
 
 	"tpcfs/journal/disk"
 	"tpcfs/participant/vote"
@@ -55,7 +53,7 @@ func (s *Store) NewStage(id wire.ID, skew int64) (*Stage, error) {
 }
 
 func stageError(id wire.ID, err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
+	if isFull(err) {
 		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: "the disk is full"}
 	}
 	return &wire.Error{Code: wire.CodeIO, Op: "stage", Text: fmt.Sprintf("stage %s: %v", id, err)}
@@ -70,6 +68,13 @@ func (s *Store) roomToStage() error {
 		s.space.refused = true
 		s.space.mu.Unlock()
 		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: diskFull(free, headroom)}
+	}
+	files, err := s.fs.FreeFiles(s.o.Dir)
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	if err == nil && files <= uint64(s.space.files+keptFiles) {
+		s.space.refused = true
+		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: noInodes}
 	}
 	return nil
 }

@@ -428,19 +428,16 @@ var storeMutants = []mutant{
 		edits: []edit{
 			{
 				"participant/store/aside.go",
-				"0); errors.Is(err, syscall.ENOSPC) {",
+				"0); isFull(err) {",
 				"0); false {",
 			},
 			{
 				"participant/store/aside.go",
-				`	if errors.Is(err, syscall.ENOSPC) {
+				`	if isFull(err) {
 		return s.noSpaceAside()
 	}
 	if err != nil {`,
-				`	if errors.Is(err, syscall.EXFULL) {
-		return s.noSpaceAside()
-	}
-	if err != nil {`,
+				"	if err != nil {",
 			},
 		},
 		test: "./participant/store TestPreserveOnFullDisk",
@@ -455,6 +452,17 @@ var storeMutants = []mutant{
 			},
 		},
 		test: "./participant/store TestAllocateAtTheGreatestSize",
+	},
+	{
+		rule: "S6", leaves: "files that are promised are not counted",
+		edits: []edit{
+			{
+				"participant/store/space.go",
+				"s.space.files += need.files",
+				"s.space.files += 0",
+			},
+		},
+		test: "./participant/store TestNoMoreFiles",
 	},
 	{
 		rule: "S6", leaves: "a newcomer takes no space for what is allocated",

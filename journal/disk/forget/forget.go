@@ -15,6 +15,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -114,6 +115,8 @@ type FS struct {
 	counts   map[Kind]int
 	used     int64 // bytes allocated
 	capacity int64 // bytes; 0: no limit
+	files    int64 // that there are, open ones without a name too
+	most     int64 // files; 0: no limit
 	locks    map[string]*lock
 }
 
@@ -389,8 +392,12 @@ func (f *FS) createLocked(name string) (*node, error) {
 	if dir.names[base] != nil {
 		return nil, fs.ErrExist
 	}
+	if f.most > 0 && f.files >= f.most {
+		return nil, syscall.ENOSPC
+	}
 	n := newFile()
 	n.links = 1
+	f.files++
 	dir.names[base] = n
 	f.pending = append(f.pending, &change{to: dir, toName: base, node: n})
 	return n, nil
@@ -605,6 +612,7 @@ func (f *FS) removeLocked(name string) error {
 func (f *FS) release(n *node) {
 	if n.links <= 0 && n.opens <= 0 && !n.dir {
 		f.used -= n.allocated()
+		f.files--
 		n.released = true
 	}
 }
@@ -642,6 +650,27 @@ func (f *FS) Free(string) (uint64, error) {
 		return 1 << 40, nil
 	}
 	return uint64(max(0, f.capacity-f.used)), nil
+}
+
+// FreeFiles implements disk.FS.
+func (f *FS) FreeFiles(string) (uint64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.most == 0 {
+		return math.MaxUint64, nil
+	}
+	return uint64(max(0, f.most-f.files)), nil
+}
+
+// SetFiles bounds the number of files, to so many more than there are: what is made beyond
+// that fails with ENOSPC, as without inodes. Negative: no limit.
+func (f *FS) SetFiles(more int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.most = max(1, f.files+more)
+	if more < 0 {
+		f.most = 0
+	}
 }
 
 type lock struct {

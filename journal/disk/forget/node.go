@@ -632,7 +632,7 @@ func (f *FS) Image(seed uint64) *FS {
 
 // imageLocked puts into g what is durable, and of the rest what keep chooses.
 func (f *FS) imageLocked(g *FS, keep func() bool, unit int, ordered bool) {
-	g.capacity = f.capacity
+	g.capacity, g.most = f.capacity, f.most
 	c := copier{keep: keep, unit: unit, from: f, to: g, seen: map[*node]*node{}}
 	g.root = c.copy(f.root)
 	for _, ch := range f.pending {
@@ -724,6 +724,7 @@ func (f *FS) settle(n *node) {
 		}
 		if child.links++; child.links == 1 {
 			f.used += child.allocated()
+			f.files++
 		}
 	}
 }
