@@ -302,6 +302,9 @@ func TestScrubVerdictOutlivesTheAdmission(t *testing.T) {
 				if op.Name != k.o.Dir+"/"+scrubName+".tmp" || struck.Swap(true) {
 					return nil
 				}
+				if keeps%2 == 0 {
+					time.Sleep(time.Second) // the config that lets b in is durable everywhere by then
+				}
 				k.fs.CrashAt(1)
 				return forget.ErrCrashed
 			})

@@ -20,8 +20,8 @@ var scrubMutants = []mutant{
 		"return s.book.ComparesAll(c.peers[i].called())", "return false", "TestScrubOfRowsThatDiffer|TestScrubVerdictOutlivesTheCoordinator"),
 	scrubbing("whom a scheduled scrub has missed is not made up for", "coordinator/scrub/book.go",
 		"return names, len(names) > 0", "return names, false", "TestScrubSchedule"),
-	deciding("two that are wrong get everything anew, maybe from each other", "verdict", "case len(m.renews) > 1:", "case false:", "TestJudge"),
-	deciding("who is wrong gets everything anew from those of whom nobody knows who is right", "verdict", "	case slices.Contains(m.undecided, true):\n", "	case false:\n", "TestJudge"),
+	scheduled(deciding("two that are wrong get everything anew, maybe from each other", "verdict", "case len(m.renews) > 1:", "case false:", "TestJudge")),
+	scheduled(deciding("who is wrong gets everything anew from those of whom nobody knows who is right", "verdict", "	case slices.Contains(m.undecided, true):\n", "	case false:\n", "TestJudge")),
 	deciding("who came in the middle of a comparison gives everything to who is wrong", "verdict", "case half || !m.all:", "case !m.all:", "TestOneThatComesBack"),
 	deciding("others' checksums do not matter to who gets everything anew", "verdict", "	case m.sums:\n", "	case false:\n", "TestJudge"),
 	deciding("most are right about checksums, too", "machine", "majority := !sums && slices", "majority := slices", "TestJudge"),
@@ -38,15 +38,21 @@ var scrubMutants = []mutant{
 	scrubbing("a last round takes longer and longer while writes wait", "coordinator/commit/pace.go",
 		"	if m.enough() {\n		return lastRound\n", "	if late < 0 {\n		return lastRound\n", "TestLastRoundOfASlowDisk"),
 	{rule: "P11", leaves: "a last round begins however much changes meanwhile", edits: []edit{{"coordinator/rejoin.go", "if r.moved >= lastRoundBytes || !r.quick {", "if !r.quick {"}}, test: "./coordinator TestLastRoundIsShort"},
-	{rule: "P11", leaves: "it rests in its last round", edits: []edit{{"coordinator/rejoin.go", "if !busy || !r.limit ||", "if !busy ||"}}, test: "./coordinator TestLastRoundIsShort"},
+	{rule: "P11", leaves: "it rests in its last round", edits: []edit{{"coordinator/rejoin.go", "if !busy || !r.limit ||", "if !busy ||"}}, test: "./coordinator TestCatchingUpYields"},
 	{rule: "S5b", leaves: "rows are compared by their keys", edits: []edit{{"participant/store/scrub.go",
 		"one := sha256.Sum256(append(be.AppendUint16(nil, uint16(len(key))), key+string(val)...))", "one := sha256.Sum256(append(be.AppendUint16(nil, uint16(len(key))), key...))"}},
 		test: "./participant/store TestCompare"},
 }
 
-// deciding is a mutant of what a scrub decides, which schedules notice, too.
+// deciding is a mutant of what a scrub decides.
 func deciding(leaves, file, before, after, test string) mutant {
-	return mutant{rule: "S5b", leaves: leaves, edits: []edit{{"coordinator/scrub/" + file + ".go", before, after}}, test: "./coordinator/scrub " + test, seeds: 400, tune: "scrubbed"}
+	return mutant{rule: "S5b", leaves: leaves, edits: []edit{{"coordinator/scrub/" + file + ".go", before, after}}, test: "./coordinator/scrub " + test}
+}
+
+// scheduled is one that schedules with scrubs notice, too.
+func scheduled(m mutant) mutant {
+	m.seeds, m.tune = 200, "scrubbed"
+	return m
 }
 
 func scrubbing(leaves, file, before, after, test string) mutant {
