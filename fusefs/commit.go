@@ -210,7 +210,7 @@ func (p *plan) tried(flying *edits, before times, gen uint64, err error) *sent {
 	if wire.CodeOf(err) != wire.CodeUnknownOutcome {
 		return nil
 	}
-	s := &sent{mtime: before.mtime, gen: gen}
+	s := &sent{mtime: before.mtime, from: flying.tail, gen: gen}
 	if flying.tail >= 0 {
 		s.tail = before.size - flying.tail
 		head := make([]byte, min(s.tail, headBytes))

@@ -136,6 +136,13 @@ func (f *fileSystem) rebase(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
+	for i := range n.sent {
+		if s := &n.sent[i]; s.from == n.cur.tail {
+			s.from = e.tail
+		} else {
+			s.from = -1
+		}
+	}
 	n.installLocked(c, e)
 	n.base, n.baseSize = base.Version, base.Size
 	// Another mtime has the kernel drop its pages, which are of the older
@@ -164,9 +171,11 @@ func (f *fileSystem) happened(ctx context.Context, n *node, now wire.Attr) (done
 		if s := &tried[i]; s.mtime != 0 && now.Mtime == s.mtime {
 			return s, now.Size - s.tail, nil
 		}
-		most = max(most, min(tried[i].tail, headBytes))
+		if tail >= 0 && tried[i].from == tail { // else they have a place by now
+			most = max(most, min(tried[i].tail, headBytes))
+		}
 	}
-	if most == 0 || tail < 0 {
+	if most == 0 {
 		return nil, 0, nil
 	}
 	there := make([]byte, most)
@@ -176,7 +185,7 @@ func (f *fileSystem) happened(ctx context.Context, n *node, now wire.Attr) (done
 	}
 	for i := range tried {
 		s := &tried[i]
-		if size := min(s.tail, headBytes); size > 0 && int64(k) >= size && sha256.Sum256(there[:size]) == s.head {
+		if size := min(s.tail, headBytes); size > 0 && s.from == tail && int64(k) >= size && sha256.Sum256(there[:size]) == s.head {
 			return s, tail, nil
 		}
 	}
@@ -190,7 +199,7 @@ func (n *node) creditLocked(done *sent, at int64) error {
 	switch {
 	case n.gen == done.gen:
 		n.cur = noEdits()
-	case n.cur.tail >= 0 && done.tail > 0:
+	case done.tail > 0 && n.cur.tail >= 0 && n.cur.tail == done.from: // else they have a place, and what is appended now came later
 		e, c, err := n.cur.rebase(n.c, at)
 		if err != nil {
 			return err

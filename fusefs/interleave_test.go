@@ -112,6 +112,24 @@ func TestChangedAfterUnknownOutcome(t *testing.T) {
 	}
 }
 
+// TestAppendedAgainAfterUnknownOutcome: what is appended behind bytes that got a place
+// when it was not known whether they are committed stays.
+func TestAppendedAgainAfterUnknownOutcome(t *testing.T) {
+	s := newFake()
+	s.put("f", "base,")
+	dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f, g := openFile(t, dir+"/f", os.O_RDWR|os.O_APPEND), openFile(t, dir+"/f", os.O_RDWR)
+	s.set(func(s *fake) {
+		s.after = func([]wire.Mutation, wire.Outcome) error { return once(s, wire.CodeUnknownOutcome) }
+	})
+	f.must("write once", "ok")
+	f.must("fsync", eio)
+	g.must("pwrite 9 ,placed", "ok")
+	f.must("write ,two", "ok")
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "base,once,placed,two")
+}
+
 // append is another client's.
 func (f *fake) append(t *testing.T, name, data string) {
 	t.Helper()

@@ -74,6 +74,7 @@ type node struct {
 // sent is what a commit of unknown outcome was: enough to know it again.
 type sent struct {
 	mtime int64
+	from  int64             // where what it appended begins here, while that has no other place: edits.tail; else -1
 	tail  int64             // bytes appended
 	head  [sha256.Size]byte // the sum of the first of them, headBytes at most
 	gen   uint64
