@@ -170,6 +170,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 
 	p.finishAhead(fl.ctx)
 	known := f.cached.foresee(n.at())
+	noPriv := fl.with.Set == 0 && f.noPriv(n)
 	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
 	tried := p.tried(&flying, before, fl.gen, err)
 	p.release()
@@ -190,6 +191,9 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 		return err
 	}
 	n.saved, n.unsure, n.sent, fl.carried = fl.gen, false, nil, true
+	if noPriv { // contents and times bring no set-id bits
+		n.privAt = max(n.privAt, fl.lent.heard)
+	}
 	// One that was set after a later write is to come, though it is the same.
 	if n.mtimeSet = n.mtimeSet && (n.mtime != before.mtime || !n.cur.empty()); !n.mtimeSet {
 		n.mtime = 0

@@ -268,10 +268,7 @@ func (f *fileSystem) makeRoom(ctx context.Context, n *node, cached bool) error {
 
 // killPriv clears the set-id bits, as an unprivileged change of contents must.
 func (f *fileSystem) killPriv(ctx context.Context, n *node, caller *fuse.InHeader) error {
-	n.mu.Lock()
-	checked, at := n.privChecked, n.privAt
-	n.mu.Unlock()
-	if checked && f.cached.untouched(at, n.ino) {
+	if f.noPriv(n) {
 		return nil
 	}
 	asked := f.cached.begin()
@@ -289,6 +286,13 @@ func (f *fileSystem) killPriv(ctx context.Context, n *node, caller *fuse.InHeade
 	n.privChecked, n.privAt = mode&(syscall.S_ISUID|syscall.S_ISGID) == 0, asked
 	n.mu.Unlock()
 	return nil
+}
+
+// noPriv reports that a file is known to have no set-id bits.
+func (f *fileSystem) noPriv(n *node) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.privChecked && f.cached.untouched(n.privAt, n.ino)
 }
 
 // withoutPriv is the mode without set-uid, and without set-gid but where that

@@ -25,7 +25,7 @@ func (c *cache) foresee(at wire.At) foresight {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if bootNow() >= c.until {
-		return foresight{}
+		return foresight{asked: c.number}
 	}
 	return foresight{c.number, c.attrs[at.Dir]}
 }
@@ -39,8 +39,12 @@ func (c *cache) learn(before foresight, at wire.At, now changes, out *wire.Outco
 	if c.attrs[before.was.Ino] != before.was || !c.untouchedLocked(before.asked, before.was.Ino, now.made.Ino, at) {
 		now = changes{}
 	}
+	alone := before.asked >= c.floor && before.asked >= c.inos[at.Dir]
 	c.forgetTouchedLocked(out.Touched)
 	r := c.recallLocked(out.Touched)
+	if alone {
+		r.heard = c.number
+	}
 	if bootNow() >= c.until || c.floor > before.asked {
 		return r
 	}

@@ -361,6 +361,59 @@ func TestSetIDBitsOfOthers(t *testing.T) {
 	}
 }
 
+// TestOwnCommitsAskNoMode: who writes and syncs in turns asks once whether the file has
+// set-id bits, unless something of others is heard of it.
+func TestOwnCommitsAskNoMode(t *testing.T) {
+	s := newFake()
+	s.put("f", "contents")
+	a, _ := rawOf(t, s)
+	ino := a.lookup("f")
+	in := fuse.OpenIn{InHeader: a.header(ino), Flags: syscall.O_RDWR}
+	out := fuse.OpenOut{}
+	if status := a.fs.Open(nil, &in, &out); status != fuse.OK {
+		t.Fatal(status)
+	}
+	defer a.release(out.Fh)
+	h := a.header(ino)
+	h.Uid, h.Gid = 1000, 1000
+	write := func() (reads int64) {
+		t.Helper()
+		before := s.readCall.Load()
+		if _, status := a.fs.Write(nil, &fuse.WriteIn{InHeader: h, Fh: out.Fh, WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); status != fuse.OK {
+			t.Fatal(status)
+		}
+		return s.readCall.Load() - before
+	}
+	sync := func() {
+		t.Helper()
+		if status := a.fs.Fsync(nil, &fuse.FsyncIn{InHeader: h, Fh: out.Fh}); status != fuse.OK {
+			t.Fatal(status)
+		}
+	}
+	write()
+	for range 2 {
+		sync()
+		if n := write(); n != 0 {
+			t.Errorf("%d reads for a write after a commit", n)
+		}
+	}
+	s.set(func(s *fake) {
+		s.after = func([]wire.Mutation, wire.Outcome) error { // another mount's, heard before the answer
+			s.after = nil
+			s.inodes[ino].attr.Mode |= syscall.S_ISUID
+			a.fs.forget(&wire.Touched{Inos: []wire.Ino{ino}}, 0)
+			return nil
+		}
+	})
+	sync()
+	write()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mode := s.inodes[ino].attr.Mode; mode&syscall.S_ISUID != 0 {
+		t.Errorf("the mode is %o", mode)
+	}
+}
+
 // TestMappingAfterAFailedClose: what a mapping writes after a close that failed is
 // tried, too, before it is given up.
 func TestMappingAfterAFailedClose(t *testing.T) {

@@ -70,6 +70,7 @@ type recall struct {
 	check map[wire.At]wire.Ino // and these, where they lead elsewhere by now
 	any   time.Duration        // of the boot clock: until then it may have names that nobody knows
 	until time.Duration        // of the boot clock: then it has, by itself
+	heard uint64               // the number of this mount's own change, if nothing else was heard of the file meanwhile; else 0
 
 	pagesUntil time.Duration // of the boot clock: so long it is waited for pages
 }

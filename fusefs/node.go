@@ -56,7 +56,7 @@ type node struct {
 	ctime              int64     // of the last change, nanoseconds since 1970
 	flyingCtime        int64     // of the last one in the commit in flight; 0: none
 	privChecked        bool      // set-id bits are known to be gone since the last chmod here
-	privAt             uint64    // ... and of others, while nothing is heard of the file since this number of the cache
+	privAt             uint64    // ... and of others, while nothing but own commits is heard of the file since this number of the cache
 	orphan             bool      // without a name: what is here is all there is
 	held               bool      // without a name: the service keeps it for this mount
 	alone              bool      // ... and for no other
