@@ -650,8 +650,8 @@ func TestSilentParticipant(t *testing.T) {
 		if d := time.Since(began); d < time.Second || d > 1100*time.Millisecond {
 			t.Errorf("unknown after %v", d)
 		}
-		if s, _ := k.c.Status(ctx, wire.StatusRequest{}); len(s.InDoubt) != 1 || strings.Join(s.InDoubt[0].Missing, " ") != "b" {
-			t.Errorf("%+v", s.InDoubt)
+		if s, _ := k.c.Status(ctx, wire.StatusRequest{}); len(s.InDoubt) != 1 || strings.Join(s.InDoubt[0].Missing, " ") != "b" || s.Changes.Failed != 1 {
+			t.Errorf("%+v, changes %+v", s.InDoubt, s.Changes)
 		}
 		time.Sleep(2500 * time.Millisecond)
 		k.nodes[1].set(func() {
@@ -689,6 +689,9 @@ func TestCancelAfterPut(t *testing.T) {
 	wantCode(t, err, wire.CodeUnknownOutcome, "writeFile x")
 	_, err = k.c.Transact(cctx, k.request(0, write("x", nil)), nil)
 	wantCode(t, err, wire.CodeCanceled)
+	if s, err := k.c.Status(ctx, wire.StatusRequest{}); err != nil || s.Changes.Failed != 0 {
+		t.Errorf("what was given up has failed: %+v, %v", s.Changes, err)
+	}
 	k.nodes[2].set(func() { k.nodes[2].hang, k.nodes[2].onHandle = false, nil })
 	k.nodes[2].kill()
 	k.nodes[2].revive()

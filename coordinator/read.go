@@ -49,7 +49,7 @@ func (c *Coordinator) Read(ctx context.Context, req wire.Read, w wire.PieceWrite
 	}
 	began := time.Since(c.began)
 	reply, err := c.read(ctx, req, w)
-	c.count(&c.reads, began, err)
+	c.count(ctx, &c.reads, began, err)
 	return reply, err
 }
 

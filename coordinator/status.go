@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -68,10 +69,16 @@ func (c *Coordinator) describe(i int, m *wire.MemberStatus) {
 	}
 }
 
-// count counts an operation that began so long after the start.
-func (c *Coordinator) count(m *meter.Meter, began time.Duration, err error) {
+// count counts an operation that began so long after the start. One that its caller has
+// given up, or has lost the connection of, has not failed: a change that was put then goes on,
+// though nobody hears its outcome but by a retry, which is counted by itself.
+func (c *Coordinator) count(ctx context.Context, m *meter.Meter, began time.Duration, err error) {
 	outcome := meter.Done
-	switch wire.CodeOf(err) {
+	code := wire.CodeOf(err)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		code = wire.CodeCanceled
+	}
+	switch code {
 	case wire.CodeConflict:
 		outcome = meter.Conflict
 	case wire.CodeUnavailable, wire.CodeUnknownOutcome, wire.CodeNoSpace, wire.CodeCorrupt, wire.CodeIO, wire.CodeProtocol:

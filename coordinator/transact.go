@@ -109,7 +109,7 @@ func (c *Coordinator) gone(ctx context.Context, op string) *wire.Error {
 func (c *Coordinator) Transact(ctx context.Context, req wire.Transact, payload []byte) (wire.TransactReply, error) {
 	began := time.Since(c.began)
 	reply, err := c.transact(ctx, req, payload)
-	c.count(&c.changes, began, err)
+	c.count(ctx, &c.changes, began, err)
 	return reply, err
 }
 
