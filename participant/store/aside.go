@@ -46,14 +46,14 @@ func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
 		return nil // the file is rotten, and reads say so
 	}
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	defer closeRead(f)
 	// Most writes end before the tail. All of it, which grows with the file, is
 	// read only for those that do not (F4).
 	st, at, err := readTrailer(f, id, false)
 	if err != nil {
-		return err
+		return cannot(err)
 	}
 	if st != nil {
 		s.objects.seeTail(id, at)
@@ -66,7 +66,7 @@ func (s *Store) Preserve(ino wire.Ino, stage wire.ID, end int64) error {
 		st, ok, err = s.loadAside(id)
 	}
 	if err != nil || !ok || blocksOf(end)*wire.BlockSize <= tailOffset(st.size) {
-		return err
+		return cannot(err)
 	}
 	return s.putAside(id, st)
 }
@@ -84,6 +84,9 @@ func (s *Store) namedByKV(id wire.ID) (bool, error) {
 // putAside writes such a file. Without space there is none, and the prepare is refused;
 // what is left of it goes with the object.
 func (s *Store) putAside(id wire.ID, st *staged) error {
+	if left, err := s.filesLeft(); err == nil && left <= 0 { // those are promised
+		return s.noSpaceAside()
+	}
 	name := s.asidePath(id)
 	f, err := s.fs.Create(name)
 	if errors.Is(err, fs.ErrExist) {
@@ -91,6 +94,9 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 	}
 	if isFull(err) {
 		return s.noSpaceAside()
+	}
+	if ofProcess(err) {
+		return unread(err)
 	}
 	if err != nil {
 		return s.fail("create", name, err)

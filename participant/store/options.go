@@ -122,6 +122,15 @@ func unread(err error) *wire.Error {
 	return &wire.Error{Code: wire.CodeUnavailable, Text: "this participant cannot open or read a file of its own: " + err.Error()}
 }
 
+// cannot is the error of a vote that could not look at a file: a NO, where that says nothing
+// of the file.
+func cannot(err error) error {
+	if ofProcess(err) {
+		return unread(err)
+	}
+	return err
+}
+
 // writeNoSpace reports a full disk, met by a write and never by a sync (S6).
 // Both kv implementations return a PathError for a write alone.
 func writeNoSpace(err error) bool {

@@ -163,6 +163,50 @@ func TestPreserveOnFullDisk(t *testing.T) {
 	f.wantFile("f", data)
 }
 
+// A vote that may not open an object, or cannot make a file, for want of descriptors gets a
+// NO; the participant goes on (S5).
+func TestPreserveWithoutDescriptors(t *testing.T) {
+	for name, kind := range map[string]forget.Kind{"open": forget.Open, "create": forget.Create} {
+		fsys := forget.New(1)
+		f := simulated(t, fsys)
+		ino := f.create("f", fill(100_000, 1))
+		met := false
+		fsys.SetHook(func(op forget.Op) error {
+			if op.Kind != kind || !strings.Contains(op.Name, "objects/") {
+				return nil
+			}
+			met = true
+			return syscall.EMFILE
+		})
+		err := f.Preserve(ino, 0, 200_000)
+		fsys.SetHook(nil)
+		if !met || wire.CodeOf(err) != wire.CodeUnavailable || f.Failed() != nil {
+			t.Errorf("%s: met %t, %v, failed: %v; want that it is not available", name, met, err, f.Failed())
+		}
+		if err := f.Preserve(ino, 0, 200_000); err != nil || !f.objects.hasAside(mustObject(f, ino)) {
+			t.Errorf("%s, with descriptors: %v", name, err)
+		}
+	}
+}
+
+// A vote makes no file of those that others are promised.
+func TestPreserveLeavesPromisedFiles(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	ino := f.create("f", fill(100_000, 1))
+	fsys.SetFiles(keptFiles + 1)
+	if err := f.Reserve(7, 8, 30_000, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Preserve(ino, 0, 200_000); wire.CodeOf(err) != wire.CodeNoSpace || f.Failed() != nil {
+		t.Errorf("%v, failed: %v; want that there is no space", err, f.Failed())
+	}
+	f.Release(7)
+	if err := f.Preserve(ino, 0, 200_000); err != nil || !f.objects.hasAside(mustObject(f, ino)) {
+		t.Errorf("when nobody is promised one: %v", err)
+	}
+}
+
 func mustObject(f *fixture, ino wire.Ino) (id wire.ID) {
 	f.t.Helper()
 	err := f.look(func(m *moment) error {

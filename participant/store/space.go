@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"sync"
 
 	"tpcfs/wire"
@@ -35,7 +36,7 @@ type space struct {
 // which Reserve is told.
 const rowBytes = cellCost + inodeFixed + 32
 
-// rowsPerFile is what a mutation is counted with, at least: one that makes a file, too.
+// rowsPerFile is what a mutation is counted with, at least: it makes one file at most.
 const rowsPerFile = 6
 
 // keptFiles are those that nobody is promised: the journal's and the reserve's.
@@ -48,7 +49,9 @@ const keptFiles = 64
 // The table's bound is soft: a YES may pass it by one transaction; TableFull
 // then holds the next prepare back (S3).
 func (s *Store) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) error {
-	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2*(int64(rows)*rowBytes+bytes) + room, files: int64(rows) / rowsPerFile}
+	need := reservation{table: int64(rows)*rowBytes + bytes, disk: 2*(int64(rows)*rowBytes+bytes) + room}
+	// A file is made of more than InlineMax bytes, or for contents in place, of which the room tells.
+	need.files = min(int64(rows)/rowsPerFile, bytes/int64(s.o.InlineMax)+room/wire.BlockSize)
 	headroom := s.headroom()
 	free, err := s.fs.Free(s.o.Dir)
 	if err != nil {
@@ -84,6 +87,15 @@ func (s *Store) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) e
 
 // noInodes is a NO where space is left, and no inodes.
 const noInodes = "the disk is full: it takes no more files (inodes)"
+
+// filesLeft is how many files can be made that nobody is promised; below 0: fewer
+// than are promised.
+func (s *Store) filesLeft() (int64, error) {
+	n, err := s.fs.FreeFiles(s.o.Dir)
+	s.space.mu.Lock()
+	defer s.space.mu.Unlock()
+	return int64(min(n, math.MaxInt64)) - s.space.files - keptFiles, err
+}
 
 // filesFree is the space left to files, in bytes: what status shows as well.
 func filesFree(free uint64, headroom int64) uint64 { return uint64(max(int64(free)-headroom, 0)) }

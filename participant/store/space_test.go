@@ -232,6 +232,29 @@ func TestNoMoreFiles(t *testing.T) {
 	}
 }
 
+// A transaction of many changes that make no files is not refused for want of them, nor are
+// others beside it: directories, names and small contents are rows.
+func TestRowsAreNoFiles(t *testing.T) {
+	fsys := forget.New(1)
+	f := simulated(t, fsys)
+	fsys.SetFiles(5000)
+	const many = wire.MaxMutations
+	if err := f.Reserve(7, 2+6*many, 300*many, 0, false); err != nil {
+		t.Errorf("%d directories: %v", many, err)
+	}
+	if err := f.Reserve(8, 8, 30_000, 0, false); err != nil {
+		t.Errorf("a file beside them: %v", err)
+	}
+	for n, tt := range []struct {
+		bytes, room, files int64
+	}{{int64(f.Store.o.InlineMax) - 1, 0, 0}, {int64(f.Store.o.InlineMax) + 300, 0, 1}, {300, wire.BlockSize, 1}, {1 << 20, 0, 1}} {
+		before, id := f.space.files, wire.ID(100+n)
+		if err := f.Reserve(id, 8, tt.bytes, tt.room, false); err != nil || f.space.files-before != tt.files {
+			t.Errorf("a change of %d bytes and %d in place makes %d files, %v; want %d", tt.bytes, tt.room, f.space.files-before, err, tt.files)
+		}
+	}
+}
+
 // A quota that is exceeded is a full disk: an apply gives up the reserve and goes on.
 func TestQuota(t *testing.T) {
 	fsys := forget.New(1)

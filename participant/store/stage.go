@@ -69,11 +69,10 @@ func (s *Store) roomToStage() error {
 		s.space.mu.Unlock()
 		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: diskFull(free, headroom)}
 	}
-	files, err := s.fs.FreeFiles(s.o.Dir)
-	s.space.mu.Lock()
-	defer s.space.mu.Unlock()
-	if err == nil && files <= uint64(s.space.files+keptFiles) {
+	if left, err := s.filesLeft(); err == nil && left <= 0 {
+		s.space.mu.Lock()
 		s.space.refused = true
+		s.space.mu.Unlock()
 		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: noInodes}
 	}
 	return nil

@@ -436,8 +436,8 @@ var storeMutants = []mutant{
 				`	if isFull(err) {
 		return s.noSpaceAside()
 	}
-	if err != nil {`,
-				"	if err != nil {",
+	if ofProcess(err) {`,
+				"	if ofProcess(err) {",
 			},
 		},
 		test: "./participant/store TestPreserveOnFullDisk",
@@ -463,6 +463,39 @@ var storeMutants = []mutant{
 			},
 		},
 		test: "./participant/store TestNoMoreFiles",
+	},
+	{
+		rule: "S6", leaves: "each mutation is counted as a file",
+		edits: []edit{
+			{
+				"participant/store/space.go",
+				"min(int64(rows)/rowsPerFile, bytes/int64(s.o.InlineMax)+room/wire.BlockSize)",
+				"int64(rows) / rowsPerFile",
+			},
+		},
+		test: "./participant/store TestRowsAreNoFiles",
+	},
+	{
+		rule: "S6", leaves: "a vote makes a file of those that are promised",
+		edits: []edit{
+			{
+				"participant/store/aside.go",
+				"err == nil && left <= 0 {",
+				"err == nil && left < -1<<40 {",
+			},
+		},
+		test: "./participant/store TestPreserveLeavesPromisedFiles",
+	},
+	{
+		rule: "S5", leaves: "a vote that cannot make a file for want of descriptors ends its participant",
+		edits: []edit{
+			{
+				"participant/store/aside.go",
+				"	if ofProcess(err) {\n		return unread(err)\n	}\n",
+				"",
+			},
+		},
+		test: "./participant/store TestPreserveWithoutDescriptors",
 	},
 	{
 		rule: "S6", leaves: "a newcomer takes no space for what is allocated",
