@@ -112,9 +112,11 @@ func (r *rejoin) catchUp() {
 		err := r.run()
 		if name := r.k.member.name; err == nil && r.whole && r.c.book.ComparesAll(name) {
 			r.w.gotAnew(r.k.member)
-			if r.w.bystanders != nil && !r.w.settling && r.w.chance(3) {
+			if r.w.bystanders != nil && r.w.chance(3) {
 				r.w.doomed = r.c // between the admission and the end of the verdict
-				r.idles()
+				if !r.idles() {
+					return
+				}
 			}
 			r.renews(name, false)
 		}

@@ -53,8 +53,9 @@ func (w *world) endAll() {
 	for h := range len(w.members) + 1 {
 		w.host(h).endTasks()
 	}
-	for _, r := range w.callers {
-		if r.stopped = true; !r.done {
+	for i := 0; i < len(w.callers); i++ { // one that is stopped may begin another
+		if r := w.callers[i]; !r.done {
+			r.stopped = true
 			r.stop()
 		}
 	}
