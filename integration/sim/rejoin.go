@@ -112,8 +112,8 @@ func (r *rejoin) catchUp() {
 		err := r.run()
 		if name := r.k.member.name; err == nil && r.whole && r.c.book.ComparesAll(name) {
 			r.w.gotAnew(r.k.member)
-			if r.w.bystanders != nil && r.w.chance(3) {
-				r.w.doomed = r.c // between the admission and the end of the verdict
+			if r.w.bystanders != nil && !r.w.trapped && r.w.chance(3) {
+				r.w.doomed, r.w.trapped = r.c, true // between the admission and the end of the verdict
 				if !r.idles() {
 					return
 				}

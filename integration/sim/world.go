@@ -116,6 +116,7 @@ type world struct {
 	wishes     uint64                    // of operators
 	bystanders *bystanders               // nil: there are no scrubs
 	doomed     *reign                    // its process is killed at once
+	trapped    bool                      // one was: who has to get everything anew would never be in
 	// mounts.go
 	keptReads []keptRead
 	order     map[wire.ID]wire.Position   // of the first COMMIT of a transaction
