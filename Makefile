@@ -14,7 +14,7 @@ STRESSTIME ?= 8s
 # TestNetworkRandom cuts a network for this long.
 NETTIME ?= 8s
 # What the tests of one package may take; without a bound where one of these is given.
-TIMEOUT   ?= $(if $(filter-out file,$(origin CRASHTIME) $(origin POWERCUTS) $(origin STRESSTIME) $(origin NETTIME)),0,20m)
+TIMEOUT   ?= $(if $(filter-out file,$(origin CRASHTIME) $(origin POWERCUTS) $(origin STRESSTIME) $(origin NETTIME)),0,40m)
 LENGTH    ?= 2
 SEEDS     ?= 20000
 
@@ -37,7 +37,7 @@ build: ## ./bin/tpcfs
 # Their tests of one goroutine, which crash at each step, take one step in eight under the race detector.
 ONE_GOROUTINE := ./journal ./participant/store ./integration/sim ./integration/sim/exhaust
 
-test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 13 minutes on two cores)
+test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 13 minutes on two cores, twice that where a sync takes 0.5 ms)
 	$(GO) test -count=1 -timeout $(TIMEOUT) $(ONE_GOROUTINE)
 	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) TPCFS_TEST_NETTIME=$(NETTIME) \
 	  $(GO) test -race -count=1 -timeout $(TIMEOUT) ./...
