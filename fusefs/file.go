@@ -253,12 +253,11 @@ func (f *fileSystem) makeRoom(ctx context.Context, n *node, cached bool) error {
 		}
 	}
 	n.mu.Lock()
-	count := len(n.cur.extents)
-	full := count >= maxGathered
-	if n.flying != nil { // if that commit fails, the next has to hold both
-		full = full || count+len(n.flying.extents) >= 2*maxGathered
+	count, flying := len(n.cur.extents), 0
+	if n.flying != nil {
+		flying = len(n.flying.extents) // if that commit fails, the next has to hold both
 	}
-	full = full && !n.orphan
+	full := !n.orphan && (count >= maxGathered || count+flying >= 2*maxGathered)
 	n.mu.Unlock()
 	if !full {
 		return nil

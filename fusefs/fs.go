@@ -54,18 +54,18 @@ type fileSystem struct {
 	lastFH  uint64
 	removed map[wire.Ino]wire.Attr // directories removed here that the kernel still knows: somebody's working directory
 
-	unnaming   map[*unnaming]struct{} // those at work
-	looked     lately[uint32]         // what the kernel was told of lately, and the thread that asked
-	unnamed    lately[struct{}]       // what has lost a name lately
-	linger     []lingering            // in the order of until
-	turned     time.Time              // when looked and unnamed last forgot
-	seenDirs   map[wire.Ino]wire.Attr // directories that the kernel may know, as last seen
-	refused    map[wire.Ino]int       // reclaims that the service has refused, and how often
-	later      []wire.Ino             // of those, what is tried again
-	givenUp    map[wire.Ino]struct{}  // files without a name that others had open when this mount had them no more
-	released   []wire.Ino             // files without a name that wait for their reclaim
-	reclaiming int                    // goroutines that reclaim
-	signed     time.Time              // when the service last had a sign of life for the sake of held files
+	unnaming   map[*unnaming]struct{}     // those at work
+	looked     lately[wire.Ino, uint32]   // what the kernel was told of lately, and the thread that asked
+	unnamed    lately[wire.Ino, struct{}] // what has lost a name lately
+	linger     []lingering                // in the order of until
+	turned     time.Time                  // when looked and unnamed last forgot
+	seenDirs   map[wire.Ino]wire.Attr     // directories that the kernel may know, as last seen
+	refused    map[wire.Ino]int           // reclaims that the service has refused, and how often
+	later      []wire.Ino                 // of those, what is tried again
+	givenUp    map[wire.Ino]struct{}      // files without a name that others had open when this mount had them no more
+	released   []wire.Ino                 // files without a name that wait for their reclaim
+	reclaiming int                        // goroutines that reclaim
+	signed     time.Time                  // when the service last had a sign of life for the sake of held files
 }
 
 // handle is one open file.

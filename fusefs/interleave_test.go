@@ -320,6 +320,37 @@ func TestCutThatFails(t *testing.T) {
 	_ = good.Close()
 }
 
+// setIDWriter opens a file of a fake service and returns what an unprivileged process does with it.
+func setIDWriter(t *testing.T, s *fake, a raw, name string) (h fuse.InHeader, fh uint64, write func() (reads int64)) {
+	t.Helper()
+	ino := a.lookup(name)
+	in := fuse.OpenIn{InHeader: a.header(ino), Flags: syscall.O_RDWR}
+	out := fuse.OpenOut{}
+	if status := a.fs.Open(nil, &in, &out); status != fuse.OK {
+		t.Fatal(status)
+	}
+	t.Cleanup(func() { a.release(out.Fh) })
+	h = a.header(ino)
+	h.Uid, h.Gid = 1000, 1000
+	return h, out.Fh, func() int64 {
+		t.Helper()
+		before := s.readCall.Load()
+		if _, status := a.fs.Write(nil, &fuse.WriteIn{InHeader: h, Fh: out.Fh, WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); status != fuse.OK {
+			t.Fatal(status)
+		}
+		return s.readCall.Load() - before
+	}
+}
+
+func wantNoSetID(t *testing.T, s *fake, ino wire.Ino) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mode := s.inodes[ino].attr.Mode; mode&syscall.S_ISUID != 0 {
+		t.Errorf("the mode is %o", mode)
+	}
+}
+
 // TestSetIDBitsOfOthers: a file that another mount gives a set-id bit loses it by
 // the next write of an unprivileged process here, though the last one had none to
 // take away.
@@ -327,25 +358,10 @@ func TestSetIDBitsOfOthers(t *testing.T) {
 	s := newFake()
 	s.put("f", "contents")
 	a, _ := rawOf(t, s)
-	ino := a.lookup("f")
-	in := fuse.OpenIn{InHeader: a.header(ino), Flags: syscall.O_RDWR}
-	out := fuse.OpenOut{}
-	if status := a.fs.Open(nil, &in, &out); status != fuse.OK {
-		t.Fatal(status)
-	}
-	defer a.release(out.Fh)
-	write := func() {
-		t.Helper()
-		h := a.header(ino)
-		h.Uid, h.Gid = 1000, 1000
-		if _, status := a.fs.Write(nil, &fuse.WriteIn{InHeader: h, Fh: out.Fh, WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); status != fuse.OK {
-			t.Fatal(status)
-		}
-	}
+	h, _, write := setIDWriter(t, s, a, "f")
+	ino := wire.Ino(h.NodeId)
 	write()
-	reads := s.readCall.Load()
-	write()
-	if n := s.readCall.Load() - reads; n != 0 {
+	if n := write(); n != 0 {
 		t.Errorf("%d reads for a second write", n)
 	}
 	set := wire.Mutation{Kind: wire.MutSetattr, At: wire.At{Dir: ino}, Set: wire.SetMode, Mode: 0o4755}
@@ -354,11 +370,7 @@ func TestSetIDBitsOfOthers(t *testing.T) {
 	}
 	a.fs.forget(&wire.Touched{Inos: []wire.Ino{ino}}, 0)
 	write()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if mode := s.inodes[ino].attr.Mode; mode&syscall.S_ISUID != 0 {
-		t.Errorf("the mode is %o", mode)
-	}
+	wantNoSetID(t, s, ino)
 }
 
 // TestOwnCommitsAskNoMode: who writes and syncs in turns asks once whether the file has
@@ -367,26 +379,11 @@ func TestOwnCommitsAskNoMode(t *testing.T) {
 	s := newFake()
 	s.put("f", "contents")
 	a, _ := rawOf(t, s)
-	ino := a.lookup("f")
-	in := fuse.OpenIn{InHeader: a.header(ino), Flags: syscall.O_RDWR}
-	out := fuse.OpenOut{}
-	if status := a.fs.Open(nil, &in, &out); status != fuse.OK {
-		t.Fatal(status)
-	}
-	defer a.release(out.Fh)
-	h := a.header(ino)
-	h.Uid, h.Gid = 1000, 1000
-	write := func() (reads int64) {
-		t.Helper()
-		before := s.readCall.Load()
-		if _, status := a.fs.Write(nil, &fuse.WriteIn{InHeader: h, Fh: out.Fh, WriteFlags: fuse.WRITE_KILL_SUIDGID}, []byte("x")); status != fuse.OK {
-			t.Fatal(status)
-		}
-		return s.readCall.Load() - before
-	}
+	h, fh, write := setIDWriter(t, s, a, "f")
+	ino := wire.Ino(h.NodeId)
 	sync := func() {
 		t.Helper()
-		if status := a.fs.Fsync(nil, &fuse.FsyncIn{InHeader: h, Fh: out.Fh}); status != fuse.OK {
+		if status := a.fs.Fsync(nil, &fuse.FsyncIn{InHeader: h, Fh: fh}); status != fuse.OK {
 			t.Fatal(status)
 		}
 	}
@@ -407,11 +404,7 @@ func TestOwnCommitsAskNoMode(t *testing.T) {
 	})
 	sync()
 	write()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if mode := s.inodes[ino].attr.Mode; mode&syscall.S_ISUID != 0 {
-		t.Errorf("the mode is %o", mode)
-	}
+	wantNoSetID(t, s, ino)
 }
 
 // TestMappingAfterAFailedClose: what a mapping writes after a close that failed is

@@ -75,61 +75,34 @@ type recall struct {
 	pagesUntil time.Duration // of the boot clock: so long it is waited for pages
 }
 
-// lentNames are the names that the kernel may have, and what they lead to, 0:
-// nowhere. They are remembered for one to two turns of the time for which they are lent.
-type lentNames struct {
-	now, before map[wire.At]wire.Ino
-	turned      time.Duration // of the boot clock
-	more        time.Duration // of the boot clock: until then it may have some that are not here
+// lentLately remembers what the kernel was lent until that is over: for one to two times as long.
+type lentLately[K comparable, V any] struct {
+	lately[K, V]
+	turned time.Duration // of the boot clock
 }
 
-func (l *lentNames) put(at wire.At, ino wire.Ino, until time.Duration) {
-	if now := bootNow(); l.now == nil || now-l.turned >= lentFor+lentMargin {
-		l.before, l.now, l.turned = l.now, map[wire.At]wire.Ino{}, now
+// tick is called before it is used.
+func (l *lentLately[K, V]) tick(now time.Duration) {
+	if l.now == nil || now-l.turned >= lentFor+lentMargin {
+		l.turn()
+		l.turned = now
 	}
+}
+
+// lentNames are the names that the kernel may have, and what they lead to, 0: nowhere.
+type lentNames struct {
+	lentLately[wire.At, wire.Ino]
+	more time.Duration // of the boot clock: until then it may have some that are not here
+}
+
+// lends adds one, if there are not too many.
+func (l *lentNames) lends(at wire.At, ino wire.Ino, until time.Duration) {
+	l.tick(bootNow())
 	if _, ok := l.now[at]; !ok && len(l.now) >= maxLent {
 		l.more = max(l.more, until)
 		return
 	}
-	l.now[at] = ino
-}
-
-func (l *lentNames) get(at wire.At) (ino wire.Ino, ok bool) {
-	if ino, ok = l.now[at]; !ok {
-		ino, ok = l.before[at]
-	}
-	return ino, ok
-}
-
-func (l *lentNames) forget(at wire.At) {
-	delete(l.now, at)
-	delete(l.before, at)
-}
-
-// nameOf is the name by which an inode was lent last, while the kernel may have it:
-// remembered for one to two turns, too, and of all, since nobody could say what is missing.
-type nameOf struct {
-	now, before map[wire.Ino]wire.At
-	turned      time.Duration // of the boot clock
-}
-
-func (l *nameOf) put(ino wire.Ino, at wire.At, now time.Duration) {
-	l.turn(now)
-	l.now[ino] = at
-}
-
-func (l *nameOf) get(ino wire.Ino, now time.Duration) (at wire.At, ok bool) {
-	l.turn(now)
-	if at, ok = l.now[ino]; !ok {
-		at, ok = l.before[ino]
-	}
-	return at, ok
-}
-
-func (l *nameOf) turn(now time.Duration) {
-	if l.now == nil || now-l.turned >= lentFor+lentMargin {
-		l.before, l.now, l.turned = l.now, map[wire.Ino]wire.At{}, now
-	}
+	l.add(at, ino)
 }
 
 // all returns them.
@@ -192,10 +165,11 @@ func (c *cache) lendName(at wire.At, ino wire.Ino) time.Duration {
 		if !ok || a.Nlink > 1 && a.Mode&wire.ModeType != wire.ModeDir {
 			return 0
 		}
-		c.nameOf.put(ino, at, now)
+		c.nameOf.tick(now)
+		c.nameOf.add(ino, at)
 	}
 	c.namesLent = now + term + lentMargin
-	c.lent.put(at, ino, c.namesLent)
+	c.lent.lends(at, ino, c.namesLent)
 	return term
 }
 
@@ -219,7 +193,7 @@ func (c *cache) takeNames(m *wire.Mutation) ownNames {
 				own.lent = map[wire.At]wire.Ino{}
 			}
 			own.lent[at] = ino
-			c.lent.forget(at)
+			c.lent.drop(at)
 		}
 	}
 	return own
@@ -247,7 +221,7 @@ func (f *fileSystem) giveNames(own ownNames, m *wire.Mutation, err error) {
 	c.mu.Lock()
 	until := c.namesLent
 	for at, ino := range has {
-		c.lent.put(at, ino, until)
+		c.lent.lends(at, ino, until)
 	}
 	again := c.floor > own.asked
 	c.mu.Unlock()
@@ -261,7 +235,8 @@ func (f *fileSystem) giveNames(own ownNames, m *wire.Mutation, err error) {
 func (f *fileSystem) linked(ino wire.Ino) {
 	c := f.cached
 	c.mu.Lock()
-	name, lent := c.nameOf.get(ino, bootNow())
+	c.nameOf.tick(bootNow())
+	name, lent := c.nameOf.get(ino)
 	c.mu.Unlock()
 	if lent {
 		f.recallName(name, newCountdown(1))

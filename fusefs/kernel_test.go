@@ -293,7 +293,7 @@ func TestKernelForgetsAllNames(t *testing.T) {
 	} {
 		c.lent = lentNames{}
 		c.namesLent = bootNow() + time.Minute
-		c.lent.put(during.m.At, during.lent, c.namesLent)
+		c.lent.lends(during.m.At, during.lent, c.namesLent)
 		own := c.takeNames(&during.m)
 		got, _ := push()
 		f.giveNames(own, &during.m, during.err)
@@ -321,7 +321,7 @@ func TestKernelForgetsAllNames(t *testing.T) {
 	f.wg.Wait()
 	c.lent = lentNames{}
 	for i := range maxLent + 1 {
-		c.lent.put(rootAt(fmt.Sprint("n", i)), 0, bootNow()+30*time.Millisecond)
+		c.lent.lends(rootAt(fmt.Sprint("n", i)), 0, bootNow()+30*time.Millisecond)
 	}
 	waits("there are names that nobody knows")
 }

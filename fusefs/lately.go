@@ -19,35 +19,41 @@ const (
 // several stands for the threads that have looked an inode up, where not one.
 const several uint32 = 0
 
-// lately remembers inodes for one to two turns.
-type lately[V any] struct{ now, before map[wire.Ino]V }
+// lately remembers for one to two turns.
+type lately[K comparable, V any] struct{ now, before map[K]V }
 
-func (l *lately[V]) put(ino wire.Ino, v V) {
-	if l.now == nil {
-		l.now = map[wire.Ino]V{}
-	} else if len(l.now) >= maxLately {
+// put is add, but turns when there are many.
+func (l *lately[K, V]) put(k K, v V) {
+	if len(l.now) >= maxLately {
 		l.turn()
 	}
-	l.now[ino] = v
+	l.add(k, v)
 }
 
-func (l *lately[V]) get(ino wire.Ino) (v V, ok bool) {
-	if v, ok = l.now[ino]; !ok {
-		v, ok = l.before[ino]
+func (l *lately[K, V]) add(k K, v V) {
+	if l.now == nil {
+		l.now = map[K]V{}
+	}
+	l.now[k] = v
+}
+
+func (l *lately[K, V]) get(k K) (v V, ok bool) {
+	if v, ok = l.now[k]; !ok {
+		v, ok = l.before[k]
 	}
 	return v, ok
 }
 
-func (l *lately[V]) drop(ino wire.Ino) {
-	delete(l.now, ino)
-	delete(l.before, ino)
+func (l *lately[K, V]) drop(k K) {
+	delete(l.now, k)
+	delete(l.before, k)
 }
 
-func (l *lately[V]) empty() bool { return len(l.now)+len(l.before) == 0 }
+func (l *lately[K, V]) empty() bool { return len(l.now)+len(l.before) == 0 }
 
 // turn forgets what was put before the last turn.
-func (l *lately[V]) turn() {
-	l.before, l.now = l.now, map[wire.Ino]V{}
+func (l *lately[K, V]) turn() {
+	l.before, l.now = l.now, map[K]V{}
 }
 
 // find is what Lookup answers. It notes what a thread has found, and may be

@@ -7,7 +7,7 @@ import (
 )
 
 func TestLately(t *testing.T) {
-	var l lately[int]
+	var l lately[wire.Ino, int]
 	if _, ok := l.get(1); ok || !l.empty() {
 		t.Error("nothing was put")
 	}

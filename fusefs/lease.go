@@ -42,8 +42,8 @@ type cache struct {
 	lends     bool // there is a kernel that can be told to forget
 	alone     bool // no other session has a lease
 	loans     map[wire.Ino]loan
-	nameOf    nameOf
-	namesLent time.Duration // of the boot clock, with the margin: the kernel may have names
+	nameOf    lentLately[wire.Ino, wire.At] // by which each was lent last; of all: nobody could say what is missing
+	namesLent time.Duration                 // of the boot clock, with the margin: the kernel may have names
 	lent      lentNames
 	noNames   time.Duration // of the boot clock: until then it gets none
 }

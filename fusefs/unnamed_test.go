@@ -93,7 +93,7 @@ func TestOpenMeetsUnlink(t *testing.T) {
 			a.open(a.lookup("other"))
 		}
 		ino := a.lookup("f")
-		a.fs.looked, a.fs.unnamed = lately[uint32]{}, lately[struct{}]{}
+		a.fs.looked, a.fs.unnamed = lately[wire.Ino, uint32]{}, lately[wire.Ino, struct{}]{}
 		begun, goOn := s.stopAt(wire.MutDeleteFile)
 		removed, opened := make(chan fuse.Status), make(chan fuse.Status)
 		go func() { removed <- b.unlink("f") }()
