@@ -85,7 +85,7 @@ func (s *Store) namedByKV(id wire.ID) (bool, error) {
 // what is left of it goes with the object.
 func (s *Store) putAside(id wire.ID, st *staged) error {
 	if left, err := s.filesLeft(); err == nil && left <= 0 { // those are promised
-		return s.noSpaceAside()
+		return s.space.refuse("", "the disk is full")
 	}
 	name := s.asidePath(id)
 	f, err := s.fs.Create(name)
@@ -93,7 +93,7 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 		f, err = s.fs.Open(name)
 	}
 	if isFull(err) {
-		return s.noSpaceAside()
+		return s.space.refuse("", "the disk is full")
 	}
 	if ofProcess(err) {
 		return unread(err)
@@ -104,7 +104,7 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 	s.objects.noteAside(id, false)
 	if _, err = f.WriteAt(encodeTail(id, st), 0); isFull(err) {
 		closeRead(f) // what is in it does not count
-		return s.noSpaceAside()
+		return s.space.refuse("", "the disk is full")
 	}
 	if err == nil {
 		err = f.Sync()
@@ -117,13 +117,6 @@ func (s *Store) putAside(id wire.ID, st *staged) error {
 	}
 	s.objects.noteAside(id, true)
 	return nil
-}
-
-func (s *Store) noSpaceAside() error {
-	s.space.mu.Lock()
-	s.space.refused = true
-	s.space.mu.Unlock()
-	return &wire.Error{Code: wire.CodeNoSpace, Text: "the disk is full"}
 }
 
 // loadAside reads such a file, which an earlier process may not have synced.

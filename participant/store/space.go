@@ -69,20 +69,29 @@ func (s *Store) Reserve(id wire.ID, rows int, bytes, room int64, deletes bool) e
 	switch {
 	case deletes: // they give space back; the ballast is theirs too
 	case s.space.noLoad:
-		s.space.refused = true
-		return &wire.Error{Code: wire.CodeNoSpace, Text: "the disk was full: until there is space for the reserve again, files can only be deleted"}
+		return s.space.refuseLocked("", "the disk was full: until there is space for the reserve again, files can only be deleted")
 	case int64(free) < headroom+need.disk:
-		s.space.refused = true
-		return &wire.Error{Code: wire.CodeNoSpace, Text: diskFull(free, headroom)}
+		return s.space.refuseLocked("", diskFull(free, headroom))
 	case files < uint64(s.space.files+need.files+keptFiles):
-		s.space.refused = true
-		return &wire.Error{Code: wire.CodeNoSpace, Text: noInodes}
+		return s.space.refuseLocked("", noInodes)
 	}
 	s.space.reserved[id] = need
 	s.space.files += need.files
 	s.space.table += need.table
 	s.space.disk += need.disk
 	return nil
+}
+
+// refuse is the error of what there is no space for; a checkpoint looks for some then.
+func (s *space) refuse(op, why string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refuseLocked(op, why)
+}
+
+func (s *space) refuseLocked(op, why string) error {
+	s.refused = true
+	return &wire.Error{Code: wire.CodeNoSpace, Op: op, Text: why}
 }
 
 // noInodes is a NO where space is left, and no inodes.

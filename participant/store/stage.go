@@ -64,16 +64,10 @@ func (s *Store) roomToStage() error {
 	free, err := s.fs.Free(s.o.Dir)
 	headroom := s.headroom()
 	if err == nil && int64(free) < headroom+writebackEvery {
-		s.space.mu.Lock()
-		s.space.refused = true
-		s.space.mu.Unlock()
-		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: diskFull(free, headroom)}
+		return s.space.refuse("stage", diskFull(free, headroom))
 	}
 	if left, err := s.filesLeft(); err == nil && left <= 0 {
-		s.space.mu.Lock()
-		s.space.refused = true
-		s.space.mu.Unlock()
-		return &wire.Error{Code: wire.CodeNoSpace, Op: "stage", Text: noInodes}
+		return s.space.refuse("stage", noInodes)
 	}
 	return nil
 }

@@ -434,7 +434,7 @@ var storeMutants = []mutant{
 			{
 				"participant/store/aside.go",
 				`	if isFull(err) {
-		return s.noSpaceAside()
+		return s.space.refuse("", "the disk is full")
 	}
 	if ofProcess(err) {`,
 				"	if ofProcess(err) {",
