@@ -159,6 +159,7 @@ func (f *fileSystem) readNames(ctx context.Context, dir wire.Ino) (answer, error
 			f.cached.keepName(asked, wire.At{Dir: dir, Path: e.Name}, e.Attr)
 		}
 		whole.parent = reply.Attr.Parent
+		whole.once = after == "" && !reply.More
 		if !reply.More || len(reply.Entries) == 0 {
 			break
 		}

@@ -70,10 +70,11 @@ func (c *cache) foundNear(at wire.At) {
 	c.near[at.Dir] = n
 }
 
-// absentLocked: is the directory's list known, without that name? c.mu is held.
+// absentLocked: is the directory's list known, of one moment, without that name? Between two
+// answers a name may have moved from what was to come to what was there. c.mu is held.
 func (c *cache) absentLocked(at wire.At) bool {
 	whole, known := c.told[at.Dir][question{kind: wire.ReadList}]
-	if !known {
+	if !known || !whole.once {
 		return false
 	}
 	_, found := slices.BinarySearchFunc(whole.list, at.Path, func(n dirName, name string) int { return strings.Compare(n.name, name) })

@@ -62,7 +62,7 @@ func TestListNear(t *testing.T) {
 // What a list does not name is not there, until the directory is touched.
 func TestNotListed(t *testing.T) {
 	c := leasedCacheOf(nil)
-	whole := answer{list: []dirName{{name: "B"}, {name: "a"}, {name: "c"}}}
+	whole := answer{list: []dirName{{name: "B"}, {name: "a"}, {name: "c"}}, once: true}
 	absent := func(name string) bool {
 		_, known, err := c.look(nearAt(9, name))
 		if known && wire.CodeOf(err) != wire.CodeNotExist {
@@ -87,6 +87,30 @@ func TestNotListed(t *testing.T) {
 		if absent(name) {
 			t.Errorf("%q is not there, though the directory has changed", name)
 		}
+	}
+}
+
+// A list that took several answers is of several moments: another mount may have moved a name,
+// from behind what was listed to before it, and it would be nowhere.
+func TestListOfSeveralAnswers(t *testing.T) {
+	s := newFake()
+	for _, name := range []string{"b", "c", "d"} {
+		s.put(name, "contents")
+	}
+	for page, want := range map[int]bool{2: false, 3: true} {
+		s.list = page
+		f := newFileSystem(s, Options{})
+		f.cached.extend(bootNow()+time.Hour, false)
+		if whole, err := f.readNames(t.Context(), wire.RootIno); err != nil || len(whole.list) != 3 {
+			t.Fatal(whole, err)
+		}
+		if _, known, _ := f.cached.look(rootAt("a")); known != want {
+			t.Errorf("%d names an answer: it is known that there is no other: %t", page, known)
+		}
+		if _, known, err := f.cached.look(rootAt("b")); !known || err != nil {
+			t.Errorf("%d names an answer: one that was listed is known: %t, %v", page, known, err)
+		}
+		f.abandon()
 	}
 }
 

@@ -30,6 +30,7 @@ type answer struct {
 	names  []string
 	list   []dirName
 	parent wire.Ino // of the directory listed
+	once   bool     // the list came in one answer: it is of one moment
 	err    error    // there is no such attribute
 }
 
