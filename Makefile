@@ -34,7 +34,7 @@ run: build fuse3 ## coordinator, three participants and a mount on ./mnt, until 
 build: ## ./bin/tpcfs
 	CGO_ENABLED=0 $(GO) build -trimpath -o ./bin/ ./cmd/tpcfs
 
-# Their tests of one goroutine, which crash at each step, take one step in eight under the race detector.
+# Their tests of one goroutine, which crash at each step, take one step in 24 under the race detector.
 ONE_GOROUTINE := ./journal ./participant/store ./integration/sim ./integration/sim/exhaust
 
 test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 13 minutes on two cores, twice that where a sync takes 0.5 ms)

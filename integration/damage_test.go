@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -35,8 +36,9 @@ func garble(t *testing.T, name string, offset int64, n int) {
 	}
 }
 
-// filled makes the data directory of an `up` that has worked and was killed,
-// and the tree that it holds.
+// filled makes the data directory of an `up` that has worked and was killed. Its
+// coordinator's journal has a block after the second, which says that the second was
+// synced: without it damage to the second is a torn tail, and is cut.
 func filled(t *testing.T, ctx context.Context) string {
 	t.Helper()
 	dir := filepath.Join(tempDir(t), "data")
@@ -44,6 +46,20 @@ func filled(t *testing.T, ctx context.Context) string {
 	for _, name := range []string{"a", "b", "c"} {
 		if r := run(t, ctx, nil, string(noise(1, 50_000)), "put", "--coordinator", addr, "-", name); r.Code != 0 {
 			t.Fatal(r.Err)
+		}
+	}
+	name := firstSegment(t, dir+"/coordinator/journal")
+	for magic := make([]byte, 4); string(magic) != "TPJB"; { // written lazily
+		if err := ctx.Err(); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.ReadAt(magic, 8192)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
 		}
 	}
 	if err := p.Kill(); err != nil {

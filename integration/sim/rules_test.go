@@ -30,7 +30,7 @@ var tunes = map[string]func(*profile){
 func TestHunt(t *testing.T) {
 	if *huntSeeds == 0 {
 		for name, tune := range tunes {
-			if v, seed := missed(Options{tune: tune}, 16/forget.OneIn); v != nil {
+			if v, seed := missed(Options{tune: tune}, max(1, 16/forget.OneIn)); v != nil {
 				t.Errorf("tune %q, seed %d: %v", name, seed, v)
 			}
 		}

@@ -37,7 +37,7 @@ func TestQuickMutants(t *testing.T) {
 	}
 	l := &lab{root: root, dir: t.TempDir()}
 	for _, sentence := range []string{
-		"W passes decisions that are not durable", "a stage is not synced", "a sync is reported before it is done",
+		"a stage is not synced", "a sync is reported before it is done",
 	} {
 		for _, m := range choose(sentence) {
 			if r := l.try(t.Context(), m, 0); r.err != nil || !r.ok || r.how == "" {

@@ -2,5 +2,5 @@
 
 package forget
 
-// OneIn is 8 under the race detector.
-const OneIn = 8
+// OneIn is 24 under the race detector.
+const OneIn = 24
