@@ -15,7 +15,7 @@ import (
 type lockKeeper struct {
 	table   *locks.Table
 	clients map[wire.SessionID]*lockClient
-	now     int64 // milliseconds of the owner's clock, at most a second a tick
+	now     int64 // milliseconds of the owner's clock, at most mostElapsed a tick
 	grace   int64 // until when only assertions are granted
 }
 
@@ -48,7 +48,7 @@ func (c *Coordinator) Lock(ctx context.Context, req wire.LockRequest) (wire.Lock
 		ok := c.ask(ctx, func() {
 			var a answer
 			if a.err = c.m.CheckSession(req.Session, req.Link); a.err == nil {
-				a.reply = c.locks.serve(&req)
+				a.reply = c.locks.serve(&req, c.behind())
 			}
 			if s := c.locks.clients[req.Session]; s != nil {
 				a.wake = s.wake
@@ -108,15 +108,16 @@ func checkLock(req *wire.LockRequest) *wire.Error {
 	return nil
 }
 
-// serve carries out a request that came by its session's link.
-func (k *lockKeeper) serve(req *wire.LockRequest) wire.LockReply {
+// serve carries out a request that came by its session's link; now is behind by so
+// many milliseconds.
+func (k *lockKeeper) serve(req *wire.LockRequest, behind int64) wire.LockReply {
 	s := k.clients[req.Session]
 	if s == nil {
 		if s = k.admit(req); s == nil {
 			return wire.LockReply{Result: wire.LockLost}
 		}
 	}
-	s.heard = k.now
+	s.heard = k.now + behind
 	if s.lost {
 		// Fenced already: what it does from now on comes by a new link. The
 		// locks of the old one are going.

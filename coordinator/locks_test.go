@@ -402,7 +402,7 @@ func TestHostileLockRequests(t *testing.T) {
 	}
 	bad := good
 	bad.Op, bad.Held = wire.LockAssert, []wire.HeldLocks{{Ino: 5, Owner: process, Ranges: []wire.LockRange{{Start: 9, End: 3}}}}
-	k.c.ask(ctx, func() { k.c.locks.serve(&good) })
+	k.c.ask(ctx, func() { k.c.locks.serve(&good, 0) })
 	if reply, err := k.c.Lock(ctx, bad); err != nil || reply.Result != wire.LockLost {
 		t.Error(reply, err)
 	}

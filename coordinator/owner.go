@@ -438,6 +438,16 @@ func (c *Coordinator) journalProblem(err error) {
 	}
 }
 
+// mostElapsed is how many milliseconds a tick tells the machine at most: in the
+// others this process stood still, not those whose silence they would count.
+const mostElapsed = 1000
+
+// behind is by how many milliseconds the next tick sets the machine's time forward.
+// What is to last so long from now on lasts as much longer in that time.
+func (c *Coordinator) behind() int64 {
+	return min(time.Since(c.began).Milliseconds()-c.lastMS, mostElapsed)
+}
+
 // tick tells the machine the time and gives up silent links.
 func (c *Coordinator) tick() {
 	if c.m.Stopped() != nil {
@@ -448,8 +458,8 @@ func (c *Coordinator) tick() {
 	elapsed := ms - c.lastMS
 	c.lastMS = ms
 	slept := time.Duration(elapsed)*time.Millisecond > c.o.EvictAfter/2 // this process stood still, not they
-	c.m.Tick(min(elapsed, 1000))
-	c.tickLocks(min(elapsed, 1000))
+	c.m.Tick(min(elapsed, mostElapsed))
+	c.tickLocks(min(elapsed, mostElapsed))
 	for i := range c.links {
 		l := c.links[i].Load()
 		if l == nil {

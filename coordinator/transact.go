@@ -67,7 +67,7 @@ func (c *Coordinator) Watch(ctx context.Context, req wire.Watch) (wire.Watched, 
 	w := &commit.Watch{Watch: req, Token: answer}
 	// The ticks are behind, by more when the owner was busy: the lease counts
 	// from now.
-	if !c.post(func() { c.m.Ask(w, time.Since(c.began).Milliseconds()-c.lastMS) }) {
+	if !c.post(func() { c.m.Ask(w, c.behind()) }) {
 		return wire.Watched{}, c.gone(ctx, "watch")
 	}
 	var got commit.Watched
