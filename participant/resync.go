@@ -37,7 +37,7 @@ func (p *Participant) Donate(ctx context.Context, req wire.Donate) (wire.Donated
 
 // resyncing is what of a newcomer's catching up belongs to the owner (P11).
 type resyncing struct {
-	attempt uint64          // the number of the last Begin
+	attempt uint64          // the number of the last Begin, or of what a greeting has ended
 	waiting []chan struct{} // for the checkpoint that runs to end
 	join    *wire.Join      // what that checkpoint makes durable; nil: nothing of the kind
 	greets  []func(error)   // they wait for that, so that they are answered from what is durable
@@ -95,7 +95,7 @@ func (p *Participant) owned(ctx context.Context, req *wire.Resync, fn func() err
 			failed = &wire.Error{Code: wire.CodeProtocol, Op: "resync", Text: "this participant is not out of sync"}
 		case req.Step != wire.ResyncBegin && req.Attempt != p.resync.attempt:
 			failed = &wire.Error{Code: wire.CodeProtocol, Op: "resync",
-				Text: fmt.Sprintf("a step of attempt %d to catch up: attempt %d has begun since", req.Attempt, p.resync.attempt)}
+				Text: fmt.Sprintf("a step of attempt %d to catch up: attempt %d has begun since, or a greeting has come", req.Attempt, p.resync.attempt)}
 		default:
 			failed = fn()
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -210,14 +212,53 @@ func TestCatchUpRefusesAnOlderAttempt(t *testing.T) {
 	if old == r.attempt {
 		t.Fatal("two attempts have one number")
 	}
-	join := &wire.Join{}
+	join, words := &wire.Join{}, fmt.Sprintf("attempt %d has begun since", r.attempt)
 	for _, step := range []wire.ResyncStep{wire.ResyncRows, wire.ResyncVerify, wire.ResyncBlocks, wire.ResyncRound, wire.ResyncFinish} {
 		_, err := r.p.Resync(t.Context(), wire.Resync{Epoch: r.epoch, Attempt: old, Step: step, Join: join}, nil)
-		if wire.CodeOf(err) != wire.CodeProtocol || !strings.Contains(err.Error(), "attempt 2 has begun since") {
+		if wire.CodeOf(err) != wire.CodeProtocol || !strings.Contains(err.Error(), words) {
 			t.Errorf("%v: %v", step, err)
 		}
 	}
 	r.step(wire.Resync{Step: wire.ResyncVerify}, nil)
+}
+
+// So does the last step of an attempt whose link was given up, and that waits for a
+// checkpoint while the participant is greeted anew: who has greeted it takes it for
+// out of sync, and has to find it so.
+func TestCatchUpRefusesALateFinish(t *testing.T) {
+	donor := donorOf(t)
+	fsys := forget.New(2)
+	r := newRig(t, fsys, func(o *Options) { o.UUID = wire.UUID{7} })
+	r.outside(1)
+	r.rounds(donor)
+	goOn := make(chan struct{})
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Kind == forget.Sync && !isJournal(op) {
+			<-goOn
+		}
+		return nil
+	})
+	late := make(chan error, 1)
+	err := r.p.do(t.Context(), r.p.startCheckpoint)
+	go func() {
+		_, err := r.p.Resync(context.Background(), wire.Resync{Epoch: r.epoch, Attempt: r.attempt, Step: wire.ResyncFinish, Join: r.joinAt(donor)}, nil)
+		late <- err
+	}()
+	for waits := 0; waits == 0 && err == nil; runtime.Gosched() {
+		err = r.p.do(t.Context(), func() { waits = len(r.p.resync.waiting) })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.outside(1)
+	close(goOn)
+	if err := <-late; wire.CodeOf(err) != wire.CodeProtocol {
+		t.Errorf("the late step ends with %v", err)
+	}
+	if copied := r.rounds(donor); copied != 0 {
+		t.Errorf("%d bytes of contents were lacking", copied)
+	}
+	r.step(wire.Resync{Step: wire.ResyncFinish, Join: r.joinAt(donor)}, nil)
 }
 
 // flipObject flips a bit of the only object.

@@ -60,6 +60,7 @@ func (p *Participant) greet(req wire.Greet, s *stream, reply chan greetReply) {
 		return
 	}
 	p.greeted = req.Number
+	p.resync.attempt++ // what comes late, over a link that was given up, is of an older one
 	p.setBeat(req.Heartbeat)
 	why := &wire.Error{Code: wire.CodeReplaced, Text: "the coordinator has opened a newer stream"}
 	switch {
