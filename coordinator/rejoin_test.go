@@ -12,6 +12,7 @@ import (
 
 	"tpcfs/coordinator/commit"
 	"tpcfs/coordinator/meter"
+	"tpcfs/journal/disk/forget"
 	"tpcfs/wire"
 )
 
@@ -534,4 +535,51 @@ func TestLastRoundIsShort(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Contents that come in the very turn in which a newcomer is let in are brought to it, too.
+func TestStageBesideAnAdmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newEvicting(t).serve()
+		k.put("x", []byte("before"))
+		k.nodes[1].kill()
+		k.put("x", []byte("meanwhile"))
+		var admits atomic.Bool
+		durable := make(chan struct{})
+		k.fs.SetHook(func(op forget.Op) error {
+			if op.Kind == forget.Sync && admits.Load() {
+				<-durable
+			}
+			return nil
+		})
+		k.nodes[1].set(func() {
+			k.nodes[1].onResync = func(req wire.Resync) error {
+				admits.Store(req.Step == wire.ResyncFinish)
+				return nil
+			}
+		})
+		k.nodes[1].revive()
+		for !admits.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait() // its config is on its way to the disk
+
+		busy, begun := make(chan struct{}), make(chan struct{})
+		go k.c.post(func() { close(begun); <-busy })
+		<-begun
+		close(durable)
+		synctest.Wait()
+		done := make(chan error, 1)
+		go func() {
+			_, err := k.stage(randomBytes(100), 100)
+			done <- err
+		}()
+		synctest.Wait()
+		close(busy)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		k.state(1, stateInSync)
+		k.close()
+	})
 }

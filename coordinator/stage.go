@@ -77,8 +77,8 @@ func (c *Coordinator) beginStage(ctx context.Context, session wire.SessionID, nu
 		posted := c.post(func() {
 			var b begun
 			if b.id, b.err = c.m.BeginStage(session, number); b.err == nil {
-				for i := range c.links {
-					if l := c.links[i].Load(); l != nil && !l.outside.Load() {
+				for i := range int(c.slots.Load()) { // who was let in in this turn is no outsider any more
+					if l := c.links[i].Load(); l != nil && c.m.InSync(i) {
 						b.links = append(b.links, l)
 					}
 				}
