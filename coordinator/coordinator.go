@@ -66,7 +66,8 @@ type Options struct {
 	// default 3 s. Heartbeats come six times as often, or every 500 ms.
 	EvictAfter time.Duration
 	// EvictSlow is for how long a participant whose disk is slow may keep the others
-	// waiting before they go on without it (P15): default 10 s; less than 0: for ever.
+	// waiting before they go on without it (P15), and a read before it asks another:
+	// default 10 s; less than 0: for ever.
 	EvictSlow time.Duration
 	// ResyncRate bounds what is brought in a second to a participant that
 	// catches up, in bytes; 0: no bound, but it rests for most of the time

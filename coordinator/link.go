@@ -24,6 +24,8 @@ type link struct {
 
 	outside atomic.Bool // the participant is not in sync: nothing is read or staged there
 
+	late atomic.Int64 // until when reads go elsewhere, if they can; nanoseconds since the coordinator's start
+
 	wake chan struct{} // capacity 1: out is to be sent
 
 	mu     sync.Mutex  // guards what follows

@@ -22,6 +22,7 @@ type node struct {
 	mu      sync.Mutex // guards everything below
 	down    bool       // connections are refused
 	hang    bool       // streams say nothing any more
+	stuck   bool       // reads get no answer
 	resync  string
 	fence   wire.Epoch
 	config  wire.Config
@@ -353,7 +354,7 @@ func (l *nodeLink) Read(ctx context.Context, req wire.PositionedRead, w wire.Pie
 		n.mu.Lock()
 	}
 	f, ok := n.files[req.Read.At.Path]
-	pos, hang := n.pos, n.hang
+	pos, hang := n.pos, n.hang || n.stuck
 	n.mu.Unlock()
 	switch {
 	case hang:

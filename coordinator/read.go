@@ -18,6 +18,14 @@ const maxRestarts = 8
 // retryPause is how long a read waits when all participants have failed it.
 const retryPause = 50 * time.Millisecond
 
+// lateRest is for how long reads go to others, if they can, after a participant has
+// given nothing for EvictSlow. Who asks all in vain gives each twice as long, so many times
+// at most.
+const (
+	lateRest  = time.Minute
+	mostTurns = 6
+)
+
 // reading is one Read on its way through the participants.
 type reading struct {
 	c   *Coordinator
@@ -35,6 +43,10 @@ type reading struct {
 	place  *place             // nil: it has none
 	kept   [2]func() bool     // stop what ends it with its place
 	cancel context.CancelFunc // of the read
+
+	owes  *time.Timer // runs while the participant has something to give; nil: nobody else can be asked
+	most  time.Duration
+	turns int // so often all have been asked, in vain
 
 	tried    []bool // members that have failed since the last pause
 	corrupt  error  // what the last of them said that found its copy rotten
@@ -142,7 +154,7 @@ func (r *reading) room(p *wire.Piece) bool {
 }
 
 // pick chooses a linked participant at random that was not tried, of those whose rows scrubs
-// have found least against (S5b); nil: none.
+// have found least against (S5b), and of these one that is not late; nil: none.
 func (c *Coordinator) pick(tried []bool) *link {
 	n := int(c.slots.Load())
 	first := rand.IntN(n)
@@ -158,6 +170,10 @@ func (c *Coordinator) pick(tried []bool) *link {
 			continue
 		}
 		doubt := c.doubt(i)
+		doubt *= 2 // it goes before being late
+		if until := l.late.Load(); until != 0 && time.Since(c.began) < time.Duration(until) {
+			doubt++
+		}
 		if doubt == 0 {
 			return l
 		}
@@ -173,6 +189,7 @@ func (r *reading) pause(ctx context.Context, changed <-chan struct{}) error {
 	var again <-chan time.Time
 	if r.tried != nil { // all have failed, but are there
 		again = time.After(retryPause)
+		r.turns++
 	}
 	select {
 	case <-changed:
@@ -228,8 +245,38 @@ func (r *reading) attempt(ctx context.Context, l *link, point uint64) (wire.Read
 	}
 	ctx, cancel := l.during(ctx)
 	defer cancel()
+	if r.owes = nil; r.c.o.EvictSlow > 0 && r.c.hasOther(l) {
+		most := min(r.c.o.EvictSlow, time.Hour) << min(r.turns, mostTurns) // all may be busy
+		r.most, r.owes = most, time.AfterFunc(most, func() { r.c.readsElsewhere(l, most); cancel() })
+		defer r.owes.Stop()
+	}
 	l.need(point)
 	return l.replica.Read(ctx, wire.PositionedRead{Epoch: r.c.epoch, Index: point, Read: req}, r)
+}
+
+// hasOther: is another participant than that one in sync and there, and none under a
+// verdict? A slow one is better than one that is wrong (S5b).
+func (c *Coordinator) hasOther(than *link) bool {
+	if c.scrub.doubted.Load() {
+		return false
+	}
+	for i := range int(c.slots.Load()) {
+		if l := c.links[i].Load(); l != nil && l.member != than.member && !l.outside.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// readsElsewhere notes that a participant gives nothing though its connection is there, as
+// one whose disk hangs. Where nothing is changed, nobody misses what it has not made
+// durable, and it is not evicted for that (P15).
+func (c *Coordinator) readsElsewhere(l *link, after time.Duration) {
+	now := time.Since(c.began)
+	if was := l.late.Swap(int64(now + lateRest)); time.Duration(was) < now {
+		c.log.Warn("a participant gives nothing that is to be read there: reads go to the others for a while; see whether its disk hangs",
+			"name", l.name, "after", after)
+	}
 }
 
 // WritePiece passes a piece on, if it is the next one of the version begun.
@@ -243,6 +290,10 @@ func (r *reading) WritePiece(p wire.Piece) error {
 		return wire.NewError(wire.CodeProtocol, "a piece that is too long")
 	case !r.room(&p):
 		return wire.NewError(wire.CodeCanceled, "it has to wait for a place")
+	}
+	if r.owes != nil { // while the client takes it the participant owes nothing
+		r.owes.Stop()
+		defer r.owes.Reset(r.most)
 	}
 	if r.place != nil {
 		r.place.note(true, 0)

@@ -262,3 +262,102 @@ func TestHangingRead(t *testing.T) {
 		k.close()
 	})
 }
+
+// A participant whose disk hangs, so that it gives nothing that is to be read there
+// though its connection is there, keeps a read waiting for EvictSlow, and others for a while
+// not at all. One that all keep waiting is answered when one gives something again.
+func TestReadsGoOnWithoutWhoGivesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		k.put("x", []byte("1"))
+		slow := k.c.o.EvictSlow
+		for _, n := range k.nodes[:2] {
+			n.set(func() { n.stuck = true })
+		}
+		late := 0
+		req := readReq("x")
+		req.Wait = (2*slow + time.Second).Milliseconds()
+		for range 100 {
+			began := time.Now()
+			if _, err := k.c.Read(ctx, req, &contents{}); err != nil {
+				t.Fatal(err)
+			}
+			if time.Since(began) > 0 {
+				late++
+			}
+		}
+		if late == 0 || late > 2 {
+			t.Errorf("%d of 100 reads have waited", late)
+		}
+		k.nodes[2].set(func() { k.nodes[2].stuck = true })
+		req.Wait = (5 * slow).Milliseconds()
+		began := time.Now()
+		_, err := k.c.Read(ctx, req, &contents{})
+		wantCode(t, err, wire.CodeUnavailable, "x")
+		if d := time.Since(began); d < 5*slow {
+			t.Errorf("given up after %v", d)
+		}
+		time.AfterFunc(25*time.Second, func() {
+			for _, n := range k.nodes[:2] {
+				n.set(func() { n.stuck = false })
+			}
+		})
+		began = time.Now()
+		k.wantGet("x", []byte("1"))
+		if d := time.Since(began); d > 6*slow {
+			t.Errorf("with two that give something again, a read took %v", d)
+		}
+		k.close()
+	})
+}
+
+// Nobody is left by a read that goes on, however slowly, nor because its client takes its time.
+func TestSlowReadsStay(t *testing.T) {
+	for _, who := range []string{"participant", "client"} {
+		synctest.Test(t, func(t *testing.T) {
+			k := newCluster(t).serve()
+			data := randomBytes(5 * wire.PieceSize)
+			k.putStaged("big", data)
+			f := k.file("big")
+			most := k.c.o.EvictSlow - time.Millisecond
+			reads := 0
+			for _, n := range k.nodes {
+				n.set(func() {
+					n.onRead = func(req wire.PositionedRead, w wire.PieceWriter) (wire.ReadReply, bool, error) {
+						reads++
+						for at := range int64(5) {
+							if who == "participant" {
+								time.Sleep(most)
+							}
+							part := req.Read
+							part.Offset, part.Length = at*wire.PieceSize, wire.PieceSize
+							if err := givePieces(f, part, w, 1); err != nil {
+								return wire.ReadReply{}, true, err
+							}
+						}
+						return wire.ReadReply{}, true, nil
+					}
+				})
+			}
+			var w takesTime
+			if who == "client" {
+				w.by = 2 * most
+			}
+			if _, err := k.c.Read(ctx, readReq("big"), &w); err != nil || !bytes.Equal(w.data, data) || reads != 1 {
+				t.Errorf("%s: %d bytes by %d participants, %v", who, len(w.data), reads, err)
+			}
+			k.close()
+		})
+	}
+}
+
+// takesTime is contents of a client that takes its time.
+type takesTime struct {
+	contents
+	by time.Duration
+}
+
+func (w *takesTime) WritePiece(p wire.Piece) error {
+	time.Sleep(w.by)
+	return w.contents.WritePiece(p)
+}
