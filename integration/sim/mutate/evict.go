@@ -179,6 +179,31 @@ var evictMutants = []mutant{
 		test:  "./coordinator TestConfigBesideOtherRecords",
 	},
 	{
+		rule: "P5", leaves: "a read waits for ever for who gives nothing",
+		edits: []edit{{"coordinator/read.go", "r.c.o.EvictSlow > 0 && r.c.hasOther(l)", "r.c.o.EvictSlow < 0 && r.c.hasOther(l)"}},
+		test:  "./coordinator TestReadsGoOnWithoutWhoGivesNothing",
+	},
+	{
+		rule: "P11", leaves: "a greeting leaves the attempt to catch up that there was",
+		edits: []edit{{"participant/service.go", "p.resync.attempt++", "p.resync.attempt += 0"}},
+		test:  "./participant TestCatchUpRefusesALateFinish",
+	},
+	{
+		rule: "P11", leaves: "contents that come in the turn in which one is let in go to the others alone",
+		edits: []edit{{"coordinator/stage.go", "l != nil && c.m.InSync(i)", "l != nil && !l.outside.Load()"}},
+		test:  "./coordinator TestStageBesideAnAdmission",
+	},
+	{
+		rule: "F9", leaves: "a lease that is renewed after a stop lasts for as much longer",
+		edits: []edit{{"coordinator/owner.go", "min(time.Since(c.began).Milliseconds()-c.lastMS, mostElapsed)", "time.Since(c.began).Milliseconds() - c.lastMS"}},
+		test:  "./coordinator TestLeaseAfterAStall",
+	},
+	{
+		rule: "F10", leaves: "a sign of life after a stop counts from before",
+		edits: []edit{{"coordinator/locks.go", "s.heard = k.now + behind", "s.heard = k.now"}},
+		test:  "./coordinator TestLockAfterAStall",
+	},
+	{
 		rule: "P11", leaves: "a participant that is out of sync handles the stream",
 		edits: []edit{{
 			"participant/vote/machine.go",
