@@ -334,7 +334,7 @@ func (f *fileSystem) make(cancel <-chan struct{}, h *fuse.InHeader, name string,
 		if wire.CodeOf(err) == wire.CodeSymlink {
 			return fuse.Status(syscall.EEXIST)
 		}
-		return statusOf(f.inGone(m.At.Dir, err))
+		return statusOf(f.inGone(ctx, m.At.Dir, err))
 	}
 	a, err := f.attrOfNew(ctx, done)
 	if err != nil {
@@ -376,8 +376,12 @@ func (f *fileSystem) goneDir(ino wire.Ino) (wire.Attr, bool) {
 }
 
 // inGone: what is looked for, or made, in a directory that was removed is not there.
-func (f *fileSystem) inGone(dir wire.Ino, err error) error {
+// The error may be that of another inode: of one that had the name, and has gone.
+func (f *fileSystem) inGone(ctx context.Context, dir wire.Ino, err error) error {
 	if wire.CodeOf(err) != wire.CodeStale {
+		return err
+	}
+	if _, there := f.stat(ctx, wire.At{Dir: dir}); !isGone(there) {
 		return err
 	}
 	if _, gone := f.goneDir(dir); !gone {

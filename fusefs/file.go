@@ -35,7 +35,7 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 		} else if code == wire.CodeSymlink {
 			return fuse.Status(syscall.EEXIST)
 		}
-		return statusOf(f.inGone(wire.Ino(in.NodeId), err))
+		return statusOf(f.inGone(ctx, wire.Ino(in.NodeId), err))
 	}
 	n := f.hold(a.Ino)
 	f.beginEmpty(n, a, tx)

@@ -413,7 +413,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		}
 	}
 	if err != nil {
-		return statusOf(f.inGone(at.Dir, err))
+		return statusOf(f.inGone(ctx, at.Dir, err))
 	}
 	f.seeDir(a)
 	f.show(ctx, &a)
