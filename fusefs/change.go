@@ -33,13 +33,18 @@ func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	if m.Size < 0 || m.Size > wire.MaxFileSize {
 		return fuse.Status(syscall.EFBIG)
 	}
-	if err := changed(f.setAttrOf(asked, ino, in, m)); err != nil {
-		return statusOf(staleIfGone(err))
+	if err := changed(f.setAttrOf(asked, ino, in, m)); isGone(err) {
+		if _, gone := f.goneNode(ino); !gone || !f.setRemoved(ino, m) {
+			return fuse.Status(syscall.ESTALE)
+		}
+	} else if err != nil {
+		return statusOf(err)
 	}
 	a, err := f.attr(ctx, wire.At{Dir: ino})
 	if err != nil {
 		return statusOf(err)
 	}
+	f.seeNode(a)
 	fillAttr(&out.Attr, a)
 	return fuse.OK
 }
@@ -141,8 +146,8 @@ func (f *fileSystem) commitWith(ctx context.Context, n *node, m wire.Mutation) (
 	}
 }
 
-// setRemoved changes the attributes of a directory that was removed here, and
-// reports whether it is one: somebody's working directory.
+// setRemoved changes the attributes of what was removed and is no file of
+// contents, and reports whether it is that: somebody's working directory, or fifo.
 func (f *fileSystem) setRemoved(ino wire.Ino, m wire.Mutation) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -340,36 +345,37 @@ func (f *fileSystem) make(cancel <-chan struct{}, h *fuse.InHeader, name string,
 	if err != nil {
 		return statusOf(err)
 	}
-	f.seeDir(a)
+	f.seeNode(a)
 	f.fillEntry(out, m.At, a)
 	return fuse.OK
 }
 
-// seeDir keeps what a directory is that the kernel is told of: another mount may
-// remove it, and somebody be in it.
-func (f *fileSystem) seeDir(a wire.Attr) {
-	if a.Mode&wire.ModeType != wire.ModeDir || a.Nlink == 0 {
+// seeNode keeps what the kernel is told of that it may use without a word here:
+// somebody is in a directory, or has a fifo open, when its name goes.
+func (f *fileSystem) seeNode(a wire.Attr) {
+	switch a.Mode & wire.ModeType {
+	case wire.ModeRegular, wire.ModeSymlink:
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.seenDirs) < maxCached {
-		f.seenDirs[a.Ino] = a
+	if _, removed := f.removed[a.Ino]; !removed && len(f.seen) < maxCached {
+		f.seen[a.Ino] = a
 	}
 }
 
-// goneDir returns what a directory was that another mount has removed.
-func (f *fileSystem) goneDir(ino wire.Ino) (wire.Attr, bool) {
+// goneNode returns what that was, when the service has it no more.
+func (f *fileSystem) goneNode(ino wire.Ino) (wire.Attr, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if a, ok := f.removed[ino]; ok {
 		return a, true
 	}
-	a, ok := f.seenDirs[ino]
+	a, ok := f.seen[ino]
 	if !ok {
 		return a, false
 	}
-	delete(f.seenDirs, ino)
+	delete(f.seen, ino)
 	a.Nlink, a.Size = 0, 0
 	f.removed[ino] = a
 	return a, true
@@ -384,7 +390,7 @@ func (f *fileSystem) inGone(ctx context.Context, dir wire.Ino, err error) error 
 	if _, there := f.stat(ctx, wire.At{Dir: dir}); !isGone(there) {
 		return err
 	}
-	if _, gone := f.goneDir(dir); !gone {
+	if _, gone := f.goneNode(dir); !gone {
 		return err
 	}
 	return &wire.Error{Code: wire.CodeNotExist, Text: "its directory was removed"}

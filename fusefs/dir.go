@@ -90,7 +90,7 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 				break
 			}
 			if ok {
-				f.seeDir(a)
+				f.seeNode(a)
 				f.lendEntry(entry, wire.At{Dir: d.ino, Path: e.Name}, a)
 			} // else node id 0: the name alone
 		}
@@ -120,7 +120,7 @@ func (f *fileSystem) withDir(cancel <-chan struct{}, in *fuse.ReadIn, fn func(co
 	defer d.mu.Unlock()
 	if in.Offset == 0 || !d.read {
 		if err := f.list(ctx, d); isGone(err) {
-			if _, ok := f.goneDir(d.ino); ok {
+			if _, ok := f.goneNode(d.ino); ok {
 				return fuse.OK // removed, and empty
 			}
 			return fuse.Status(syscall.ESTALE)

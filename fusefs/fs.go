@@ -52,14 +52,14 @@ type fileSystem struct {
 	handles map[uint64]*handle
 	dirs    map[uint64]*dirHandle
 	lastFH  uint64
-	removed map[wire.Ino]wire.Attr // directories removed here that the kernel still knows: somebody's working directory
+	removed map[wire.Ino]wire.Attr // of those, what is no more and the kernel still knows: somebody's working directory, or open fifo
 
 	unnaming   map[*unnaming]struct{}     // those at work
 	looked     lately[wire.Ino, uint32]   // what the kernel was told of lately, and the thread that asked
 	unnamed    lately[wire.Ino, struct{}] // what has lost a name lately
 	linger     []lingering                // in the order of until
 	turned     time.Time                  // when looked and unnamed last forgot
-	seenDirs   map[wire.Ino]wire.Attr     // directories that the kernel may know, as last seen
+	seen       map[wire.Ino]wire.Attr     // directories and fifos, sockets, devices that the kernel may know, as last seen
 	refused    map[wire.Ino]int           // reclaims that the service has refused, and how often
 	later      []wire.Ino                 // of those, what is tried again
 	givenUp    map[wire.Ino]struct{}      // files without a name that others had open when this mount had them no more
@@ -120,7 +120,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 
 		forgetful: forgetful{places: make(chan struct{}, nameRecall)},
 		nodes:     map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
-		removed: map[wire.Ino]wire.Attr{}, seenDirs: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
+		removed: map[wire.Ino]wire.Attr{}, seen: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
 	f.commits, f.stopCommits = context.WithCancel(context.Background())
@@ -196,9 +196,9 @@ func (f *fileSystem) String() string { return "tpcfs" }
 func (f *fileSystem) Forget(nodeid, nlookup uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.removed, wire.Ino(nodeid))
-	delete(f.seenDirs, wire.Ino(nodeid))
-	if f.cached.forgotten(wire.Ino(nodeid), nlookup) {
+	if f.cached.forgotten(wire.Ino(nodeid), nlookup) { // else it has been told of it again meanwhile
+		delete(f.removed, wire.Ino(nodeid))
+		delete(f.seen, wire.Ino(nodeid))
 		f.pages.forgotten(wire.Ino(nodeid))
 	}
 }
@@ -310,7 +310,7 @@ func (f *fileSystem) attr(ctx context.Context, at wire.At) (wire.Attr, error) {
 				if a, ok := f.orphan(at.Dir); ok {
 					return a, nil
 				}
-				if a, ok := f.goneDir(at.Dir); ok {
+				if a, ok := f.goneNode(at.Dir); ok {
 					return a, nil
 				}
 				return a, &wire.Error{Code: wire.CodeStale, Op: "stat", Name: at.String()}
@@ -390,7 +390,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	if err != nil {
 		return statusOf(err)
 	}
-	f.seeDir(a)
+	f.seeNode(a)
 	f.show(ctx, &a)
 	fillAttr(&out.Attr, a)
 	out.SetTimeout(f.cached.lend(a, false))
@@ -415,7 +415,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	if err != nil {
 		return statusOf(f.inGone(ctx, at.Dir, err))
 	}
-	f.seeDir(a)
+	f.seeNode(a)
 	f.show(ctx, &a)
 	f.lendEntry(out, at, a)
 	return fuse.OK

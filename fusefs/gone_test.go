@@ -14,6 +14,32 @@ func (f *fake) drop(name string) {
 	root.sorted = nil
 }
 
+// TestOpenFifoWithoutAName: the kernel opens a fifo without a word to the mount. Who has
+// it open when its name goes, here or elsewhere, goes on with it as on a local disk.
+func TestOpenFifoWithoutAName(t *testing.T) {
+	for _, c := range []struct{ name, remove string }{
+		{"unlinked", "rm $D/p"},
+		{"replaced", ": > $D/f; mv $D/f $D/p"},
+		{"by another", "mkdir $D/go"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newFake()
+			s.before = func(m []wire.Mutation) error {
+				if m[0].At.Path == "go" {
+					s.drop("p")
+				}
+				return nil
+			}
+			dir, _ := mountAt(t, s, Options{})
+			got := sh(t, dir, "mkfifo -m 640 $D/p; exec 3<>$D/p; "+c.remove+`
+				chmod 600 /dev/fd/3; stat -Lc '%F %h %a' /dev/fd/3; echo through >&3; head -n 1 <&3; echo again > /dev/fd/3; head -n 1 /dev/fd/3`)
+			if want := "fifo 0 600\nthrough\nagain\n"; got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // TestNewFileGoesAtOnce: what is made, and removed by another before its attributes were
 // asked for, says nothing of its directory: that is still there, and can be changed.
 func TestNewFileGoesAtOnce(t *testing.T) {

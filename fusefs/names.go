@@ -39,7 +39,7 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 		if n != nil && wire.CodeOf(err) == wire.CodeUnknownOutcome {
 			n.mayHaveName()
 		}
-		return statusOf(err)
+		return statusOf(f.inGone(ctx, wire.Ino(in.NodeId), err))
 	}
 	if n != nil {
 		n.setHeld(false, false)
@@ -89,7 +89,7 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	default:
 		err = f.replace(ctx, to, m, in.Pid)
 	}
-	return statusOf(err)
+	return statusOf(f.inGone(ctx, to.Dir, err))
 }
 
 // replace renames over what is at a name, if anything is. A directory there,

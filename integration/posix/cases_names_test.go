@@ -418,6 +418,17 @@ var nameCases = []tableCase{
 		p.stat("p", "p2", "c2")
 		p.ls(".")
 	}},
+	{"an open fifo without a name", func(p *probe) {
+		p.mknod("p", unix.S_IFIFO|0o640, 0)
+		fd := p.open("p", unix.O_RDWR, 0)
+		p.unlink("p")
+		p.do("fchmod", unix.Fchmod(fd, 0o600))
+		p.fstat(fd)
+		p.write(fd, "through")
+		p.read(fd, 10)
+		p.close(fd)
+		p.ls(".")
+	}},
 	{"reading a directory", func(p *probe) {
 		p.mkdir("d", 0o755)
 		for i := range 100 {
