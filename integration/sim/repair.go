@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 
 	"tpcfs/wire"
@@ -263,22 +264,25 @@ func (w *world) scrubs() {
 func (w *world) rottenFiles(p *member) []*wire.Error {
 	found := w.verified(p)
 	var list []*wire.Error
+	cannot := func(ino wire.Ino) error {
+		var got readAnswer
+		_, err := p.store.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: ino}, Length: -1}, (*pieces)(&got))
+		if wire.CodeOf(err) == wire.CodeCorrupt {
+			list = append(list, asError(err))
+		}
+		return err
+	}
 	w.walk(p, wire.RootIno, "", func(_ string, a *wire.Attr, _ []byte, target string) {
 		if target != unreadable {
 			return
 		}
-		var got readAnswer
-		_, err := p.store.Read(wire.Read{Kind: wire.ReadFile, At: wire.At{Dir: a.Ino}, Length: -1}, (*pieces)(&got))
-		if wire.CodeOf(err) == wire.CodeCorrupt {
-			list = append(list, asError(err))
-		}
-		if !found[a.Ino] && p.store.Damaged() == "" {
+		if err := cannot(a.Ino); !found[a.Ino] && p.store.Damaged() == "" {
 			w.violate("S5", "P%d cannot read inode %d (%v), and finds nothing rotten there", p.i, a.Ino, err)
 		}
 		delete(found, a.Ino)
 	})
-	for ino := range found {
-		if p.store.Damaged() == "" && len(p.bad) == 0 {
+	for _, ino := range slices.Sorted(maps.Keys(found)) { // those without a name among them
+		if cannot(ino) == nil && p.store.Damaged() == "" && len(p.bad) == 0 {
 			w.violate("S5", "P%d finds inode %d rotten, and reads it", p.i, ino)
 		}
 	}
