@@ -347,6 +347,7 @@ func (f *fileSystem) make(cancel <-chan struct{}, h *fuse.InHeader, name string,
 	}
 	f.seeNode(a)
 	f.fillEntry(out, m.At, a)
+	f.takePlace(m.At, a)
 	return fuse.OK
 }
 

@@ -60,6 +60,7 @@ type fileSystem struct {
 	linger     []lingering                // in the order of until
 	turned     time.Time                  // when looked and unnamed last forgot
 	seen       map[wire.Ino]wire.Attr     // directories and fifos, sockets, devices that the kernel may know, as last seen
+	places     places                     // where it has directories
 	refused    map[wire.Ino]int           // reclaims that the service has refused, and how often
 	later      []wire.Ino                 // of those, what is tried again
 	givenUp    map[wire.Ino]struct{}      // files without a name that others had open when this mount had them no more
@@ -120,7 +121,7 @@ func newFileSystem(c service, o Options) *fileSystem {
 
 		forgetful: forgetful{places: make(chan struct{}, nameRecall)},
 		nodes:     map[wire.Ino]*node{}, handles: map[uint64]*handle{}, dirs: map[uint64]*dirHandle{},
-		removed: map[wire.Ino]wire.Attr{}, seen: map[wire.Ino]wire.Attr{}, refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
+		removed: map[wire.Ino]wire.Attr{}, seen: map[wire.Ino]wire.Attr{}, places: newPlaces(), refused: map[wire.Ino]int{}, givenUp: map[wire.Ino]struct{}{}, unnaming: map[*unnaming]struct{}{}, signed: time.Now(),
 	}
 	f.ctx, f.disconnect = context.WithCancel(context.Background())
 	f.commits, f.stopCommits = context.WithCancel(context.Background())
@@ -199,6 +200,7 @@ func (f *fileSystem) Forget(nodeid, nlookup uint64) {
 	if f.cached.forgotten(wire.Ino(nodeid), nlookup) { // else it has been told of it again meanwhile
 		delete(f.removed, wire.Ino(nodeid))
 		delete(f.seen, wire.Ino(nodeid))
+		f.places.forget(wire.Ino(nodeid))
 		f.pages.forgotten(wire.Ino(nodeid))
 	}
 }
@@ -406,6 +408,9 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	defer end()
 	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
 	a, err := f.find(ctx, at, in.Pid)
+	if err == nil && f.makePlace(ctx, at, a) {
+		a, err = f.find(ctx, at, in.Pid) // as it is after the wait
+	}
 	if wire.CodeOf(err) == wire.CodeNotExist {
 		if term := f.cached.lendName(at, 0); term > 0 {
 			out.SetEntryTimeout(term) // without a node id: there is none
@@ -418,6 +423,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	f.seeNode(a)
 	f.show(ctx, &a)
 	f.lendEntry(out, at, a)
+	f.takePlace(at, a)
 	return fuse.OK
 }
 

@@ -89,6 +89,11 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	default:
 		err = f.replace(ctx, to, m, in.Pid)
 	}
+	if err == nil {
+		f.mu.Lock()
+		f.places.moved(from, to, mode)
+		f.mu.Unlock()
+	}
 	return statusOf(f.inGone(ctx, to.Dir, err))
 }
 

@@ -448,7 +448,17 @@ func (s *stress) doRename() error {
 	}
 	flags := []uint{0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE}[s.r.IntN(4)]
 	return s.both(fmt.Sprintf("rename %s %s %d", a, b, flags), m, func(root string) error {
-		return unix.Renameat2(unix.AT_FDCWD, root+"/"+a, unix.AT_FDCWD, root+"/"+b, flags)
+		rename := func() error {
+			return unix.Renameat2(unix.AT_FDCWD, root+"/"+a, unix.AT_FDCWD, root+"/"+b, flags)
+		}
+		err := rename()
+		if err == unix.ESTALE && len(s.mounts) > 1 {
+			// A directory in use here that the other mount has moved: the kernel takes
+			// it to its new name only where it is looked up outside a rename.
+			_, _ = s.lstat(root+"/"+a), s.lstat(root+"/"+b)
+			err = rename()
+		}
+		return err
 	})
 }
 

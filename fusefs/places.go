@@ -1,0 +1,83 @@
+package fusefs
+
+import (
+	"context"
+	"time"
+
+	"tpcfs/wire"
+)
+
+// places are the names under which the kernel has directories, as far as that is
+// known: each has one. A directory that another mount has moved the kernel has at
+// its old name. Whoever looks it up at the new one has it taken there, except in a
+// rename(2) between two directories: that holds the very lock that taking it there
+// needs, and ends with ESTALE, again and again until somebody looks otherwise.
+type places struct {
+	names map[wire.Ino]wire.At
+	inos  map[wire.At]wire.Ino
+}
+
+func newPlaces() places {
+	return places{names: map[wire.Ino]wire.At{}, inos: map[wire.At]wire.Ino{}}
+}
+
+// put says where a directory is now.
+func (p *places) put(ino wire.Ino, at wire.At) {
+	p.forget(p.inos[at])
+	p.forget(ino)
+	if len(p.names) < maxCached {
+		p.names[ino], p.inos[at] = at, ino
+	}
+}
+
+// moved says that this mount has renamed what was at a name.
+func (p *places) moved(from, to wire.At, mode wire.RenameMode) {
+	a, b := p.inos[from], p.inos[to]
+	p.forget(a)
+	p.forget(b)
+	if a != 0 {
+		p.put(a, to)
+	}
+	if b != 0 && mode == wire.RenameExchange {
+		p.put(b, from)
+	}
+}
+
+// forget forgets a directory.
+func (p *places) forget(ino wire.Ino) {
+	if at, ok := p.names[ino]; ok {
+		delete(p.names, ino)
+		delete(p.inos, at)
+	}
+}
+
+// moveWait is how long a lookup waits for the kernel to forget a name. Whoever
+// holds what that needs may be waiting for the lookup; after ESTALE the kernel
+// looks up once more, and has forgotten it then.
+const moveWait = 50 * time.Millisecond
+
+// makePlace has the kernel forget the name of another directory that it has one at
+// which is looked up at this name. False: there was nothing to forget.
+func (f *fileSystem) makePlace(ctx context.Context, at wire.At, a wire.Attr) bool {
+	f.mu.Lock()
+	was, known := f.places.names[a.Ino]
+	f.mu.Unlock()
+	if !known || was.Dir == at.Dir || f.kernel == nil {
+		return false
+	}
+	left := newCountdown(1)
+	f.recallName(was, left)
+	left.wait(ctx, bootNow()+moveWait)
+	return true
+}
+
+// takePlace is called when the kernel is about to be told of a directory at a name, and
+// that is counted (lookedUp): it may be forgetting the one of before.
+func (f *fileSystem) takePlace(at wire.At, a wire.Attr) {
+	if a.Mode&wire.ModeType != wire.ModeDir {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.places.put(a.Ino, at)
+}
