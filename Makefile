@@ -6,7 +6,7 @@ FUZZJOBS  ?= 1
 # Each target's share of the cores.
 FUZZWORKERS = $$(n=$$(($$(nproc) / $(FUZZJOBS))); echo $$((n > 0 ? n : 1)))
 # Each random crash test of integration/ makes trouble for this long in `make test`.
-CRASHTIME ?= 20s
+CRASHTIME ?= 30s
 # The power fails this often in `make test` and `make powerloss`.
 POWERCUTS ?= 6
 # Each test of random operations on mounts (integration/posix) runs this long.

@@ -236,7 +236,7 @@ func TestDirectoriesAreLinearizableThroughRandomCrashes(t *testing.T) {
 		clients[i] = dial(t, ctx, c, 2*time.Second)
 	}
 	setup := dial(t, ctx, c, patience)
-	fault, stopFaults := context.WithTimeout(ctx, limit)
+	fault, stopFaults := context.WithCancel(ctx)
 	defer stopFaults()
 	maker := &troublemaker{c: c, rnd: rand.New(rand.NewSource(rnd.Int63())), counts: map[string]int{}}
 	var faults sync.WaitGroup
@@ -248,7 +248,8 @@ func TestDirectoriesAreLinearizableThroughRandomCrashes(t *testing.T) {
 	var next atomic.Int64
 	counts := map[porcupine.CheckResult]int{}
 	ops := 0
-	for n := 0; fault.Err() == nil && !t.Failed(); n++ {
+	// On a slow machine a round takes long, and some are of those that cannot be judged.
+	for n, began := 0, time.Now(); (time.Since(began) < limit || n < 5) && !t.Failed(); n++ {
 		r := &dirRound{dir: fmt.Sprintf("round%d", n), start: time.Now(), next: &next}
 		if err := setup.Mkdir(ctx, r.dir, 0o755); err != nil {
 			t.Fatal(err)
