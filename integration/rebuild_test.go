@@ -38,6 +38,26 @@ func TestRebuild(t *testing.T) {
 	l.equal("a", "b", "c")
 }
 
+// A second coordinator, on a new directory and with the first one's participants, is
+// refused however often it is started, and the first one goes on.
+func TestSecondCoordinatorOnANewDirectory(t *testing.T) {
+	t.Parallel()
+	ctx, c := testContext(t), newCluster(t)
+	startAll(t, ctx, c)
+	args := []string{"coordinator", "--dir", filepath.Join(c.Dir, "new"), "--listen", "127.0.0.1:0"}
+	for _, name := range c.Names {
+		args = append(args, "--participant", name+"="+c.Addr(name))
+	}
+	for range 3 {
+		if r := run(t, ctx, nil, "", args...); r.Code != 1 || !strings.Contains(r.Err, "Nothing was changed") {
+			t.Errorf("exit %d, %q", r.Code, r.Err)
+		}
+	}
+	if r := run(t, ctx, nil, "x", "put", "-", "f", "--coordinator", c.Addr(harness.Coordinator)); r.Code != 0 {
+		t.Errorf("put: exit %d, %q; the coordinator said %q", r.Code, r.Err, c.Proc(harness.Coordinator).Output())
+	}
+}
+
 // ended wants the coordinator to end by itself, with these words.
 func (l *leaving) ended(words string) {
 	l.Helper()

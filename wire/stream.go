@@ -97,7 +97,8 @@ type Up struct {
 type Greet struct {
 	Epoch Epoch  `cbor:"1,keyasint"`
 	Name  string `cbor:"2,keyasint"` // the participant's, as the coordinator knows it
-	// Cluster that the participant must belong to; zero: not bootstrapped yet.
+	// Cluster that the participant must belong to, if it belongs to one; zero: any.
+	// One of another is refused before it is fenced: its own coordinator goes on.
 	Cluster UUID `cbor:"3,keyasint,omitempty"`
 	// Outside: it is not in the config. It makes a needs-resync mark durable
 	// before it answers, and testifies nothing until that is gone (P11).

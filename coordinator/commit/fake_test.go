@@ -222,11 +222,11 @@ func (f *fake) add(r frec) {
 // greet is what Replica.Greet does: durable before the answer (P6).
 func (f *fake) greet(g wire.Greet) (wire.Greeting, *wire.Error) {
 	held := f.s.fence
-	if g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run {
-		return wire.Greeting{}, wire.NewError(wire.CodeStaleEpoch, fmt.Sprintf("epoch %d was here", held.Number))
-	}
 	if f.s.config.ID.Epoch != 0 && !g.Cluster.IsZero() && g.Cluster != f.s.config.Cluster {
 		return wire.Greeting{}, wire.NewError(wire.CodeProtocol, "another cluster's")
+	}
+	if g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run {
+		return wire.Greeting{}, wire.NewError(wire.CodeStaleEpoch, fmt.Sprintf("epoch %d was here", held.Number))
 	}
 	if g.Epoch != held {
 		f.add(frec{kind: fEpoch, epoch: g.Epoch})

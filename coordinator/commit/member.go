@@ -81,11 +81,7 @@ func (m *Machine) MayGreet(i int) bool {
 func (m *Machine) Greet(i int) wire.Greet {
 	mem := m.members[i]
 	mem.outside = m.outsider(i)
-	g := wire.Greet{Epoch: m.epoch, Name: mem.name, Outside: mem.outside, Heartbeat: m.o.Heartbeat}
-	if m.state.Config != nil {
-		g.Cluster = m.o.Cluster
-	}
-	return g
+	return wire.Greet{Epoch: m.epoch, Name: mem.name, Cluster: m.o.Cluster, Outside: mem.outside, Heartbeat: m.o.Heartbeat}
 }
 
 // Greeted tells that a participant has answered on a new link, whose number it
@@ -178,11 +174,7 @@ func (m *Machine) resumeVotes(i int, at uint64, known map[wire.ID]*wire.Testimon
 // checkStale finds a coordinator whose own journal is empty, old or foreign
 // (P13). Nobody is evicted: the start stops.
 func (m *Machine) checkStale(mem *member, g *wire.Greeting) *wire.Error {
-	stale := func(what string) *wire.Error {
-		return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf(
-			"participant %s %s: this coordinator's journal is empty, old or another's. Nothing was changed. "+
-				"Start the coordinator on the data directory that it last ran on; if that is lost for good, on an empty one with --rebuild", mem.name, what)}
-	}
+	stale := func(what string) *wire.Error { return m.notItsOwn(mem, what) }
 	c := g.Config
 	switch {
 	case g.Held.Number > m.epoch.Number:
@@ -201,6 +193,14 @@ func (m *Machine) checkStale(mem *member, g *wire.Greeting) *wire.Error {
 		return stale(fmt.Sprintf("knows of transaction %v, of a later epoch than this one (%d)", g.LastID, m.epoch.Number))
 	}
 	return nil
+}
+
+// notItsOwn is why a coordinator does not start whose journal is not that of the
+// cluster which the participant belongs to.
+func (m *Machine) notItsOwn(mem *member, what string) *wire.Error {
+	return &wire.Error{Code: wire.CodeCorrupt, Who: mem.name, Text: fmt.Sprintf(
+		"participant %s (%s) %s: this coordinator's journal is empty, old or another's. Nothing was changed. "+
+			"Start the coordinator on the data directory that it last ran on; if that is lost for good, on an empty one with --rebuild", mem.name, mem.addr, what)}
 }
 
 // maxServiceTime is a thousand years, in milliseconds.
@@ -287,6 +287,10 @@ func (m *Machine) Refused(i int, why *wire.Error) (strange *wire.Error) {
 			"participant %s (%s) serves a newer coordinator than this one (epoch %d): %s. Either another coordinator runs, "+
 				"or this one's journal is empty, old or another's: start it on the data directory that it last ran on, or, if that is lost for good, on an empty one with --rebuild", mem.name, mem.addr, m.epoch.Number, why.Text)})
 	case why.Code == wire.CodeProtocol && m.phase == Greeting:
+		if m.state.Config == nil {
+			m.halt(m.notItsOwn(mem, "refuses it ("+why.Text+")"))
+			break
+		}
 		m.halt(m.blame(mem, "it refuses this coordinator: "+why.Text))
 	}
 	return nil

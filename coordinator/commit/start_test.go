@@ -178,6 +178,32 @@ func TestWhoStopsTheStart(t *testing.T) {
 	}
 }
 
+// P6: a coordinator on a new directory, started again and again, fences nobody: the one
+// that the participants belong to goes on.
+func TestNewDirectoryFencesNobody(t *testing.T) {
+	b := newBench(t).serve()
+	b.submit(1, "x")
+	b.settle()
+	held := b.fakes[0].s.fence
+	b.opts.Cluster, b.journal, b.durable = wire.UUID{7}, nil, 0
+	for range 3 {
+		b.start()
+		b.settle()
+		if b.stop == nil || !strings.Contains(b.stop.Text, "--rebuild") {
+			t.Fatalf("epoch %d: %v", b.m.epoch.Number, b.stop)
+		}
+		b.sync()
+	}
+	if b.m.epoch.Number <= held.Number {
+		t.Fatalf("its epoch is %d only", b.m.epoch.Number)
+	}
+	for _, f := range b.fakes {
+		if f.s.fence != held {
+			t.Errorf("%s is fenced: %v, was %v", f.name, f.s.fence, held)
+		}
+	}
+}
+
 func TestTwoNamesOfOneParticipant(t *testing.T) {
 	b := newBench(t)
 	b.fakes[2].storage = b.fakes[0].storage

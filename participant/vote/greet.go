@@ -14,7 +14,8 @@ import (
 //
 // The error is an *wire.Error: CodeStaleEpoch when a newer coordinator, or
 // another one of the same number, has greeted; CodeProtocol when the
-// participant belongs to another cluster. The greeting tells the epoch held
+// participant belongs to another cluster, whatever the epoch: a coordinator with
+// a wrong address does not take it from its own. The greeting tells the epoch held
 // all the same.
 //
 // One who is greeted as no member marks itself as out of sync, and discards
@@ -26,12 +27,12 @@ func (m *Machine) Greet(g wire.Greet, storage wire.UUID) (wire.Greeting, Ready, 
 	switch {
 	case !g.Removed.IsZero() && g.Removed != storage:
 		return wire.Greeting{}, Ready{}, protocol("this is storage %v, not %v, which was removed from the cluster", storage, g.Removed)
+	case m.config.ID != (wire.ConfigID{}) && !g.Cluster.IsZero() && g.Cluster != m.config.Cluster:
+		return m.greeting(storage, held), Ready{}, protocol("the coordinator is of cluster %v; this participant belongs to %v", g.Cluster, m.config.Cluster)
 	case g.Epoch.Number < held.Number || g.Epoch.Number == held.Number && g.Epoch.Run != held.Run:
 		return m.greeting(storage, held), Ready{}, staleEpoch(g.Epoch, held)
 	case g.Epoch.Number == 0 || g.Epoch.Number >= 1<<23:
 		return wire.Greeting{}, Ready{}, protocol("%d is no epoch", g.Epoch.Number)
-	case m.config.ID != (wire.ConfigID{}) && !g.Cluster.IsZero() && g.Cluster != m.config.Cluster:
-		return m.greeting(storage, held), Ready{}, protocol("the coordinator is of cluster %v; this participant belongs to %v", g.Cluster, m.config.Cluster)
 	}
 	if m.removed && g.Removed.IsZero() {
 		return m.greeting(storage, held), Ready{}, protocol("this participant %s", wasRemoved)

@@ -29,6 +29,29 @@ func TestOutsideIsForItsName(t *testing.T) {
 	}
 }
 
+// P6: a coordinator of another cluster, whatever its epoch, is refused before it fences:
+// one with a wrong address, or on a new directory, does not end the right one.
+func TestAnotherClusterDoesNotFence(t *testing.T) {
+	m, storage := New(newFakeView()), wire.UUID{7}
+	own := wire.Greet{Epoch: wire.Epoch{Number: 3, Run: wire.UUID{1}}, Name: "b", Cluster: wire.UUID{8}}
+	if _, _, err := m.Greet(own, storage); err != nil {
+		t.Fatal(err)
+	}
+	c := &wire.Config{ID: wire.ConfigID{Epoch: 3, Counter: 1}, Cluster: own.Cluster, Configured: []wire.Member{{Name: "b", Addr: "x:1", Storage: storage}}}
+	if _, err := m.Handle(&wire.Entry{Index: 1, Kind: wire.EntryConfig, Config: c, Root: &wire.Root{Mode: 0o755}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []uint64{1, 3, 4, 1000} {
+		_, out, err := m.Greet(wire.Greet{Epoch: wire.Epoch{Number: n, Run: wire.UUID{2}}, Name: "b", Cluster: wire.UUID{9}}, storage)
+		if wire.CodeOf(err) != wire.CodeProtocol || !strings.Contains(err.Error(), "belongs to "+own.Cluster.String()) || out.Record != nil || m.Fence() != own.Epoch {
+			t.Errorf("epoch %d: %v, record %v, fence %v", n, err, out.Record, m.Fence())
+		}
+	}
+	if _, _, err := m.Greet(own, storage); err != nil {
+		t.Error("its own coordinator:", err)
+	}
+}
+
 // The mark is in a checkpoint, too.
 func TestOutsideInCheckpoint(t *testing.T) {
 	m := New(newFakeView())
