@@ -28,7 +28,10 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	if err := f.begun(ctx); err != nil {
 		return statusOf(err)
 	}
-	a, tx, err := f.create(ctx, &in.InHeader, name, in.Mode)
+	done, err := f.transact(ctx, wire.Mutation{
+		Kind: wire.MutWriteFile, At: wire.At{Dir: wire.Ino(in.NodeId), Path: name}, Create: wire.MustNotExist,
+		Mode: in.Mode & wire.ModePerm, UID: in.Uid, GID: in.Gid,
+	})
 	if err != nil {
 		if code := wire.CodeOf(err); in.Flags&syscall.O_EXCL == 0 && (code == wire.CodeExist || code == wire.CodeSymlink) {
 			return fuse.Status(syscall.ESTALE)
@@ -37,11 +40,32 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 		}
 		return statusOf(f.inGone(ctx, wire.Ino(in.NodeId), err))
 	}
-	n := f.hold(a.Ino)
-	f.beginEmpty(n, a, tx)
+	n, a, err := f.holdNew(ctx, done)
+	if err != nil {
+		return statusOf(err)
+	}
+	f.beginEmpty(n, a, done.Tx)
 	f.fillEntry(&out.EntryOut, wire.At{Dir: wire.Ino(in.NodeId), Path: name}, a)
 	out.Fh = f.openHandle(n, in.Flags)
 	return fuse.OK
+}
+
+// holdNew holds a file that was made, and reads its attributes. Another mount may have
+// removed it already, and this one have said that it is not open here: then it is
+// ESTALE, and the kernel makes it once more.
+func (f *fileSystem) holdNew(ctx context.Context, done wire.Outcome) (*node, wire.Attr, error) {
+	if len(done.Results) == 0 {
+		return nil, wire.Attr{}, errNoResults
+	}
+	n := f.hold(done.Results[0].Ino) // from here on who takes its last name holds it
+	a, err := f.attr(ctx, n.at())
+	if err == nil && a.Nlink == 0 && !f.mayOpen(n) {
+		err = syscall.ESTALE
+	}
+	if err != nil {
+		f.letGo(n)
+	}
+	return n, a, err
 }
 
 // beginEmpty: a file that tx has made is known to be empty, if nobody was faster.
@@ -54,24 +78,12 @@ func (f *fileSystem) beginEmpty(n *node, a wire.Attr, tx wire.ID) {
 	}
 }
 
-// create makes an empty regular file and returns its attributes and the
-// transaction that made it.
-func (f *fileSystem) create(ctx context.Context, h *fuse.InHeader, name string, mode uint32) (wire.Attr, wire.ID, error) {
-	out, err := f.transact(ctx, wire.Mutation{
-		Kind: wire.MutWriteFile, At: wire.At{Dir: wire.Ino(h.NodeId), Path: name}, Create: wire.MustNotExist,
-		Mode: mode & wire.ModePerm, UID: h.Uid, GID: h.Gid,
-	})
-	if err != nil {
-		return wire.Attr{}, 0, err
-	}
-	a, err := f.attrOfNew(ctx, out)
-	return a, out.Tx, err
-}
+var errNoResults = wire.NewError(wire.CodeProtocol, "a transaction's outcome lacks its results")
 
 // attrOfNew reads what the first mutation of a transaction made.
 func (f *fileSystem) attrOfNew(ctx context.Context, out wire.Outcome) (wire.Attr, error) {
 	if len(out.Results) == 0 {
-		return wire.Attr{}, wire.NewError(wire.CodeProtocol, "a transaction's outcome lacks its results")
+		return wire.Attr{}, errNoResults
 	}
 	return f.attr(ctx, wire.At{Dir: out.Results[0].Ino})
 }

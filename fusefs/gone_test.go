@@ -1,7 +1,11 @@
 package fusefs
 
 import (
+	"os"
+	"syscall"
 	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"tpcfs/wire"
 )
@@ -60,4 +64,55 @@ func TestNewFileGoesAtOnce(t *testing.T) {
 			t.Errorf("the service has mode %o", mode)
 		}
 	})
+}
+
+// TestLinkOfWhatHasGone says nothing of the directory either.
+func TestLinkOfWhatHasGone(t *testing.T) {
+	s := newFake()
+	s.put("f", "")
+	s.before = func(m []wire.Mutation) error {
+		if m[0].Kind == wire.MutLink {
+			return fakeErr(wire.CodeStale)
+		}
+		return nil
+	}
+	a, _ := rawOf(t, s)
+	ino := a.lookup("f")
+	a.wantLinks(wire.RootIno, 2)
+	in := &fuse.LinkIn{InHeader: a.header(wire.RootIno), Oldnodeid: uint64(ino)}
+	if status := a.fs.Link(nil, in, "g", &fuse.EntryOut{}); status != fuse.Status(syscall.ESTALE) {
+		t.Errorf("link: %v", status)
+	}
+	a.wantLinks(wire.RootIno, 2)
+}
+
+// TestNewFileIsNotSaidToBeOpen: another mount may remove what is made here before this
+// mount has it open, and be told that it is not. Then it is reclaimed, and must not be
+// opened: what is written to it would be lost. It is made once more.
+func TestNewFileIsNotSaidToBeOpen(t *testing.T) {
+	s := newFake()
+	a, _ := rawOf(t, s)
+	s.after = func(m []wire.Mutation, out wire.Outcome) error {
+		s.after = nil
+		ino := out.Results[0].Ino
+		s.inodes[ino].attr.Nlink = 0 // until it is reclaimed
+		delete(s.inodes[wire.RootIno].names, "f")
+		if holds := a.fs.heldOf([]wire.Ino{ino}); len(holds) != 0 {
+			t.Errorf("it is held: %v", holds)
+		}
+		return nil
+	}
+	make := func() (uint64, fuse.Status) {
+		out := &fuse.CreateOut{}
+		status := a.fs.Create(nil, &fuse.CreateIn{InHeader: a.header(wire.RootIno), Flags: uint32(os.O_CREATE | os.O_EXCL | os.O_RDWR), Mode: 0o644}, "f", out)
+		return out.Fh, status
+	}
+	if _, status := make(); status != fuse.Status(syscall.ESTALE) {
+		t.Errorf("a file that is reclaimed is open: %v", status)
+	}
+	fh, status := make()
+	if status != fuse.OK {
+		t.Fatal(status)
+	}
+	a.release(fh)
 }
