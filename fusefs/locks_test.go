@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -150,6 +152,35 @@ func TestReadWaitsForTheLease(t *testing.T) {
 	if got := f.answer(); !strings.Contains(got, "input/output error") {
 		t.Errorf("a read under a lock that was lost: %s", got)
 	}
+}
+
+// What copy_file_range has read under a lock that was lost meanwhile it does not write.
+func TestCopyUnderALostLock(t *testing.T) {
+	s := newFake()
+	s.put("f", "new, by who has the lock now")
+	s.put("g", "old")
+	a, _ := rawOf(t, s)
+	from, status := a.open(a.lookup("f"))
+	if status != fuse.OK {
+		t.Fatal(status)
+	}
+	to, status := a.open(a.lookup("g"))
+	if status != fuse.OK {
+		t.Fatal(status)
+	}
+	ino := s.inodeOf("f")
+	lock := &fuse.LkIn{InHeader: a.header(ino), Fh: from, Lk: fuse.FileLock{Typ: syscall.F_RDLCK}, LkFlags: fuse.LK_FLOCK}
+	if status := a.fs.SetLk(nil, lock); status != fuse.OK {
+		t.Fatal(status)
+	}
+	lost := sync.OnceFunc(func() { s.loseLocks(ino) })
+	s.set(func(s *fake) { s.afterRead = lost })
+	in := &fuse.CopyFileRangeIn{InHeader: a.header(ino), FhIn: from, FhOut: to, Len: 100}
+	if n, status := a.fs.CopyFileRange(nil, in); status != fuse.EIO {
+		t.Errorf("%d bytes are copied: %v", n, status)
+	}
+	a.release(from)
+	a.release(to)
 }
 
 func (f *fake) lockCount() (held, waiting int) {

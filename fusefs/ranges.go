@@ -185,6 +185,9 @@ func (f *fileSystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	buf := make([]byte, min(left, maxWrite))
 	for left > 0 {
 		k, err := f.readNode(ctx, from.n, buf[:min(left, int64(len(buf)))], src)
+		if err == nil {
+			err = f.stillLocked(ctx, from)
+		}
 		if err == nil && k > 0 {
 			k, err = f.write(ctx, to, buf[:k], dst)
 		}
