@@ -88,7 +88,7 @@ func (f *fileSystem) GetLk(cancel <-chan struct{}, in *fuse.LkIn, out *fuse.LkOu
 func (f *fileSystem) SetLk(cancel <-chan struct{}, in *fuse.LkIn) fuse.Status {
 	ctx, end := f.begin(cancel, &in.InHeader)
 	defer end()
-	return f.setLock(ctx, in, false)
+	return f.setLock(ctx, ctx, in, false)
 }
 
 // SetLkw is flock(2) and F_SETLKW. Any signal ends the wait: the kernel begins
@@ -103,10 +103,14 @@ func (f *fileSystem) SetLkw(cancel <-chan struct{}, in *fuse.LkIn) fuse.Status {
 		case <-ctx.Done():
 		}
 	})
-	return f.setLock(ctx, in, true)
+	got, end := f.begin(cancel, &in.InHeader)
+	defer end()
+	return f.setLock(ctx, got, in, true)
 }
 
-func (f *fileSystem) setLock(ctx context.Context, in *fuse.LkIn, wait bool) fuse.Status {
+// setLock gives a lock, or takes it away. What follows once the owner has got it, under
+// got, any signal does not end: without that it would read what was before.
+func (f *fileSystem) setLock(ctx, got context.Context, in *fuse.LkIn, wait bool) fuse.Status {
 	h, status := f.usable(in.Fh)
 	if h == nil {
 		return status
@@ -134,7 +138,7 @@ func (f *fileSystem) setLock(ctx context.Context, in *fuse.LkIn, wait bool) fuse
 	if r.Mode != wire.LockNone {
 		// Who held it may have been lost with changes that nobody has waited
 		// for (F10).
-		f.hear(ctx)
+		f.hear(got)
 	}
 	if h.lost.Load() {
 		f.unlock(h.n, owner)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -181,6 +182,35 @@ func TestCopyUnderALostLock(t *testing.T) {
 	}
 	a.release(from)
 	a.release(to)
+}
+
+// TestLockGotAndSignalled: a signal that comes when the lock is got already does not end
+// what follows: the kernel forgets first what it may have of before.
+func TestLockGotAndSignalled(t *testing.T) {
+	f, k := lending(t, 5)
+	lendAll(t, f, 5)
+	n := f.hold(5)
+	defer f.letGo(n)
+	fh := f.openHandle(n, 0)
+	forgets := make(chan struct{})
+	k.block[5] = forgets
+	goOn := sync.OnceFunc(func() { close(forgets) })
+	defer goOn()
+	signalled := make(chan struct{})
+	close(signalled)
+	got := make(chan fuse.Status, 1)
+	go func() {
+		got <- f.SetLkw(signalled, &fuse.LkIn{InHeader: fuse.InHeader{NodeId: 5}, Fh: fh, Lk: fuse.FileLock{Typ: syscall.F_WRLCK}, LkFlags: fuse.LK_FLOCK})
+	}()
+	select {
+	case status := <-got:
+		t.Fatalf("the kernel has not forgotten yet: %v", status)
+	case <-time.After(100 * time.Millisecond):
+	}
+	goOn()
+	if status := <-got; status != fuse.OK {
+		t.Error(status)
+	}
 }
 
 func (f *fake) lockCount() (held, waiting int) {
