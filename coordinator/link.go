@@ -265,6 +265,7 @@ func (l *link) during(ctx context.Context) (context.Context, context.CancelFunc)
 func (c *Coordinator) keep(i int) {
 	backoff := time.Duration(0)
 	var refused time.Time // since when nobody listens there
+	short := shortLinks{most: c.o.EvictAfter}
 	var last Peer
 	for {
 		select {
@@ -275,7 +276,7 @@ func (c *Coordinator) keep(i int) {
 		began := time.Now()
 		p, now := c.whom(i)
 		if p != last {
-			last, refused = p, time.Time{}
+			last, refused, short = p, time.Time{}, shortLinks{most: c.o.EvictAfter}
 		}
 		if !now {
 			if backoff = greetPause; p.Name == "" {
@@ -299,10 +300,13 @@ func (c *Coordinator) keep(i int) {
 		} else if time.Since(refused) >= refusedFor {
 			c.post(func() { c.m.Refusing(i) })
 		}
+		if linked && short.ended(began, time.Now()) {
+			c.post(func() { c.m.Refusing(i) })
+		}
 		switch {
 		case state == stateRefused:
 			backoff = refusedPause
-		case linked && time.Since(began) > time.Second:
+		case linked && time.Since(began) > shortLink:
 			backoff = 0
 		case linked:
 			backoff = firstBackoff
@@ -310,6 +314,30 @@ func (c *Coordinator) keep(i int) {
 			backoff = min(max(2*backoff, firstBackoff), lastBackoff)
 		}
 	}
+}
+
+// shortLink is what a link lasts for at least that is of use, or a third of EvictAfter.
+const shortLink = time.Second
+
+// shortLinks finds a participant that is never away for long, and of no use all the same: for
+// longer than most each of its links ends soon, as where it ends at each write to its disk,
+// and is started again at once.
+type shortLinks struct {
+	most        time.Duration
+	since, last time.Time // when the first one was begun, and the last one has ended
+}
+
+// ended tells of a link's end; true: it is such a participant.
+func (s *shortLinks) ended(began, now time.Time) bool {
+	switch {
+	case now.Sub(began) > min(shortLink, s.most/3):
+		s.since = time.Time{}
+		return false
+	case s.since.IsZero() || began.Sub(s.last) > s.most:
+		s.since = began
+	}
+	s.last = now
+	return now.Sub(s.since) >= s.most
 }
 
 // visit opens a link and serves it until it ends. It tells whether there was

@@ -82,3 +82,26 @@ func TestReadWaitsForPush(t *testing.T) {
 		t.Fatal("a COMMIT does not linger")
 	}
 }
+
+// Links are too short where none lasts for a while: not one, nor some that had a good one
+// between them, nor some between which the participant was away for long.
+func TestShortLinks(t *testing.T) {
+	type link struct {
+		at, lasts time.Duration
+		want      bool
+	}
+	for name, links := range map[string][]link{
+		"all short":    {{0, 900 * time.Millisecond, false}, {time.Second, 900 * time.Millisecond, false}, {3 * time.Second, time.Millisecond, true}, {4 * time.Second, 0, true}},
+		"a good one":   {{0, 10 * time.Millisecond, false}, {time.Second, 2 * time.Second, false}, {4 * time.Second, 0, false}, {6 * time.Second, 0, false}, {8 * time.Second, 0, true}},
+		"away between": {{0, 10 * time.Millisecond, false}, {time.Hour, 0, false}, {time.Hour + 2*time.Second, 0, false}, {time.Hour + 4*time.Second, 0, true}},
+	} {
+		for _, scale := range []time.Duration{1, 10} { // one link is never too short
+			began, s := time.Now(), shortLinks{most: 3 * time.Second / scale}
+			for _, l := range links {
+				if got := s.ended(began.Add(l.at/scale), began.Add((l.at+l.lasts)/scale)); got != l.want {
+					t.Errorf("%s: the one at %v: %v", name, l.at/scale, got)
+				}
+			}
+		}
+	}
+}

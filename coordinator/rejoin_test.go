@@ -583,3 +583,34 @@ func TestStageBesideAnAdmission(t *testing.T) {
 		k.close()
 	})
 }
+
+// A participant whose connections end as soon as it is sent something, as one that ends at
+// each write to its disk and is started again at once, is evicted: it is never away for long.
+func TestEvictedWithShortLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newEvicting(t).serve()
+		k.put("x", []byte("before"))
+		n := k.nodes[1]
+		n.set(func() {
+			n.onHandle = func(e *wire.Entry) {
+				if e.Kind == wire.EntryPrepare {
+					n.kill()
+					n.revive()
+				}
+			}
+		})
+		began := time.Now()
+		r := k.request(10*time.Second, write("x", []byte("meanwhile")))
+		if _, err := k.c.Transact(ctx, r, []byte("meanwhile")); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(began); d > 2*k.c.o.EvictAfter {
+			t.Errorf("a change took %v", d)
+		}
+		n.set(func() { n.onHandle = nil })
+		k.state(1, stateInSync)
+		k.put("x", []byte("after"))
+		k.close()
+		k.wantAlike()
+	})
+}

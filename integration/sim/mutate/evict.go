@@ -184,6 +184,11 @@ var evictMutants = []mutant{
 		test:  "./coordinator TestReadsGoOnWithoutWhoGivesNothing",
 	},
 	{
+		rule: "P8", leaves: "who is never away for long stays, however short its links",
+		edits: []edit{{"coordinator/link.go", "linked && short.ended(began, time.Now())", "linked && began.IsZero() && short.ended(began, time.Now())"}},
+		test:  "./coordinator TestEvictedWithShortLinks",
+	},
+	{
 		rule: "P11", leaves: "a greeting leaves the attempt to catch up that there was",
 		edits: []edit{{"participant/service.go", "p.resync.attempt++", "p.resync.attempt += 0"}},
 		test:  "./participant TestCatchUpRefusesALateFinish",
