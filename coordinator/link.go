@@ -225,7 +225,7 @@ func (p *peer) inSync(in bool) {
 	defer p.mu.Unlock()
 	p.copy = wire.CatchUp{}
 	if in {
-		p.state, p.err, p.since, p.late = stateInSync, "", time.Time{}, 0
+		p.state, p.err, p.told, p.since, p.late = stateInSync, "", stateInSync, time.Time{}, 0
 	} else if p.since.IsZero() {
 		p.since = time.Now()
 	}

@@ -114,3 +114,30 @@ func TestLocalParticipantsAreNotNoticed(t *testing.T) {
 		}
 	})
 }
+
+// A loss is told, and shown since when, also of one that has been evicted and back.
+func TestNoticeOfAnotherLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logBuffer
+		k := newEvicting(t)
+		k.o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		k.serve()
+		for range 2 {
+			k.put("x", []byte("1"))
+			log.take()
+			k.nodes[1].kill()
+			time.Sleep(k.o.EvictAfter / 2)
+			if text := log.take(); !strings.Contains(text, "participant is unreachable") {
+				t.Errorf("the log says %q", text)
+			}
+			if st, err := k.c.Status(ctx, wire.StatusRequest{}); err != nil || !st.Members[1].InSync || st.Members[1].Since == 0 {
+				t.Errorf("%+v, %v", st.Members, err)
+			}
+			time.Sleep(k.o.EvictAfter)
+			k.state(1, stateEvicted)
+			k.nodes[1].revive()
+			k.state(1, stateInSync)
+		}
+		k.close()
+	})
+}
