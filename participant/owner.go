@@ -3,6 +3,7 @@ package participant
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"tpcfs/journal"
@@ -47,6 +48,7 @@ type owner struct {
 	held       bool        // a PREPARE waits
 	heldSince  uint64      // ... for the table: until as many checkpoints have begun; 0: not
 	sweeping   chan struct{}
+	sweepEnded *atomic.Bool
 	resync     resyncing
 	moments    []*momentWaiter
 }
@@ -450,18 +452,24 @@ func (p *Participant) handleCheckpoint(err error) {
 
 // sweep removes what older epochs have left behind: now that their
 // transactions are decided, nobody can name it any more. This epoch's stages
-// may still be named by prepares to come.
+// may still be named by prepares to come. With many objects that takes long, also
+// what a start begins with: an OPEN waits for no sweep. It has the one before keep the
+// rest (sweepEnded), since its own, which follows, looks at all.
 func (p *Participant) sweep() {
-	if p.sweeping != nil {
-		<-p.sweeping // one of an older epoch; it has nothing to wait for
+	before, ended := p.sweeping, p.sweepEnded
+	if before != nil {
+		ended.Store(true)
 	}
 	epoch := p.m.Fence().Number
 	keep := p.m.Stages()
-	done := make(chan struct{})
-	p.sweeping = done
+	done, over := make(chan struct{}), new(atomic.Bool)
+	p.sweeping, p.sweepEnded = done, over
 	go func() {
 		defer close(done)
-		err := p.store.Sweep(func(id wire.ID) bool { return id.Epoch() >= epoch || keep[id] })
+		if before != nil {
+			<-before
+		}
+		err := p.store.Sweep(func(id wire.ID) bool { return id.Epoch() >= epoch || keep[id] || over.Load() })
 		if err != nil {
 			p.log.Warn("cannot sweep what is left of old stages", "dir", p.o.Dir, "error", p.storeError(err))
 		}

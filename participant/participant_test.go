@@ -435,6 +435,35 @@ func TestStageOverCrashAndSweep(t *testing.T) {
 	r3.wantFile("f", string(data))
 }
 
+// The sweep that a start begins with takes long where there are many objects: the OPEN of
+// a coordinator that starts, too, does not wait for it.
+func TestOpenDoesNotWaitForASweep(t *testing.T) {
+	fsys := forget.New(5)
+	r := newRig(t, fsys, nil)
+	r.begin(1)
+	r.durable(r.next - 1)
+	r.close()
+	goOn := make(chan struct{})
+	late := time.AfterFunc(patience, func() {
+		t.Error("it waits")
+		close(goOn)
+	})
+	fsys.SetHook(func(op forget.Op) error {
+		if op.Kind == forget.ReadDir && strings.Contains(op.Name, "/objects/") {
+			<-goOn
+		}
+		return nil
+	})
+	r = newRig(t, fsys, nil)
+	for n := range uint64(2) {
+		r.begin(2 + n)
+		r.durable(r.next - 1)
+	}
+	if late.Stop() {
+		close(goOn)
+	}
+}
+
 // What a coordinator that has died left unconsumed goes at the next OPEN, also
 // where the participant has lived on.
 func TestSweepInOneProcess(t *testing.T) {

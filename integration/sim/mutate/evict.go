@@ -189,6 +189,11 @@ var evictMutants = []mutant{
 		test:  "./coordinator TestEvictedWithShortLinks",
 	},
 	{
+		rule: "P7", leaves: "an OPEN waits for the sweep before",
+		edits: []edit{{"participant/owner.go", "	before, ended := p.sweeping, p.sweepEnded\n	if before != nil {\n", "	before, ended := p.sweeping, p.sweepEnded\n	if before != nil {\n		<-before\n"}},
+		test:  "./participant TestOpenDoesNotWaitForASweep",
+	},
+	{
 		rule: "P11", leaves: "a greeting leaves the attempt to catch up that there was",
 		edits: []edit{{"participant/service.go", "p.resync.attempt++", "p.resync.attempt += 0"}},
 		test:  "./participant TestCatchUpRefusesALateFinish",
