@@ -725,6 +725,10 @@ func TestRefusals(t *testing.T) {
 	if errors.As(err, &e); e.Who != "b" {
 		t.Errorf("who: %q", e.Who)
 	}
+	st, err := k.c.Status(ctx, wire.StatusRequest{})
+	if err != nil || len(st.Warnings) != 1 || !strings.Contains(st.Warnings[0], "participant b is full") {
+		t.Errorf("warnings %q, %v", st.Warnings, err)
+	}
 	_, err = k.c.Read(ctx, readReq("missing"), &contents{})
 	wantCode(t, err, wire.CodeNotExist, "missing")
 }

@@ -455,6 +455,9 @@ func (l *nodeLink) Status(ctx context.Context, req wire.StatusRequest) (wire.Rep
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	st := wire.ReplicaStatus{Epoch: l.n.fence, Storage: n.storage, Total: 1000, Free: 500 - uint64(n.storage[0]), Files: uint64(len(n.files))}
+	if n.full {
+		st.Free = 0
+	}
 	if req.Standing {
 		standing := n.standingLocked()
 		st.Standing = &standing

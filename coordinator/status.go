@@ -45,8 +45,18 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 			m.Error = err.Error()
 		}
 	}
-	s.Warnings = append(s.Warnings, c.scrubWarnings(s.Members)...)
+	s.Warnings = append(append(s.Warnings, fullWarnings(s.Members)...), c.scrubWarnings(s.Members)...)
 	return s, nil
+}
+
+// fullWarnings name those whose full disk keeps changes from all.
+func fullWarnings(members []wire.MemberStatus) (list []string) {
+	for _, m := range members {
+		if r := m.Replica; r != nil && m.InSync && r.Total > 0 && r.Free == 0 {
+			list = append(list, "the disk of participant "+m.Name+" is full: changes that take space are refused until some is free there; files can be deleted")
+		}
+	}
+	return list
 }
 
 // describe puts into words how a participant is.

@@ -68,6 +68,11 @@ func TestDiskFull(t *testing.T) {
 	if !f.ballastMissing() {
 		t.Fatal("the checkpoint did not need the ballast")
 	}
+	fsys.SetCapacity(1 << 40)
+	fsys.SetCapacity(1<<40 - free() + f.headroom() + f.o.Ballast/2)
+	if err := f.Reserve(10, 1, 1, 0, false); wire.CodeOf(err) != wire.CodeNoSpace || f.Stats().Free != 0 {
+		t.Errorf("%v, and yet %d bytes are left to files", err, f.Stats().Free)
+	}
 	fsys.SetCapacity(0)
 	f.wantFile("small", fill(8000, 5))
 }

@@ -373,7 +373,11 @@ func (s *Store) Stats() Stats {
 	if s.fs == disk.New() && unix.Statfs(s.o.Dir, &fsys) == nil {
 		st.Total = fsys.Blocks * uint64(fsys.Frsize)
 	}
-	st.Free = filesFree(free, s.headroom())
+	headroom := s.headroom()
+	if s.ballastMissing() { // what there is goes to the reserve first
+		headroom += s.o.Ballast
+	}
+	st.Free = filesFree(free, headroom)
 	return st
 }
 
