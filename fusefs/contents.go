@@ -181,17 +181,26 @@ func (c *contents) ownLocked(index int64) (*page, error) {
 	return own, nil
 }
 
+// spillFile makes an unlinked file there.
+func spillFile(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, "tpcfs-spill-*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // spillLocked moves all pages to the spill file. On an error nothing has moved.
 func (c *contents) spillLocked() error {
 	if c.spill != nil {
 		return nil
 	}
-	f, err := os.CreateTemp(c.depot.dir, "tpcfs-spill-*")
+	f, err := spillFile(c.depot.dir)
 	if err != nil {
 		return spillError(err)
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		return spillError(errors.Join(err, f.Close()))
 	}
 	s := &spill{f: f, refs: 1}
 	slots := map[int64]int64{}

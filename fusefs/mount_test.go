@@ -36,6 +36,7 @@ func TestMountPointsThatWillNotDo(t *testing.T) {
 		{"empty", "", Options{}, wire.CodeNotExist, "no mount point"},
 		{"mounted", mounted, Options{}, wire.CodeBusy, "already"},
 		{"spill dir below", dir, Options{SpillDir: dir + "/x"}, wire.CodeInvalid, "below the mount point"},
+		{"spill dir that takes no file", dir, Options{SpillDir: "/proc"}, wire.CodeInvalid, "cannot spill there"},
 		{"spill dir missing", dir, Options{SpillDir: "/nonexistent"}, wire.CodeNotDir, "spill"},
 		{"too much background", dir, Options{MaxBackground: 1 << 20}, wire.CodeInvalid, "32768"},
 	} {

@@ -2,10 +2,12 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"tpcfs/wire"
@@ -133,6 +135,12 @@ func (o *Options) validate(mountpoint string) error {
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return mountError(wire.CodeNotDir, o.SpillDir, "is not a directory that gathered writes can spill to: make it, or choose another")
+	}
+	// One that is full now may have space later.
+	if f, err := spillFile(dir); err == nil {
+		_ = f.Close() // nothing was written
+	} else if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) && !o.ReadOnly {
+		return mountError(wire.CodeInvalid, o.SpillDir, "gathered writes cannot spill there ("+err.Error()+"): choose another")
 	}
 	if o.MaxBackground < 2 || o.MaxBackground > 1<<15 {
 		return mountError(wire.CodeInvalid, mountpoint, "MaxBackground is from 2 to 32768")
