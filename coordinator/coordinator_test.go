@@ -468,7 +468,7 @@ func TestBadDirectories(t *testing.T) {
 	k.o.FS, k.o.Dir = disk.New(), dir
 	k.serve()
 	_, err := Open(k.o)
-	wantCode(t, err, wire.CodeBusy, fmt.Sprint(os.Getpid()), dir)
+	wantCode(t, err, wire.CodeBusy, "in use by process", fmt.Sprint(os.Getpid()), dir)
 	k.close()
 
 	format := filepath.Join(dir, "FORMAT")

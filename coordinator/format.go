@@ -44,7 +44,7 @@ func openDir(fsys disk.FS, dir string, fresh wire.UUID) (lock io.Closer, cluster
 	var locked *disk.LockedError
 	if errors.As(err, &locked) {
 		return nil, cluster, &wire.Error{Code: wire.CodeBusy, Name: dir, Text: fmt.Sprintf(
-			"another coordinator runs on this data directory (process %d): stop it first", locked.PID)}
+			"the data directory is in use by process %d (%s): stop it first, or give another directory", locked.PID, path.Join(dir, lockName))}
 	}
 	if err != nil {
 		return nil, cluster, dirError(dir, "cannot lock it: "+err.Error())

@@ -145,7 +145,7 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 		select {
 		case <-readyCh:
 			readyCh = nil
-			if err := a.sayReady(ready{Listen: s.addr, Dir: f.dir}); err != nil {
+			if err := a.sayReady("clients", ready{Listen: s.addr, Dir: f.dir}); err != nil {
 				return err
 			}
 		case <-ctx.Done():

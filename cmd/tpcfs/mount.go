@@ -33,7 +33,7 @@ func (f *mountFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.allowOther, "allow-other", false, "let other users use the mount (needs user_allow_other in /etc/fuse.conf, or root)")
 	cmd.Flags().BoolVar(&f.noExec, "no-exec", false, "execute no file of the mount")
 	cmd.Flags().Int64Var(&f.uid, "uid", -1, "show all files as those of the user with this `number`, and make new ones that user's; chown to others is refused")
-	cmd.Flags().Int64Var(&f.gid, "gid", -1, "the same for the group")
+	cmd.Flags().Int64Var(&f.gid, "gid", -1, "as --uid, for the group with this `number`")
 	cmd.Flags().StringVar(&f.spillDir, "spill-dir", "", "`directory` for written data that is not committed yet and too large for memory (default: the system's for temporary files)")
 }
 
@@ -307,5 +307,9 @@ func openLog(name, mountpoint string) (*os.File, error) {
 		}
 		name = filepath.Join(dir, "mount"+strings.ReplaceAll(abs, "/", "-")+".log")
 	}
-	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil { // exit code 3 is for files of the service
+		return nil, &exitError{code: exitFailed, err: fmt.Errorf("--log-file: %w", err)}
+	}
+	return f, nil
 }

@@ -10,6 +10,16 @@ import (
 	"time"
 )
 
+// The mount's exit code 3 would be a file of the service.
+func TestLogFileInNoDirectory(t *testing.T) {
+	if _, err := openLog("/nonexistent/log", "/m"); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "--log-file: open /nonexistent/log") {
+		t.Errorf("exit code %d, %v", exitCode(err), err)
+	}
+	if err := checkMountpoint(""); exitCode(err) != exitFailed || !strings.Contains(err.Error(), "is empty") {
+		t.Errorf("exit code %d, %v", exitCode(err), err)
+	}
+}
+
 // What mount(8) says becomes the flags of tpcfs mount.
 func TestMountHelper(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{

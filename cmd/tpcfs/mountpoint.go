@@ -12,6 +12,9 @@ import (
 // started. A mount that a killed process has left there is fine: mounting
 // clears it.
 func checkMountpoint(mountpoint string) error {
+	if mountpoint == "" {
+		return &exitError{code: exitFailed, err: errors.New("the mount point is empty: name a directory")}
+	}
 	info, err := os.Stat(mountpoint)
 	switch {
 	case errors.Is(err, syscall.ENOTCONN):

@@ -55,7 +55,7 @@ func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	defer a.notify(notifyStopping)
-	if err := a.sayReady(ready{Listen: s.addr, Dir: f.dir}); err != nil {
+	if err := a.sayReady("the coordinator", ready{Listen: s.addr, Dir: f.dir}); err != nil {
 		return err
 	}
 	select {

@@ -43,7 +43,7 @@ has found.`,
 			return a.scrub(cmd.Context(), f, args, rate, cmd.Flags().Changed("rate"))
 		},
 	}
-	cmd.Flags().StringVar(&rate, "rate", "0", "`bytes` a second (k, m, g) that are read at each participant; 0: no limit (default: the coordinator's --scrub-rate)")
+	cmd.Flags().StringVar(&rate, "rate", "", "`bytes` a second (k, m, g) that are read at each participant; 0: no limit (default: the coordinator's --scrub-rate)")
 	f.add(cmd, 5*time.Second)
 	return cmd
 }

@@ -152,10 +152,11 @@ type ready struct {
 	PID        int    `json:"pid"`
 }
 
-func (a *app) sayReady(r ready) error {
+// sayReady tells for whom it is ready: "clients", or "the coordinator".
+func (a *app) sayReady(whom string, r ready) error {
 	a.notify(notifyReady)
 	r.Ready, r.PID = true, os.Getpid()
-	text := fmt.Sprintf("ready: clients at %s, data in %s", r.Listen, r.Dir)
+	text := fmt.Sprintf("ready: %s at %s, data in %s", whom, r.Listen, r.Dir)
 	if r.Mountpoint != "" {
 		text += ", mounted on " + r.Mountpoint
 	}

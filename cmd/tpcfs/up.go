@@ -243,7 +243,7 @@ func (a *app) up(ctx context.Context, f upFlags, mountpoint string) (err error) 
 		}
 	}
 	defer a.notify(notifyStopping)
-	if err := a.sayReady(ready{Listen: h.server.addr, Dir: f.dir, Mountpoint: mountpoint}); err != nil {
+	if err := a.sayReady("clients", ready{Listen: h.server.addr, Dir: f.dir, Mountpoint: mountpoint}); err != nil {
 		return err
 	}
 	return h.wait(ctx, mountpoint)
