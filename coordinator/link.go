@@ -350,7 +350,7 @@ func (c *Coordinator) visit(i int, p Peer) (linked bool, state string, err error
 	defer cancelDial()
 	replica, err := c.o.Dial(dialCtx, p)
 	if err != nil {
-		if wire.CodeOf(err) == wire.CodeProtocol {
+		if code := wire.CodeOf(err); code == wire.CodeProtocol || code == wire.CodeAccess {
 			return false, stateRefused, err
 		}
 		return false, stateUnreachable, err

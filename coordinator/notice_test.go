@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -139,5 +140,32 @@ func TestNoticeOfAnotherLoss(t *testing.T) {
 			k.state(1, stateInSync)
 		}
 		k.close()
+	})
+}
+
+// A participant with whose certificate there is no talking is told of by name and
+// reason, and tried again once a second: each attempt is a line of its own log.
+func TestNoticeOfRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logBuffer
+		k := newCluster(t)
+		k.o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		dial, dials := k.o.Dial, 0
+		k.o.Dial = func(ctx context.Context, p Peer) (wire.Replica, error) {
+			if p.Name == "b" {
+				dials++
+				return nil, wire.NewError(wire.CodeAccess, "only encrypted connections are served here")
+			}
+			return dial(ctx, p)
+		}
+		k.open()
+		time.Sleep(10 * time.Second)
+		if text := log.take(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "participant is refused") || !strings.Contains(text, "name=b") || !strings.Contains(text, "only encrypted") {
+			t.Errorf("it says %q", text)
+		}
+		k.close()
+		if dials > 12 {
+			t.Errorf("tried %d times in 10 s", dials)
+		}
 	})
 }
