@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -16,6 +17,28 @@ import (
 	"tpcfs/wire"
 )
 
+// below reports whether name, which may be missing, is or would be in the directory.
+func below(name, dir string) bool {
+	home, err := os.Stat(dir)
+	if err != nil {
+		return false // it is no directory of the operating system's
+	}
+	name, err = filepath.Abs(name)
+	for err == nil {
+		if there, missing := filepath.EvalSymlinks(name); missing == nil {
+			name = there
+		}
+		if info, missing := os.Stat(name); missing == nil && os.SameFile(info, home) {
+			return true
+		}
+		if name == filepath.Dir(name) {
+			return false
+		}
+		name = filepath.Dir(name)
+	}
+	return false
+}
+
 // Export writes the tree as plain files below out, which must be empty or
 // missing (S7): with modes, times, hard and symbolic links, fifos, sockets,
 // extended attributes, and owners and devices if the process is root. What cannot be read or written is named in the error, joined with the
@@ -23,6 +46,9 @@ import (
 // it is there. progress, if not nil, is told the number of
 // files and bytes so far, after each file. Nothing is synced.
 func (s *Store) Export(out string, progress func(files, bytes int64)) error {
+	if below(out, s.o.Dir) {
+		return &wire.Error{Code: wire.CodeInvalid, Op: "export", Name: out, Text: "it is in the participant's own data directory: choose another place"}
+	}
 	if err := os.MkdirAll(out, 0o700); err != nil {
 		return exportError(out, err)
 	}

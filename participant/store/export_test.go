@@ -57,6 +57,18 @@ func TestExport(t *testing.T) {
 	if err := f.Export(out, nil); wire.CodeOf(err) != wire.CodeNotEmpty || !strings.Contains(err.Error(), out) {
 		t.Errorf("a second export to the same place: %v", err)
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(f.o.Dir, "objects"), link); err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []string{f.o.Dir, filepath.Join(f.o.Dir, "objects", "new", "x"), link + "/x"} {
+		if err := f.Export(own, nil); wire.CodeOf(err) != wire.CodeInvalid {
+			t.Errorf("an export to %s: %v", own, err)
+		}
+		if _, err := os.Stat(filepath.Join(f.o.Dir, "objects", "new")); err == nil {
+			t.Error("it is there")
+		}
+	}
 }
 
 // A rotten file is named, and the rest is exported.
