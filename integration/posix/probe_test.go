@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"runtime"
 	"sort"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -82,11 +83,17 @@ func (p *probe) num(call string, n int64, err error, args ...any) int64 {
 	return n
 }
 
+// name is a descriptor's, whose number may differ from run to run: the test may leave
+// this process one of another's.
 func (p *probe) name(fd int) string {
-	if name, ok := p.fds[fd]; ok {
+	switch name, ok := p.fds[fd]; {
+	case ok:
 		return "<" + name + ">"
+	case fd >= 0:
+		return "<closed>"
+	default:
+		return fmt.Sprint(fd)
 	}
-	return fmt.Sprint(fd)
 }
 
 var openFlags = []struct {
@@ -112,8 +119,15 @@ func flagNames(flags int) string {
 	return strings.Join(list, "|")
 }
 
+const procFD = "/proc/self/fd/"
+
 func (p *probe) open(name string, flags int, mode uint32) int {
 	fd, err := unix.Open(name, flags|unix.O_CLOEXEC, mode)
+	if rest, ok := strings.CutPrefix(name, procFD); ok {
+		if n, err := strconv.Atoi(rest); err == nil {
+			name = procFD + p.name(n)
+		}
+	}
 	p.do("open", err, name, flagNames(flags), fmt.Sprintf("%#o", mode))
 	if err != nil {
 		return -1
