@@ -37,7 +37,7 @@ build: ## ./bin/tpcfs
 # Their tests of one goroutine, which crash at each step, take one step in 24 under the race detector.
 ONE_GOROUTINE := ./journal ./participant/store ./integration/sim ./integration/sim/exhaust
 
-test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 13 minutes on two cores, twice that where a sync takes 0.5 ms)
+test: fuse3 ## everything: all tests of all packages with the race detector, real processes and mounts included (about 10 minutes on two cores; 29 were seen on two that are three times slower)
 	$(GO) test -count=1 -timeout $(TIMEOUT) $(ONE_GOROUTINE)
 	TPCFS_TEST_CRASHTIME=$(CRASHTIME) TPCFS_TEST_POWERCUTS=$(POWERCUTS) TPCFS_TEST_STRESSTIME=$(STRESSTIME) TPCFS_TEST_NETTIME=$(NETTIME) \
 	  $(GO) test -race -count=1 -timeout $(TIMEOUT) ./...
