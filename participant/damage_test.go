@@ -172,7 +172,7 @@ func TestRealDiskAndExport(t *testing.T) {
 	r.commit(5)
 	doubt := r.prepare(6, []byte("x"), writeOf("undecided", "x"))
 	r.want(doubt, wire.VoteYes)
-	if err := Export(o, filepath.Join(dir, "out"), nil); wire.CodeOf(err) != wire.CodeBusy {
+	if err := Export(t.Context(), o, filepath.Join(dir, "out"), nil); wire.CodeOf(err) != wire.CodeBusy {
 		t.Errorf("export of a running participant: %v", err)
 	}
 	r.link.close()
@@ -180,7 +180,7 @@ func TestRealDiskAndExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := 0
-	if err := Export(o, filepath.Join(dir, "out"), func(n int, _ int64) { files = n }); err != nil {
+	if err := Export(t.Context(), o, filepath.Join(dir, "out"), func(n int, _ int64) { files = n }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(filepath.Join(dir, "out", "d", "f")); err != nil || string(got) != "hello" {
@@ -293,7 +293,7 @@ func TestExportOutOfSync(t *testing.T) {
 		}
 		var said bytes.Buffer
 		o.Logger = slog.New(slog.NewTextHandler(&said, nil))
-		if err := Export(o, filepath.Join(dir, fmt.Sprint("out", i)), nil); err != nil {
+		if err := Export(t.Context(), o, filepath.Join(dir, fmt.Sprint("out", i)), nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Contains(said.String(), "out of sync"); got != want {

@@ -1,12 +1,15 @@
 package participant
 
-import "errors"
+import (
+	"context"
+	"errors"
+)
 
 // Export writes the files of the participant in o.Dir, which nobody else may
 // be using, as a plain directory tree to out, which must not exist (S7). What
 // the journal holds and no checkpoint has yet is replayed; transactions still
 // in doubt are left out. progress may be nil.
-func Export(o Options, out string, progress func(files int, bytes int64)) error {
+func Export(ctx context.Context, o Options, out string, progress func(files int, bytes int64)) error {
 	if err := o.validate(); err != nil {
 		return err
 	}
@@ -20,7 +23,7 @@ func Export(o Options, out string, progress func(files int, bytes int64)) error 
 	if why := r.machine.Resync(); why != "" {
 		o.Logger.Warn("this participant is out of sync: what is exported is old, or a mixture of old and new; export another one if there is one", "reason", why)
 	}
-	err = r.store.Export(out, func(files, bytes int64) {
+	err = r.store.Export(ctx, out, func(files, bytes int64) {
 		if progress != nil {
 			progress(int(files), bytes)
 		}

@@ -237,6 +237,8 @@ unavailable, 130 interrupted.`,
 	"run": `Exit codes: that of the first request that failed: 1 failed, 3 no such file,
 4 unreachable or unavailable, 5 a conflict, 6 outcome unknown; 0 all are done,
 2 usage, or a line that cannot be understood, 130 interrupted.`,
+	"export": `Exit codes: 0 done, 1 failed, 2 usage, 3 no such directory, 130 interrupted: OUT
+has a part.`,
 	"up": `Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage, 130 interrupted
 while it started or stopped.`,
 	"completion": "Exit codes: 0 done, 2 usage.",

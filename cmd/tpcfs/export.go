@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ participant-a, participant-b, ... below its --dir.`,
 		Example: `  tpcfs export tpcfs-data/participant-a /backup/today
   tpcfs export -o json /srv/tpcfs-a ./copy`,
 		Args: takes(2, 2),
-		RunE: func(_ *cobra.Command, args []string) error { return a.export(args[0], args[1]) },
+		RunE: func(c *cobra.Command, args []string) error { return a.export(c.Context(), args[0], args[1]) },
 	}
 }
 
@@ -33,7 +34,7 @@ type exportResult struct {
 	Bytes int64  `json:"bytes"`
 }
 
-func (a *app) export(dir, out string) error {
+func (a *app) export(ctx context.Context, dir, out string) error {
 	if parts, _ := filepath.Glob(filepath.Join(dir, participantDirs)); len(parts) > 0 {
 		return fmt.Errorf("%s holds several participants: export one of them, as in tpcfs export %s %s", dir, parts[0], out)
 	}
@@ -42,7 +43,7 @@ func (a *app) export(dir, out string) error {
 	}
 	result := exportResult{Out: out}
 	bar := a.meter("export", -1)
-	err := participant.Export(participant.Options{Dir: dir, Logger: a.logger()}, out, func(files int, bytes int64) {
+	err := participant.Export(ctx, participant.Options{Dir: dir, Logger: a.logger()}, out, func(files int, bytes int64) {
 		result.Files, result.Bytes = files, bytes
 		bar.set(bytes)
 	})

@@ -218,9 +218,9 @@ func (m *Machine) slowWords() []string {
 			}
 			words = append(words, text)
 		case !mem.in && p.worst > 0 && m.now-p.seen < 2*p.worst && m.enough():
-			words = append(words, fmt.Sprintf("%s is out of sync, and its disk is slow (%s for one step): it comes back when that is faster", mem.name, seconds(p.worst)))
+			words = append(words, fmt.Sprintf("%s is out of sync, and its disk, or the way to it, is slow (%s for one step): it comes back when that is faster", mem.name, seconds(p.worst)))
 		case !mem.in && p.worst > 0 && m.now-p.seen < 2*p.worst:
-			words = append(words, fmt.Sprintf("%s is out of sync, and its disk is slow (%s for one step): it comes back all the same, since nothing is written without it", mem.name, seconds(p.worst)))
+			words = append(words, fmt.Sprintf("%s is out of sync, and its disk, or the way to it, is slow (%s for one step): it comes back all the same, since nothing is written without it", mem.name, seconds(p.worst)))
 		case mem.in && !m.leaving(i) && p.own.sum >= slowWarning:
 			text := fmt.Sprintf("%s is slow: changes have waited up to %s for its disk, or the way to it", mem.name, seconds(max(p.worst, p.own.stretch)))
 			if m.o.EvictSlow > 0 && m.MayGo(i) {

@@ -307,7 +307,7 @@ func TestSlowIsBetterThanNone(t *testing.T) {
 	if b.m.Writable() || !b.m.RoundTook(i, l, 0, 4000) || !b.m.Pause(i, l) {
 		t.Error("one whose disk is slow is kept out though nothing is written without it")
 	}
-	if w := b.m.Degraded(); !strings.Contains(w, "its disk is slow (4.0 s for one step): it comes back all the same") {
+	if w := b.m.Degraded(); !strings.Contains(w, "its disk, or the way to it, is slow (4.0 s for one step): it comes back all the same") {
 		t.Errorf("it says %q", w)
 	}
 	b.settle()

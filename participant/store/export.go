@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -44,8 +45,9 @@ func below(name, dir string) bool {
 // extended attributes, and owners and devices if the process is root. What cannot be read or written is named in the error, joined with the
 // rest's; all else is exported. Of a file with a rotten block the part before
 // it is there. progress, if not nil, is told the number of
-// files and bytes so far, after each file. Nothing is synced.
-func (s *Store) Export(out string, progress func(files, bytes int64)) error {
+// files and bytes so far, after each file. Nothing is synced. Where ctx ends, what is
+// there by then stays, and the error is ctx's.
+func (s *Store) Export(ctx context.Context, out string, progress func(files, bytes int64)) error {
 	if below(out, s.o.Dir) {
 		return &wire.Error{Code: wire.CodeInvalid, Op: "export", Name: out, Text: "it is in the participant's own data directory: choose another place"}
 	}
@@ -71,8 +73,11 @@ func (s *Store) Export(out string, progress func(files, bytes int64)) error {
 	if err != nil {
 		return err
 	}
-	e := &exporter{s: s, root: root, progress: progress, owners: os.Geteuid() == 0, linked: map[wire.Ino]string{}}
+	e := &exporter{ctx: ctx, s: s, root: root, progress: progress, owners: os.Geteuid() == 0, linked: map[wire.Ino]string{}}
 	e.dir(".", reply.Attr)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return errors.Join(e.errs...)
 }
 
@@ -96,6 +101,7 @@ func exportError(name string, err error) error {
 // exporter writes a tree through an os.Root: no name and no link of the tree
 // leads out of it.
 type exporter struct {
+	ctx      context.Context
 	s        *Store
 	root     *os.Root
 	progress func(files, bytes int64)
@@ -115,13 +121,16 @@ func (e *exporter) fail(name string, err error) {
 // dir fills a directory that is there already, then sets its attributes.
 func (e *exporter) dir(name string, a wire.Attr) {
 	req := wire.Read{Kind: wire.ReadList, At: wire.At{Dir: a.Ino}}
-	for {
+	for e.ctx.Err() == nil {
 		reply, err := e.s.Read(req, nil)
 		if err != nil {
 			e.fail(name, err)
 			break
 		}
 		for _, entry := range reply.Entries {
+			if e.ctx.Err() != nil {
+				return
+			}
 			e.entry(path.Join(name, entry.Name), entry)
 		}
 		if !reply.More || len(reply.Entries) == 0 {
@@ -236,6 +245,9 @@ type fileWriter struct {
 }
 
 func (w fileWriter) WritePiece(p wire.Piece) error {
+	if err := w.e.ctx.Err(); err != nil {
+		return err
+	}
 	w.e.bytes += int64(len(p.Data))
 	for block := range slices.Chunk(p.Data, wire.BlockSize) {
 		if !bytes.Equal(block, zeroBlock[:len(block)]) {

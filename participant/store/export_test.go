@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -28,7 +29,7 @@ func TestExport(t *testing.T) {
 	f.checkpoint()
 	out := filepath.Join(t.TempDir(), "out")
 	files := int64(0)
-	if err := f.Export(out, func(n, _ int64) { files = n }); err != nil {
+	if err := f.Export(t.Context(), out, func(n, _ int64) { files = n }); err != nil {
 		t.Fatal(err)
 	}
 	if files != 4 {
@@ -54,7 +55,7 @@ func TestExport(t *testing.T) {
 	if sys := st.Sys().(*syscall.Stat_t); os.Geteuid() == 0 && (sys.Uid != 5 || sys.Gid != 6) {
 		t.Errorf("directory of %d:%d", sys.Uid, sys.Gid)
 	}
-	if err := f.Export(out, nil); wire.CodeOf(err) != wire.CodeNotEmpty || !strings.Contains(err.Error(), out) {
+	if err := f.Export(t.Context(), out, nil); wire.CodeOf(err) != wire.CodeNotEmpty || !strings.Contains(err.Error(), out) {
 		t.Errorf("a second export to the same place: %v", err)
 	}
 	link := filepath.Join(t.TempDir(), "link")
@@ -62,7 +63,7 @@ func TestExport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, own := range []string{f.o.Dir, filepath.Join(f.o.Dir, "objects", "new", "x"), link + "/x"} {
-		if err := f.Export(own, nil); wire.CodeOf(err) != wire.CodeInvalid {
+		if err := f.Export(t.Context(), own, nil); wire.CodeOf(err) != wire.CodeInvalid {
 			t.Errorf("an export to %s: %v", own, err)
 		}
 		if _, err := os.Stat(filepath.Join(f.o.Dir, "objects", "new")); err == nil {
@@ -78,7 +79,7 @@ func TestExportRotten(t *testing.T) {
 	f.create("good", fill(100_000, 2))
 	flip(t, f.objectFile(bad), 70_000)
 	out := t.TempDir()
-	err := f.Export(out, nil)
+	err := f.Export(t.Context(), out, nil)
 	var e *wire.Error
 	if !errors.As(err, &e) || e.Code != wire.CodeCorrupt || e.Name != "bad" || e.Op != "export" {
 		t.Errorf("error %v", err)
@@ -86,7 +87,7 @@ func TestExportRotten(t *testing.T) {
 	if got, err := os.ReadFile(filepath.Join(out, "good")); err != nil || !bytes.Equal(got, fill(100_000, 2)) {
 		t.Errorf("the sound file: %d bytes, %v", len(got), err)
 	}
-	if err := f.Export(filepath.Join(out, "good"), nil); err == nil {
+	if err := f.Export(t.Context(), filepath.Join(out, "good"), nil); err == nil {
 		t.Error("exported into a file")
 	}
 }
@@ -105,7 +106,7 @@ func TestExportNames(t *testing.T) {
 	f.apply(nil, vote.Bound{Kind: wire.MutCreateUnlinked, Mode: 0o600, Created: true})
 	out := t.TempDir()
 	files := int64(0)
-	if err := f.Export(out, func(n, _ int64) { files = n }); err != nil {
+	if err := f.Export(t.Context(), out, func(n, _ int64) { files = n }); err != nil {
 		t.Fatal(err)
 	}
 	if files != 5 {
@@ -124,5 +125,27 @@ func TestExportNames(t *testing.T) {
 		if st, err := os.Lstat(filepath.Join(out, name)); err != nil || st.Mode() != want {
 			t.Errorf("%s: %v, %v, want %v", name, st, err, want)
 		}
+	}
+}
+
+// An export that is given up ends before the next file.
+func TestExportGivenUp(t *testing.T) {
+	f := real(t)
+	for _, name := range []string{"a", "b", "c"} {
+		f.create(name, []byte(name))
+	}
+	f.checkpoint()
+	ctx, cancel := context.WithCancel(t.Context())
+	out := filepath.Join(t.TempDir(), "out")
+	err := f.Export(ctx, out, func(files, _ int64) {
+		if files == 2 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if there, err := os.ReadDir(out); err != nil || len(there) != 2 {
+		t.Errorf("%v are there, %v", there, err)
 	}
 }

@@ -196,7 +196,7 @@ func TestSparse(t *testing.T) {
 		t.Errorf("%q, error %v", got, err)
 	}
 	out := filepath.Join(t.TempDir(), "out")
-	if err := f.Export(out, nil); err != nil {
+	if err := f.Export(t.Context(), out, nil); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(filepath.Join(out, "f")); err != nil || info.Size() != far+5 {

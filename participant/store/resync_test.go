@@ -606,7 +606,7 @@ func TestResyncCopiesWhatChanged(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for name, f := range map[string]*fixture{"a": donor, "b": blank} {
-		if err := f.Export(filepath.Join(dir, name), nil); err != nil {
+		if err := f.Export(t.Context(), filepath.Join(dir, name), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
