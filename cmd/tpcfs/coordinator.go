@@ -121,7 +121,7 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	dial := func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
 		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: log})
 	}
-	o := coordinator.Options{Dir: f.dir, SegmentSize: f.segmentSize, Participants: peers, Dial: dial, Logger: log,
+	o := coordinator.Options{Dir: f.dir, SegmentSize: int64(f.segmentSize), Participants: peers, Dial: dial, Logger: log,
 		SessionIdle: f.sessionIdle, WatcherIdle: f.mountIdle}
 	f.evictFlags.fill(&o)
 	f.scrubFlags.fill(&o)

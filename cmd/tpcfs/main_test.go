@@ -54,6 +54,8 @@ func TestUsageErrorsAreOneLineAndExit2(t *testing.T) {
 		{"get --offset -1 x", nil, "--offset"},
 		{"participant", nil, "--dir"},
 		{"participant --dir d --segment-size 65536", nil, "at least 1048576"},
+		{"participant --dir d --segment-size 64k", nil, "65536: a segment"},
+		{"participant --dir d --segment-size many", nil, "--segment-size"},
 		{"participant --dir d --timer-slack -1us", nil, "--timer-slack"},
 		{"participant --dir d --timer-slack 11ms", nil, "--timer-slack"},
 		{"mount --timer-slack 11ms .", nil, "--timer-slack"},

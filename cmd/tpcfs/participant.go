@@ -43,7 +43,7 @@ func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration
 	if err != nil {
 		return err
 	}
-	p, err := participant.Open(participant.Options{Dir: f.dir, SegmentSize: f.segmentSize, Logger: a.logger()})
+	p, err := participant.Open(participant.Options{Dir: f.dir, SegmentSize: int64(f.segmentSize), Logger: a.logger()})
 	if err != nil {
 		return err
 	}

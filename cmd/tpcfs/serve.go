@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ type serveFlags struct {
 	dir, listen string
 	tls         string
 	insecure    bool
-	segmentSize int64
+	segmentSize sizeValue
 	operators   operatorNames // of what serves clients
 }
 
@@ -32,7 +33,27 @@ func (f *serveFlags) add(cmd *cobra.Command, dir, listen, whom string) {
 	cmd.Flags().StringVar(&f.listen, "listen", listen, "`address` for "+whom+": HOST:PORT (port 0: any free one) or unix:PATH")
 	cmd.Flags().StringVar(&f.tls, "tls", "", "encrypt: this server's identity `file`, made by tpcfs cert issue; who connects needs one of the same authority")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "listen on a public address too, without encryption or authentication")
-	cmd.Flags().Int64Var(&f.segmentSize, "segment-size", 0, "`bytes` of a new journal's segments, a multiple of 4096, 1 MiB or more (default: participants 16 MiB, coordinator 4 MiB)")
+	cmd.Flags().Var(&f.segmentSize, "segment-size", "`bytes` (k, m, g) of a new journal's segments, a multiple of 4096, 1 MiB or more (default: participants 16 MiB, coordinator 4 MiB)")
+}
+
+// sizeValue is a flag of bytes; 0: not given.
+type sizeValue int64
+
+func (v *sizeValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(*v), 10)
+}
+
+// Type implements pflag.Value.
+func (v *sizeValue) Type() string { return "string" }
+
+// Set takes bytes as other flags do.
+func (v *sizeValue) Set(s string) error {
+	n, err := parseSize(s)
+	*v = sizeValue(n)
+	return err
 }
 
 // addOperators is for what serves clients.

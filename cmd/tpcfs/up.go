@@ -266,7 +266,7 @@ func (h *house) open(ctx context.Context) error {
 		return err
 	}
 	o := coordinator.Options{
-		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: h.flags.segmentSize,
+		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: int64(h.flags.segmentSize),
 		Participants: h.flags.peers(), Dial: h.dial, Local: true, Logger: h.app.logger(),
 	}
 	h.flags.evictFlags.fill(&o)
@@ -308,7 +308,7 @@ func (h *house) openParticipants() ([]absentee, error) {
 		}
 		wg.Go(func() {
 			opened[i], errs[i] = participant.Open(participant.Options{
-				Dir: dir, SegmentSize: h.flags.segmentSize, Logger: h.app.logger().With("participant", p.Name),
+				Dir: dir, SegmentSize: int64(h.flags.segmentSize), Logger: h.app.logger().With("participant", p.Name),
 			})
 		})
 	}
