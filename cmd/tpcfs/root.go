@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -24,6 +25,7 @@ type app struct {
 	logLevel string // --log-level
 	asked    string // address of the coordinator that was asked
 	chatty   bool   // --log-level was given: clients log too
+	unknown  error  // what help was asked about
 	running  bool   // flags and arguments were understood: an error is no usage error
 }
 
@@ -41,6 +43,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = a.unknown
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -90,10 +95,41 @@ flag can be set by a variable: --some-flag by TPCFS_SOME_FLAG.`,
 		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.membersCommand(), a.resolveCommand(), a.scrubCommand(), a.exportCommand(), a.journalCommand(),
 		a.certCommand(), a.completionCommand(),
 	)
+	a.refuseUnknownHelp(root)
 	nameVariables(root)
 	describeExits(root)
 	a.completions(root)
 	return root
+}
+
+// refuseUnknownHelp makes help about a command that there is not an error, in both ways
+// to ask for it; cobra answers with the root's help.
+func (a *app) refuseUnknownHelp(root *cobra.Command) {
+	unknown := func(name string) error {
+		a.running = false
+		return fmt.Errorf("unknown command %q for %q", name, root.Name())
+	}
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(c *cobra.Command, args []string) {
+		if c == root && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+			a.unknown = unknown(args[0])
+			return
+		}
+		help(c, args)
+	})
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		if about := c.Run; c.Name() == "help" {
+			c.Run = nil
+			c.RunE = func(c *cobra.Command, args []string) error {
+				if cmd, rest, err := root.Find(args); err != nil || cmd == root && len(rest) > 0 {
+					return unknown(args[0])
+				}
+				about(c, args)
+				return nil
+			}
+		}
+	}
 }
 
 // begin runs before every command: the environment fills in the flags that
