@@ -95,10 +95,10 @@ flag can be set by a variable: --some-flag by TPCFS_SOME_FLAG.`,
 		a.rmdirCommand(), a.mvCommand(), a.runCommand(), a.loadCommand(), a.statusCommand(), a.membersCommand(), a.resolveCommand(), a.scrubCommand(), a.exportCommand(), a.journalCommand(),
 		a.certCommand(), a.completionCommand(),
 	)
-	a.refuseUnknownHelp(root)
 	nameVariables(root)
 	describeExits(root)
 	a.completions(root)
+	a.refuseUnknownHelp(root)
 	return root
 }
 
