@@ -245,6 +245,9 @@ func TestDamageIsRefusedAndNamed(t *testing.T) {
 	if r := run(t, ctx, nil, "", "journal", "verify", clean+"/participant-a"); r.Code != 1 || !strings.Contains(r.Err, "corrupt") {
 		t.Errorf("journal verify of a damaged one: exit %d, %q", r.Code, r.Err)
 	}
+	if r := run(t, ctx, nil, "", "journal", "verify", t.TempDir()); r.Code != 3 || !strings.Contains(r.Err, "holds no journal") {
+		t.Errorf("journal verify of another directory: exit %d, %q", r.Code, r.Err)
+	}
 	if r := run(t, ctx, nil, "", "journal", "verify", "/no/such/dir"); r.Code != 3 {
 		t.Errorf("journal verify of nothing: exit %d, %q", r.Code, r.Err)
 	}

@@ -62,7 +62,12 @@ func journalDir(dir string) (string, error) {
 	if _, err := os.Stat(dir); err != nil {
 		return "", err
 	}
-	return dir, nil
+	for _, pattern := range []string{"journal.id", "*.seg"} {
+		if found, _ := filepath.Glob(filepath.Join(dir, pattern)); len(found) > 0 {
+			return dir, nil
+		}
+	}
+	return "", wire.NewError(wire.CodeNotExist, dir+" holds no journal: give a coordinator's or a participant's data directory")
 }
 
 func (a *app) journalVerify(dir string) error {
