@@ -90,8 +90,10 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 				break
 			}
 			if ok {
+				at := wire.At{Dir: d.ino, Path: e.Name}
 				f.seeNode(a)
-				f.lendEntry(entry, wire.At{Dir: d.ino, Path: e.Name}, a)
+				f.lendEntry(entry, at, a)
+				f.takePlace(at, a)
 			} // else node id 0: the name alone
 		}
 		return nil

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"strings"
 	"testing"
 
 	"tpcfs/wire"
@@ -35,4 +36,35 @@ func TestPlaces(t *testing.T) {
 	p.forget(3)
 	p.forget(4)
 	is(nil)
+}
+
+// TestListedThenMoved: the kernel has directories where a listing has told it of them, too.
+// One that another mount has moved can be renamed at once all the same.
+func TestListedThenMoved(t *testing.T) {
+	for name, script := range map[string]string{
+		"listed":            "ls $D; mkdir $D/to-b; mv -T $D/b/a $D/c",
+		"listed once moved": "stat $D/a; mkdir $D/to-b; ls $D/b; mkdir $D/to-e; mv -T $D/e/a $D/c",
+		"listed twice":      "ls $D; mkdir $D/to-b; ls $D/b; mkdir $D/to-e; ls $D/e; mv -T $D/e/a $D/c",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newFake()
+			dirs := map[string]*fakeInode{"": s.inodes[wire.RootIno]}
+			for i, name := range []string{"a", "b", "e"} {
+				in := &fakeInode{names: map[string]wire.Ino{}, attr: wire.Attr{Ino: wire.Ino(1000 + i), Parent: wire.RootIno, Mode: wire.ModeDir | 0o755, Nlink: 2}}
+				s.inodes[in.attr.Ino], dirs[name], dirs[""].names[name] = in, in, in.attr.Ino
+			}
+			s.before = func(m []wire.Mutation) error {
+				if to, ok := strings.CutPrefix(m[0].At.Path, "to-"); ok { // another one moves a there
+					a := dirs["a"]
+					from := s.inodes[a.attr.Parent]
+					delete(from.names, "a")
+					dirs[to].names["a"], a.attr.Parent = a.attr.Ino, dirs[to].attr.Ino
+					from.sorted, dirs[to].sorted = nil, nil
+				}
+				return nil
+			}
+			dir, _ := mountAt(t, s, Options{})
+			sh(t, dir, "set -e; "+script+"; test -d $D/c")
+		})
+	}
 }
