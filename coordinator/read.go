@@ -46,7 +46,8 @@ type reading struct {
 
 	owes  *time.Timer // runs while the participant has something to give; nil: nobody else can be asked
 	most  time.Duration
-	turns int // so often all have been asked, in vain
+	turns int  // so often all have been asked, in vain
+	left  bool // since the last pause one was, that may only be slow
 
 	tried    []bool // members that have failed since the last pause
 	corrupt  error  // what the last of them said that found its copy rotten
@@ -84,7 +85,7 @@ func (c *Coordinator) read(ctx context.Context, req wire.Read, w wire.PieceWrite
 		l := c.pick(r.tried)
 		point := c.readPoint.Load()
 		if l == nil || point == 0 {
-			if r.corrupt != nil && l == nil { // of all that can be asked
+			if r.corrupt != nil && l == nil && !r.left { // of all that can be asked
 				return wire.ReadReply{}, r.named(r.corrupt)
 			}
 			if err := r.pause(ctx, changed); err != nil {
@@ -199,7 +200,7 @@ func (r *reading) pause(ctx context.Context, changed <-chan struct{}) error {
 	case <-ctx.Done():
 		return r.named(r.expired(ctx))
 	}
-	r.tried, r.corrupt = nil, nil
+	r.tried, r.corrupt, r.left = nil, nil, false
 	return nil
 }
 
@@ -248,10 +249,13 @@ func (r *reading) attempt(ctx context.Context, l *link, point uint64) (wire.Read
 	if r.owes = nil; r.c.o.EvictSlow > 0 && r.c.hasOther(l) {
 		most := min(r.c.o.EvictSlow, time.Hour) << min(r.turns, mostTurns) // all may be busy
 		r.most, r.owes = most, time.AfterFunc(most, func() { r.c.readsElsewhere(l, most); cancel() })
-		defer r.owes.Stop()
 	}
 	l.need(point)
-	return l.replica.Read(ctx, wire.PositionedRead{Epoch: r.c.epoch, Index: point, Read: req}, r)
+	reply, err := l.replica.Read(ctx, wire.PositionedRead{Epoch: r.c.epoch, Index: point, Read: req}, r)
+	if r.owes != nil && !r.owes.Stop() {
+		r.left = true
+	}
+	return reply, err
 }
 
 // hasOther: is another participant than that one in sync and there, and none under a

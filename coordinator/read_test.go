@@ -311,6 +311,27 @@ func TestReadsGoOnWithoutWhoGivesNothing(t *testing.T) {
 	})
 }
 
+// The only sound copy may be that of a participant that gives nothing for long: a read does
+// not end with what the others have found rotten, but asks it again.
+func TestRottenButWhereItIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newCluster(t).serve()
+		k.put("x", []byte("1"))
+		for _, n := range k.nodes[:2] {
+			n.set(func() {
+				n.onRead = func(wire.PositionedRead, wire.PieceWriter) (wire.ReadReply, bool, error) {
+					return wire.ReadReply{}, true, wire.NewError(wire.CodeCorrupt, "a rotten block")
+				}
+			})
+		}
+		n := k.nodes[2]
+		n.set(func() { n.stuck = true })
+		time.AfterFunc(k.c.o.EvictSlow/2, func() { n.set(func() { n.stuck = false }) })
+		k.wantGet("x", []byte("1"))
+		k.close()
+	})
+}
+
 // Nobody is left by a read that goes on, however slowly, nor because its client takes its time.
 func TestSlowReadsStay(t *testing.T) {
 	for _, who := range []string{"participant", "client"} {
