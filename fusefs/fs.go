@@ -407,6 +407,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	ctx, end := f.begin(cancel, in)
 	defer end()
 	at := wire.At{Dir: wire.Ino(in.NodeId), Path: name}
+	f.placesSettle(ctx)
 	a, err := f.find(ctx, at, in.Pid)
 	if err == nil && f.makePlace(ctx, at, a) {
 		a, err = f.find(ctx, at, in.Pid) // as it is after the wait

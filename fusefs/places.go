@@ -15,6 +15,9 @@ import (
 type places struct {
 	names map[wire.Ino]wire.At
 	inos  map[wire.At]wire.Ino
+
+	late  *countdown    // of the name that the kernel had not forgotten in time last; nil: none
+	until time.Duration // of the boot clock: so long lookups wait for that
 }
 
 func newPlaces() places {
@@ -53,8 +56,12 @@ func (p *places) forget(ino wire.Ino) {
 
 // moveWait is how long a lookup waits for the kernel to forget a name. Whoever
 // holds what that needs may be waiting for the lookup; after ESTALE the kernel
-// looks up once more, and has forgotten it then.
-const moveWait = 50 * time.Millisecond
+// begins once more, with a lookup of a directory above. It holds nothing then: that
+// one waits (placesSettle) for lateWait at most, and the name is forgotten.
+const (
+	moveWait = 50 * time.Millisecond
+	lateWait = 10 * moveWait
+)
 
 // makePlace has the kernel forget the name of another directory that it has one at
 // which is looked up at this name. False: there was nothing to forget.
@@ -68,7 +75,30 @@ func (f *fileSystem) makePlace(ctx context.Context, at wire.At, a wire.Attr) boo
 	left := newCountdown(1)
 	f.recallName(was, left)
 	left.wait(ctx, bootNow()+moveWait)
+	select {
+	case <-left.done:
+	default:
+		f.mu.Lock()
+		f.places.late, f.places.until = left, bootNow()+lateWait
+		f.mu.Unlock()
+	}
 	return true
+}
+
+// placesSettle waits for a name that the kernel has not forgotten in time.
+func (f *fileSystem) placesSettle(ctx context.Context) {
+	f.mu.Lock()
+	late, until := f.places.late, f.places.until
+	f.mu.Unlock()
+	if late == nil {
+		return
+	}
+	late.wait(ctx, until)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.places.late == late {
+		f.places.late = nil
+	}
 }
 
 // takePlace is called when the kernel is about to be told of a directory at a name, and

@@ -1,8 +1,12 @@
 package fusefs
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"tpcfs/wire"
 )
@@ -48,23 +52,56 @@ func TestListedThenMoved(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newFake()
-			dirs := map[string]*fakeInode{"": s.inodes[wire.RootIno]}
-			for i, name := range []string{"a", "b", "e"} {
-				in := &fakeInode{names: map[string]wire.Ino{}, attr: wire.Attr{Ino: wire.Ino(1000 + i), Parent: wire.RootIno, Mode: wire.ModeDir | 0o755, Nlink: 2}}
-				s.inodes[in.attr.Ino], dirs[name], dirs[""].names[name] = in, in, in.attr.Ino
-			}
+			move := threeDirs(s)
 			s.before = func(m []wire.Mutation) error {
-				if to, ok := strings.CutPrefix(m[0].At.Path, "to-"); ok { // another one moves a there
-					a := dirs["a"]
-					from := s.inodes[a.attr.Parent]
-					delete(from.names, "a")
-					dirs[to].names["a"], a.attr.Parent = a.attr.Ino, dirs[to].attr.Ino
-					from.sorted, dirs[to].sorted = nil, nil
+				if to, ok := strings.CutPrefix(m[0].At.Path, "to-"); ok { // another one moves it there
+					move(to)
 				}
 				return nil
 			}
 			dir, _ := mountAt(t, s, Options{})
 			sh(t, dir, "set -e; "+script+"; test -d $D/c")
 		})
+	}
+}
+
+// threeDirs makes a, b and e in the root; move moves a to another one of them. s.mu is held
+// then.
+func threeDirs(s *fake) (move func(to string)) {
+	root := s.inodes[wire.RootIno]
+	for i, name := range []string{"a", "b", "e"} {
+		ino := wire.Ino(1000 + i)
+		s.inodes[ino] = &fakeInode{names: map[string]wire.Ino{}, attr: wire.Attr{Ino: ino, Parent: wire.RootIno, Mode: wire.ModeDir | 0o755, Nlink: 2}}
+		root.names[name] = ino
+	}
+	a := s.inodes[root.names["a"]]
+	return func(to string) {
+		from, into := s.inodes[a.attr.Parent], s.inodes[root.names[to]]
+		delete(from.names, "a")
+		into.names["a"], a.attr.Parent = a.attr.Ino, into.attr.Ino
+		from.sorted, into.sorted = nil, nil
+	}
+}
+
+// TestLateMove: the kernel forgets the old name of a directory after its rename has ended
+// with ESTALE and let go of what that needs. When it begins once more it is not faster.
+func TestLateMove(t *testing.T) {
+	s := newFake()
+	move := threeDirs(s)
+	r, _ := rawOf(t, s)
+	held := make(chan struct{})
+	k := &fakeKernel{block: map[wire.Ino]chan struct{}{wire.RootIno: held}}
+	r.fs.lendTo(k)
+	r.lookup("a")
+	b := r.lookup("b")
+	s.set(func(*fake) { move("b") })
+	h := r.header(b)
+	if status := r.fs.Lookup(nil, &h, "a", &fuse.EntryOut{}); status != fuse.OK {
+		t.Fatal(status)
+	}
+	time.AfterFunc(20*time.Millisecond, func() { close(held) })
+	r.lookup("b")
+	if told, want := k.told(), fmt.Sprint([]wire.Ino{}, []wire.At{{Dir: wire.RootIno, Path: "a"}}); told != want {
+		t.Errorf("the kernel was told %s, want %s", told, want)
 	}
 }
