@@ -413,6 +413,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		a, err = f.find(ctx, at, in.Pid) // as it is after the wait
 	}
 	if wire.CodeOf(err) == wire.CodeNotExist {
+		f.takePlace(at, wire.Attr{})
 		if term := f.cached.lendName(at, 0); term > 0 {
 			out.SetEntryTimeout(term) // without a node id: there is none
 			return fuse.OK

@@ -101,13 +101,14 @@ func (f *fileSystem) placesSettle(ctx context.Context) {
 	}
 }
 
-// takePlace is called when the kernel is about to be told of a directory at a name, and
+// takePlace is called when the kernel is about to be told of what is at a name, and
 // that is counted (lookedUp): it may be forgetting the one of before.
 func (f *fileSystem) takePlace(at wire.At, a wire.Attr) {
-	if a.Mode&wire.ModeType != wire.ModeDir {
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.places.put(a.Ino, at)
+	if a.Mode&wire.ModeType == wire.ModeDir {
+		f.places.put(a.Ino, at)
+	} else { // or nothing: it has no directory there any more
+		f.places.forget(f.places.inos[at])
+	}
 }

@@ -105,3 +105,32 @@ func TestLateMove(t *testing.T) {
 		t.Errorf("the kernel was told %s, want %s", told, want)
 	}
 }
+
+// TestPlaceOfAnother: a name that leads elsewhere by now is not dropped for the directory
+// that was there: what is mounted on it would go.
+func TestPlaceOfAnother(t *testing.T) {
+	for name, file := range map[string]bool{"a file": true, "nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newFake()
+			move := threeDirs(s)
+			r, _ := rawOf(t, s)
+			k := &fakeKernel{}
+			r.fs.lendTo(k)
+			r.lookup("a")
+			b := r.lookup("b")
+			s.set(func(*fake) { move("b") })
+			if file {
+				s.put("a", "")
+			}
+			for _, dir := range []wire.Ino{wire.RootIno, b} {
+				h := r.header(dir)
+				if status := r.fs.Lookup(nil, &h, "a", &fuse.EntryOut{}); status != fuse.OK && (file || dir == b || status != fuse.ENOENT) {
+					t.Fatal(status)
+				}
+			}
+			if told, want := k.told(), fmt.Sprint([]wire.Ino{}, []wire.At{}); told != want {
+				t.Errorf("the kernel was told %s, want %s", told, want)
+			}
+		})
+	}
+}
