@@ -262,7 +262,7 @@ func (w *world) scrubs() {
 // rottenFiles are the errors of a member's files that cannot be read: those in which
 // the store finds something rotten when it verifies all.
 func (w *world) rottenFiles(p *member) []*wire.Error {
-	found := w.verified(p)
+	found, looked := w.verified(p), map[wire.Ino]bool{}
 	var list []*wire.Error
 	cannot := func(ino wire.Ino) error {
 		var got readAnswer
@@ -273,9 +273,10 @@ func (w *world) rottenFiles(p *member) []*wire.Error {
 		return err
 	}
 	w.walk(p, wire.RootIno, "", func(_ string, a *wire.Attr, _ []byte, target string) {
-		if target != unreadable {
+		if target != unreadable || looked[a.Ino] { // it may have several names
 			return
 		}
+		looked[a.Ino] = true
 		if err := cannot(a.Ino); !found[a.Ino] && p.store.Damaged() == "" {
 			w.violate("S5", "P%d cannot read inode %d (%v), and finds nothing rotten there", p.i, a.Ino, err)
 		}
