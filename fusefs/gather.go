@@ -288,7 +288,7 @@ func (b *backoff) again(ctx context.Context, err error) bool {
 	}
 	timer := time.NewTimer(b.wait/2 + rand.N(b.wait))
 	defer timer.Stop()
-	b.wait = min(2*b.wait, 100*time.Millisecond)
+	b.wait = min(2*b.wait, 16*time.Millisecond)
 	select {
 	case <-timer.C:
 		return true
