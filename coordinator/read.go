@@ -170,8 +170,7 @@ func (c *Coordinator) pick(tried []bool) *link {
 		if l == nil || l.outside.Load() {
 			continue
 		}
-		doubt := c.doubt(i)
-		doubt *= 2 // it goes before being late
+		doubt := 2 * c.doubt(i) // it goes before being late
 		if until := l.late.Load(); until != 0 && time.Since(c.began) < time.Duration(until) {
 			doubt++
 		}

@@ -8,7 +8,8 @@ import (
 // Export writes the files of the participant in o.Dir, which nobody else may
 // be using, as a plain directory tree to out, which must not exist (S7). What
 // the journal holds and no checkpoint has yet is replayed; transactions still
-// in doubt are left out. progress may be nil.
+// in doubt are left out. progress may be nil. Where ctx ends, out has a part, and the
+// error is ctx's.
 func Export(ctx context.Context, o Options, out string, progress func(files int, bytes int64)) error {
 	if err := o.validate(); err != nil {
 		return err

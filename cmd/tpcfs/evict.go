@@ -29,7 +29,7 @@ const leastEvictSlow = time.Second
 func (f *evictFlags) add(cmd *cobra.Command) {
 	cmd.Flags().IntVar(&f.minInSync, "min-in-sync", 0, "changes go on while so many participants `N` hold all of them; one that fails is left behind, and catches up when it is back (0: a majority; with all of them a change waits for whoever is missing)")
 	cmd.Flags().DurationVar(&f.evictAfter, "evict-after", 3*time.Second, "how long a participant may be silent or away before the others go on without it; of one at whose address nobody listens 200ms are enough")
-	cmd.Flags().DurationVar(&f.evictSlow, "evict-slow", 10*time.Second, "how long a participant whose disk is slow, or hangs, may keep the others waiting before they go on without it: waits of a second and more add up, time without them is taken off (0: for ever)")
+	cmd.Flags().DurationVar(&f.evictSlow, "evict-slow", 10*time.Second, "how long a participant whose disk is slow, or hangs, may keep the others waiting before they go on without it: waits of a second and more add up, time without them is taken off; a read that gets nothing for as long asks another (0: for ever)")
 	cmd.Flags().StringVar(&f.resyncRate, "resync-rate", "0", "`bytes` a second (k, m, g) that are brought to a participant that catches up; 0: no limit, but while clients make changes most of the time is theirs")
 }
 

@@ -482,7 +482,8 @@ func (p *member) checkpointGoesOn(n int) {
 	p.checkpointed()
 }
 
-// startSweep mirrors Participant.sweep.
+// startSweep mirrors Participant.sweep, but for the one before: that is run to its end
+// here, and there keeps the rest and is followed, while the owner goes on.
 func (p *member) startSweep() {
 	if p.sweep != nil {
 		p.sweep.run(-1)

@@ -9,7 +9,7 @@ var scrubMutants = []mutant{
 	scrubbing("a comparison without a majority ends a verdict", "coordinator/scrub/verdict.go",
 		"			v.Unsure = append(v.Unsure, name)\n", "			v.Unsure = append(v.Unsure, name)\n			v.Right = append(v.Right, name)\n", "TestScrubVerdictStays"),
 	scrubbing("who was found wrong gives others all it has", "coordinator/read.go",
-		"doubt := c.doubt(i)", "doubt := 0", "TestScrubVerdictStays"),
+		"doubt := 2 * c.doubt(i)", "doubt := 0", "TestScrubVerdictStays"),
 	scrubbing("who catches up ends a verdict that came meanwhile", "coordinator/rejoin.go",
 		"err == nil && r.whole && c", "err == nil && c", "TestScrubVerdictDuringACatchUp"),
 	scrubbing("who was found wrong as another one gives others all it has", "coordinator/scrub/verdict.go",
