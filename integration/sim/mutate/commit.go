@@ -300,7 +300,7 @@ var commitMutants = []mutant{
 		rule: "P9", leaves: "what is ahead of W is not bounded",
 		edits: []edit{
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`	return m.last-low < m.o.MaxAhead && m.bytes < m.o.MaxBytes`,
 				`	return m.last-low < m.o.MaxAhead || m.bytes < m.o.MaxBytes`,
 			},
@@ -503,7 +503,7 @@ var commitMutants = []mutant{
 		rule: "W5", leaves: "a retry does not join its first attempt",
 		edits: []edit{
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`	if t := m.ops[op]; t != nil && !m.mayRunAnew(t) {`,
 				`	if t := m.ops[op]; t != nil && false {`,
 			},
@@ -597,7 +597,7 @@ var commitMutants = []mutant{
 				`	if id, ok := m.ops[p.Op]; ok && false {`,
 			},
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`	if t := m.ops[op]; t != nil && !m.mayRunAnew(t) {`,
 				`	if t := m.ops[op]; t != nil && false {`,
 			},
@@ -616,7 +616,7 @@ var commitMutants = []mutant{
 `,
 			},
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`		if err := m.checkSession(r.Transact.Op.Session, r.Transact.Link); err != nil {
 			m.reply(r, nil, err)
 			continue
@@ -639,7 +639,7 @@ var commitMutants = []mutant{
 `,
 			},
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`		if err := m.checkSession(r.Transact.Op.Session, r.Transact.Link); err != nil {
 			m.reply(r, nil, err)
 			continue
@@ -648,7 +648,7 @@ var commitMutants = []mutant{
 				"",
 			},
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`	if first := m.queued[op]; first != nil {`,
 				`	if first := m.queued[op]; first != nil && false {`,
 			},

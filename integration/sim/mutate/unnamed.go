@@ -101,7 +101,7 @@ var unnamedMutants = []mutant{
 		rule: "F7", leaves: "a client's reclaim that has waited does not ask who has come meanwhile",
 		edits: []edit{
 			{
-				"coordinator/commit/tx.go",
+				"coordinator/commit/queue.go",
 				`		if r.releases != 0 { // others`,
 				`		if r.releases != 0 && false { // others`,
 			},
