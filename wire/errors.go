@@ -71,6 +71,10 @@ type Error struct {
 	Ino    Ino   `cbor:"10,keyasint,omitempty"`
 	Object ID    `cbor:"11,keyasint,omitempty"`
 	Block  int64 `cbor:"12,keyasint,omitempty"`
+	// With CodeConflict: the transaction that is in the way, 0 where none is known,
+	// and a number for the lock that it holds, the same at all participants.
+	Blocker ID     `cbor:"13,keyasint,omitempty"`
+	Key     uint64 `cbor:"14,keyasint,omitempty"`
 
 	// Lost: the link to the peer ended before its answer came. A stub's own
 	// word, never on the wire. With CodeUnavailable the request did not reach

@@ -249,6 +249,21 @@ type Transact struct {
 	// Pack, if not nil, holds the mutations and their inline contents; then
 	// Mutations is empty and there is no payload.
 	Pack *Pack `cbor:"7,keyasint,omitempty"`
+	// Behind, if not nil, has it wait for the transaction that has aborted the
+	// attempt before (F5).
+	Behind *Behind `cbor:"8,keyasint,omitempty"`
+}
+
+// Behind is the place of a retry: parked at the coordinator until the transaction
+// that was in its way is decided, then put before all that came later. Who is
+// parked behind the same transaction, because of the same lock, is put one after the
+// other, each when the one before is decided.
+type Behind struct {
+	Tx  ID     `cbor:"1,keyasint"` // Error.Blocker
+	Key uint64 `cbor:"2,keyasint"` // Error.Key
+	// Patience is how long it is parked at most, in milliseconds, before it is
+	// refused with CodeConflict; 0: as long as the request may wait.
+	Patience int64 `cbor:"3,keyasint,omitempty"`
 }
 
 // Pack is a staged object that holds what is too much for a PREPARE: the

@@ -318,7 +318,7 @@ func (e *quickEncoder) touched(t *Touched) {
 }
 
 func (e *quickEncoder) transact(t *Transact) bool {
-	if t.Pack != nil || len(t.Mutations) == 0 {
+	if t.Pack != nil || t.Behind != nil || len(t.Mutations) == 0 {
 		return false
 	}
 	e.head(cborMap, 5+count(t.Wait != 0))

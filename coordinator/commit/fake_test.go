@@ -332,8 +332,8 @@ func (f *fake) handle(refuse bool) error {
 }
 
 func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
-	no := func(code wire.Code, text string) {
-		err := wire.NewError(code, text)
+	no := func(code wire.Code, text string, blocker wire.ID, name string) {
+		err := &wire.Error{Code: code, Text: text, Blocker: blocker, Key: keyOf(name)}
 		f.add(frec{kind: fNo, tx: p.Tx, p: p, pos: pos, err: err, w: p.W, svc: p.ServiceTime})
 		f.votes = append(f.votes, wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteNo, Err: err})
 	}
@@ -350,17 +350,25 @@ func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
 	for id, t := range f.s.txs {
 		for _, n := range namesOf(p) {
 			if t.State == wire.TxPrepared && slices.Contains(f.s.names[id], n) {
-				no(wire.CodeConflict, "blocked by "+id.String())
+				no(wire.CodeConflict, "blocked by "+id.String(), id, n)
 				return
 			}
 		}
 	}
 	if refuse || slices.ContainsFunc(namesOf(p), func(n string) bool { return strings.HasPrefix(n, "no-") && n[3:] == f.name }) {
-		no(wire.CodeNoSpace, "disk full")
+		no(wire.CodeNoSpace, "disk full", 0, "")
 		return
 	}
 	f.add(frec{kind: fPrepare, tx: p.Tx, p: p, pos: pos, w: p.W, svc: p.ServiceTime})
 	f.yes = append(f.yes, fyes{len(f.recs), wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteYes, Outcome: outcomeOf(p), Touched: leftOf(p, touchedOf(p))}})
+}
+
+// keyOf is the number of the lock of a name.
+func keyOf(name string) (key uint64) {
+	for _, c := range []byte(name) {
+		key = key<<8 | uint64(c)
+	}
+	return key
 }
 
 func touchedOf(p *wire.Prepare) *wire.Touched {

@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,7 +23,15 @@ type Request struct {
 	arrived  int64
 	deadline int64 // m.now at which it is answered all the same; 0: never
 	size     int64 // bytes that it takes
+
+	line     *line // that it is parked in; nil: not
+	patience int64 // m.now at which it is parked no longer; 0: never
+	next     *line // who is parked behind it; nil once that is put
 }
+
+// line is retries that are parked behind the same transaction, or behind one of them
+// that is to be put, in the order of arrival (F5).
+type line struct{ requests []*Request }
 
 // requestCost is the fixed cost of a request in memory, in bytes, beside its
 // mutations and contents.
@@ -55,14 +64,90 @@ func (m *Machine) enter(r *Request) {
 		m.unqueue(first)
 		m.reply(first, nil, &wire.Error{Code: wire.CodeReplaced, Text: "the same request came again"})
 	}
-	if len(m.queue) >= m.o.MaxQueued || m.waiting+r.size > m.o.MaxQueuedBytes {
+	if len(m.queued) >= m.o.MaxQueued || m.waiting+r.size > m.o.MaxQueuedBytes {
 		m.reply(r, nil, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
-			"%d requests wait already%s; nothing changed: try again later", len(m.queue), m.forWhom())})
+			"%d requests wait already%s; nothing changed: try again later", len(m.queued), m.forWhom())})
+		return
+	}
+	m.queued[op] = r
+	m.waiting += r.size
+	if t := m.blocker(r); t != nil {
+		m.park(r, t)
 		return
 	}
 	m.queue = append(m.queue, r)
-	m.queued[op] = r
-	m.waiting += r.size
+}
+
+// blocker is the transaction that a retry waits for; nil: it is decided, or another
+// reign's, and so was recovered before anything is put in this one.
+func (m *Machine) blocker(r *Request) *tx {
+	b := r.Transact.Behind
+	if b == nil {
+		return nil
+	}
+	i, found := slices.BinarySearchFunc(m.order, b.Tx, func(t *tx, id wire.ID) int { return cmp.Compare(t.id, id) })
+	if !found || m.order[i].state != undecided {
+		return nil
+	}
+	return m.order[i]
+}
+
+func (m *Machine) park(r *Request, t *tx) {
+	if t.line == nil {
+		t.line = &line{}
+	}
+	t.line.take(r)
+	if b := r.Transact.Behind; b.Patience > 0 {
+		r.patience = m.now + b.Patience
+	}
+}
+
+func (l *line) take(r *Request) {
+	l.requests = append(l.requests, r)
+	r.line = l
+}
+
+// release lets those of a line go on that are the first because of a lock: they are
+// put before all that came later. The others are parked behind them: they would only
+// be aborted once more.
+func (m *Machine) release(l *line) {
+	if l == nil {
+		return
+	}
+	var first []*Request
+	byKey := map[uint64]*Request{}
+	for _, r := range l.requests {
+		key := r.Transact.Behind.Key
+		f := byKey[key]
+		if f == nil {
+			byKey[key], r.line = r, nil
+			first = append(first, r)
+			continue
+		}
+		if f.next == nil {
+			f.next = &line{}
+		}
+		f.next.take(r)
+	}
+	m.queue = append(first, m.queue...)
+}
+
+// unput are all requests that are not put: those that wait for their turn, each
+// followed by those behind it, then those behind transactions.
+func (m *Machine) unput() []*Request {
+	list := make([]*Request, 0, len(m.queued))
+	for _, r := range m.queue {
+		list = append(list, r)
+		if r.next != nil {
+			list = append(list, r.next.requests...)
+		}
+	}
+	for _, t := range m.order {
+		if t.line != nil {
+			list = append(list, t.line.requests...)
+		}
+	}
+	return list
 }
 
 // pump puts what may be put, in the order of arrival.
@@ -99,10 +184,15 @@ func (m *Machine) room() bool {
 }
 
 func (m *Machine) unqueue(r *Request) {
-	if len(m.queue) > 0 && m.queue[0] == r {
+	switch {
+	case r.line != nil:
+		i := slices.Index(r.line.requests, r)
+		r.line.requests = slices.Delete(r.line.requests, i, i+1)
+		r.line = nil
+	case len(m.queue) > 0 && m.queue[0] == r:
 		m.queue[0] = nil
 		m.queue = m.queue[1:]
-	} else {
+	default:
 		i := slices.Index(m.queue, r)
 		m.queue = slices.Delete(m.queue, i, i+1)
 	}
@@ -122,20 +212,29 @@ func (m *Machine) Cancel(r *Request) {
 			m.reply(r, nil, m.unknown(r.tx, "the caller gave up"))
 		}
 	case m.queued[r.Transact.Op] == r:
+		why := m.waitsFor(r)
 		m.unqueue(r)
-		m.reply(r, nil, &wire.Error{Code: wire.CodeCanceled, Text: "given up before anything was put; nothing changed" + m.forWhom()})
+		m.reply(r, nil, &wire.Error{Code: wire.CodeCanceled, Text: "given up before anything was put; nothing changed" + why})
 	}
 }
 
 // expireRequests answers those whose wait is over (W3).
 func (m *Machine) expireRequests() {
 	m.expireHeld(func(r *Request) bool { return r.deadline != 0 && m.now >= r.deadline }, "the wait was over")
-	for _, r := range slices.Clone(m.queue) {
-		if r.deadline != 0 && m.now >= r.deadline {
-			m.unqueue(r)
-			m.reply(r, nil, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
-				"not begun in time%s; nothing changed", m.forWhom())})
+	for _, r := range m.unput() {
+		var err *wire.Error
+		switch {
+		case r.deadline != 0 && m.now >= r.deadline:
+			err = &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf("not begun in time%s; nothing changed", m.waitsFor(r))}
+		case r.line != nil && r.patience != 0 && m.now >= r.patience:
+			b := r.Transact.Behind
+			err = &wire.Error{Code: wire.CodeConflict, Blocker: b.Tx, Key: b.Key, Text: fmt.Sprintf(
+				"after %d ms others are still at work on it%s; nothing changed", b.Patience, m.waitsFor(r))}
+		default:
+			continue
 		}
+		m.unqueue(r)
+		m.reply(r, nil, err)
 	}
 	for _, t := range m.ops {
 		late := func(r *Request) bool { return r.deadline != 0 && m.now >= r.deadline }
@@ -153,11 +252,23 @@ func (m *Machine) expireRequests() {
 
 // refuseQueue answers everything that waits.
 func (m *Machine) refuseQueue(err *wire.Error) {
-	for _, r := range m.queue {
+	for _, r := range m.unput() {
+		m.unqueue(r)
 		m.reply(r, nil, err)
 	}
-	clear(m.queued)
-	m.queue, m.waiting = nil, 0
+}
+
+// waitsFor says what a request waits for, to be appended to an error's text.
+func (m *Machine) waitsFor(r *Request) string {
+	t := m.blocker(r)
+	if r.line == nil || t == nil {
+		return m.forWhom()
+	}
+	text := fmt.Sprintf(": transaction %v is not decided", t.id)
+	if _, missing := m.voted(t); len(missing) > 0 {
+		text += ", it waits for " + strings.Join(missing, ", ")
+	}
+	return text
 }
 
 // forWhom says what requests wait for, to be appended to an error's text.

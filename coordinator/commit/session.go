@@ -85,7 +85,7 @@ func (m *Machine) CheckSession(id wire.SessionID, link uint64) *wire.Error {
 }
 
 func (m *Machine) dropQueued(id wire.SessionID) {
-	for _, r := range slices.Clone(m.queue) {
+	for _, r := range m.unput() {
 		if r.Transact.Op.Session == id {
 			m.unqueue(r)
 			m.reply(r, nil, replaced())
@@ -230,7 +230,7 @@ func (m *Machine) Unstaged(i int, ids []wire.ID) {
 // not come about leaves its stages behind. A request that waits may name any.
 func (m *Machine) expireSessions() {
 	for id, st := range m.stages {
-		if s := st.owner; st.ready && s.busy == 0 && len(m.queue) == 0 && m.now-s.staged >= m.o.StageIdle {
+		if s := st.owner; st.ready && s.busy == 0 && len(m.queued) == 0 && m.now-s.staged >= m.o.StageIdle {
 			m.dropStage(id, st)
 		}
 	}
@@ -255,7 +255,7 @@ func (m *Machine) idle(id wire.SessionID) int64 {
 // answer, holds an inode without a name or has had a lease stays: those are bounded elsewhere.
 func (m *Machine) forgetSessions() {
 	needed := map[wire.SessionID]bool{}
-	for _, r := range m.queue {
+	for _, r := range m.queued {
 		needed[r.Transact.Op.Session] = true
 	}
 	for _, t := range m.ops {
@@ -285,8 +285,13 @@ func (m *Machine) forgetSessions() {
 func (m *Machine) waits(id wire.SessionID) bool {
 	mine := func(r *Request) bool { return r.Transact.Op.Session == id }
 	held := func(h heldReply) bool { return mine(h.reply.Request) }
-	if m.leases.live[id] != nil || slices.ContainsFunc(m.leases.held, held) || slices.ContainsFunc(m.queue, mine) {
+	if m.leases.live[id] != nil || slices.ContainsFunc(m.leases.held, held) {
 		return true
+	}
+	for op := range m.queued {
+		if op.Session == id {
+			return true
+		}
 	}
 	for _, t := range m.ops {
 		if slices.ContainsFunc(t.waiters, mine) {

@@ -17,7 +17,7 @@ func (m *Machine) Status() wire.Status {
 	s := wire.Status{
 		Cluster: m.o.Cluster, Epoch: m.epoch, Serving: m.phase == Serving && m.stop == nil, W: m.w,
 		Last:        wire.Position{Epoch: m.epoch.Number, Index: m.last},
-		ServiceTime: m.state.ServiceTime, Queued: len(m.queue), Sessions: len(m.sessions),
+		ServiceTime: m.state.ServiceTime, Queued: len(m.queued), Sessions: len(m.sessions),
 	}
 	if m.state.Config != nil {
 		s.Config = m.state.Config.ID

@@ -37,6 +37,7 @@ type tx struct {
 	err      *wire.Error   // aborted, refused: what the client hears
 	decided  uint64        // index of the decision; 0: none put
 	waiters  []*Request
+	line     *line // retries that wait until it is decided; nil: none
 	stages   []wire.ID
 	names    []string
 	linked   []wire.Ino // that get a name by their number
@@ -203,6 +204,7 @@ func (m *Machine) putPrepare(r *Request) {
 		m.consume(t, mu.Stages()...)
 	}
 	r.tx, r.Payload = t, nil
+	t.line, r.next = r.next, nil
 	m.ops[q.Op] = t
 	m.byIndex[t.index] = t
 	m.order = append(m.order, t)
@@ -301,6 +303,8 @@ func (m *Machine) tryDecide(t *tx) {
 		t.becomes(aborted)
 		m.putAbort(t, m.reason(t))
 	}
+	m.release(t.line) // what is put from now on comes after the decision
+	t.line = nil
 }
 
 func (m *Machine) putCommit(t *tx) {
@@ -415,6 +419,8 @@ func (m *Machine) reply(r *Request, o *wire.Outcome, err *wire.Error) {
 		m.reclaimed(r, err)
 		return
 	}
+	m.release(r.next) // it does not come to be put
+	r.next = nil
 	rep := Reply{Request: r, Err: err}
 	if err == nil {
 		rep.Reply = wire.TransactReply{Outcome: *o, ServiceTime: m.state.ServiceTime}

@@ -119,6 +119,11 @@ func (w *world) answered(o *op) {
 		}
 	case o.fate == refused && o.err.Code == wire.CodeConflict:
 		w.reach(reachConflict)
+		if b := o.behind; b != nil && b.Patience == 0 && o.err.Blocker == b.Tx {
+			w.violate("F5", "op %d has waited for %v, and was aborted by it: %v", o.num, b.Tx, o.err)
+		}
+	case o.fate == committed && o.behind != nil:
+		w.reach(reachBehind)
 	}
 	if w.loser != nil {
 		return

@@ -39,13 +39,15 @@ type op struct {
 	staged  [][]byte // contents to be staged, by mutation; nil: not (any more)
 	bulk    [][]byte // ... as they were at first
 
-	attempt *attempt  // under way
-	call    *readCall // under way
-	tried   uint      // members that have found their copy rotten, as bits
-	stage   *stageJob // under way
-	sent    int64     // service time at which it was first sent
-	sends   int       // of them
-	link    uint64    // of the last one
+	attempt *attempt     // under way
+	call    *readCall    // under way
+	tried   uint         // members that have found their copy rotten, as bits
+	stage   *stageJob    // under way
+	behind  *wire.Behind // who has aborted it when it was tried before; nil: nobody
+	tries   int          // how often it was, as other ops
+	sent    int64        // service time at which it was first sent
+	sends   int          // of them
+	link    uint64       // of the last one
 	sentBy  []sending
 	replied int64           // when a coordinator said that it is done; 0: not yet
 	heard   []*wire.Touched // since a read was asked (mounts.go)
@@ -143,7 +145,7 @@ func (cl *client) send(o *op) {
 	cl.w.attempts++
 	a := &attempt{number: cl.w.attempts, op: o, c: cl.c, link: cl.link}
 	a.request = &commit.Request{Token: a, Payload: slices.Clone(o.payload), Transact: wire.Transact{
-		Op: o.id, Link: cl.link, Lowest: cl.lowest(), Sent: o.sent, Wait: cl.w.wait, Mutations: slices.Clone(o.muts),
+		Op: o.id, Link: cl.link, Lowest: cl.lowest(), Sent: o.sent, Wait: cl.w.wait, Mutations: slices.Clone(o.muts), Behind: o.behind,
 	}}
 	o.attempt = a
 	cl.c.inbox = append(cl.c.inbox, a)
@@ -198,9 +200,32 @@ func (cl *client) hears(o *op) {
 		case o.given || cl.w.chance(4):
 			cl.done(o, unknown, r.Err)
 		}
+	case wire.CodeConflict:
+		cl.done(o, refused, r.Err)
+		if r.Err.Blocker != 0 && !o.given && o.tries < 3 && cl.w.chance(2) {
+			cl.triesAgain(o)
+		}
 	default:
 		cl.done(o, refused, r.Err)
 	}
+}
+
+// triesAgain mirrors the mount's backoff: what a conflict has aborted is tried again,
+// as another op, behind who was in its way (F5).
+func (cl *client) triesAgain(before *op) {
+	w := cl.w
+	o := &op{cl: cl, num: len(w.ops), begun: w.clock(), tries: before.tries + 1, payload: before.payload,
+		muts: slices.Clone(before.muts), staged: slices.Clone(before.bulk), bulk: before.bulk}
+	o.behind = &wire.Behind{Tx: before.err.Blocker, Key: before.err.Key}
+	if w.chance(4) {
+		o.behind.Patience = 1 + int64(w.rng.IntN(3000))
+	}
+	cl.seq++
+	o.id = wire.OpID{Session: cl.session, Seq: cl.seq}
+	w.byID[o.id] = o
+	w.ops = append(w.ops, o)
+	cl.ops = append(cl.ops, o)
+	w.tracef("client %d begins op %d: op %d behind %v: %s", cl.n, o.num, before.num, o.behind.Tx, o.words())
 }
 
 func (cl *client) done(o *op, f fate, err *wire.Error) {

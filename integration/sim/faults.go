@@ -70,6 +70,7 @@ const (
 	reachMixed                                    // a participant drops what it had prepared
 	reachUnknown                                  // a client was told "unknown"
 	reachConflict                                 // ... "conflict"
+	reachBehind                                   // what one has aborted was tried again behind who was in the way, and has committed
 	reachOutlasted                                // a request has run out of time while somebody was silent
 	reachWipeFound                                // a wiped participant was named (P7)
 	reachRotJournal                               // a bit has flipped in a journal
@@ -163,7 +164,7 @@ func placeOf(name string) int {
 
 // ReachNames are those of Report.Reached.
 var ReachNames = [reaches]string{
-	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts",
+	"coordinators served", "zombies stopped", "old backups found", "participants ended by themselves", "DUP votes", "prepared and aborted", "unknown outcomes", "conflicts", "retries behind a blocker",
 	"waits that a silent process outlasted", "wiped participants named",
 	"bits flipped in journals", "bits flipped in objects", "bits flipped in rows", "bits flipped in a kv's last transaction", "bits flipped in other files",
 	"refusals to start on flipped bits", "ends because of flipped bits",

@@ -2,6 +2,7 @@ package vote
 
 import (
 	"fmt"
+	"hash/fnv"
 	"slices"
 
 	"tpcfs/wire"
@@ -24,6 +25,14 @@ type lockKey struct {
 
 func entryKey(dir wire.Ino, name string) lockKey { return lockKey{lockEntry, dir, name} }
 func inodeKey(ino wire.Ino) lockKey              { return lockKey{lockInode, ino, ""} }
+
+// number is the same for the same key at all participants, and most likely another
+// for another one.
+func (k lockKey) number() uint64 {
+	h := fnv.New64a()
+	_, _ = fmt.Fprintf(h, "%d %d %s", k.kind, k.ino, k.name) // a hash takes all
+	return h.Sum64()
+}
 
 type holders struct {
 	exclusive wire.ID   // 0: nobody

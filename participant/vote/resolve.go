@@ -49,11 +49,11 @@ func (o *overlay) need(k lockKey, exclusive bool, at wire.At) error {
 	if id == 0 {
 		return nil
 	}
-	return conflict(at, id)
+	return conflict(at, id, k)
 }
 
-func conflict(at wire.At, blocker wire.ID) error {
-	return &wire.Error{Code: wire.CodeConflict, Name: at.String(),
+func conflict(at wire.At, blocker wire.ID, k lockKey) error {
+	return &wire.Error{Code: wire.CodeConflict, Name: at.String(), Blocker: blocker, Key: k.number(),
 		Text: fmt.Sprintf("transaction %v is at work on it; nothing changed, try again", blocker)}
 }
 

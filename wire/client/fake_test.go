@@ -35,6 +35,7 @@ type Fake struct {
 	stages  map[wire.ID][]byte
 	runs    map[wire.OpID]int // how often each was carried out
 	tries   map[wire.OpID]int // ... and sent
+	behind  []*wire.Behind    // of each try
 	now     int64             // service time, ms
 	epoch   uint64
 	staged  int64 // bytes that came to be staged
@@ -323,6 +324,7 @@ func (f *Fake) note(req wire.Transact) {
 	}
 	f.sent[req.Op] = req.Sent
 	f.tries[req.Op]++
+	f.behind = append(f.behind, req.Behind)
 	if req.Sent > f.now || req.Sent < f.now-10*60*1000 {
 		f.wrong("%v sent at %d, it is %d", req.Op, req.Sent, f.now)
 	}

@@ -108,3 +108,23 @@ func TestNobodyKnowsAfterALongTime(t *testing.T) {
 		t.Error("errors.Is does not know", err)
 	}
 }
+
+// A retry keeps its place, by whatever link it is sent (F5).
+func TestTransactBehind(t *testing.T) {
+	f := NewFake()
+	f.fault = script("transact", lostBefore, replaced)
+	c := newClient(t, f, Options{})
+	make := []wire.Mutation{{Kind: wire.MutMkdir, At: wire.At{Dir: wire.RootIno, Path: "d"}}}
+	behind := wire.Behind{Tx: wire.MakeID(1, 5), Key: 8, Patience: 9}
+	if _, err := c.TransactBehind(t.Context(), &behind, make, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.behind) != 3 {
+		t.Fatalf("%d tries", len(f.behind))
+	}
+	for _, b := range f.behind {
+		if b == nil || *b != behind {
+			t.Errorf("sent %v", b)
+		}
+	}
+}

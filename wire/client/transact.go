@@ -27,6 +27,7 @@ type transaction struct {
 	packed   *packed           // nil: no pack
 	sent     []func(at int64)  // how far each staged content is, by staged's index
 	report   func(bytes int64) // of staged contents together; may be nil
+	behind   *wire.Behind      // nil: it does not wait for another one
 
 	// Of the operation under way.
 	op    wire.OpID
@@ -47,6 +48,14 @@ type transaction struct {
 // content is that of all of them, one after another. Of several extents it has
 // at most wire.MaxInline bytes: a larger one is a mutation of its own.
 func (c *Client) Transact(ctx context.Context, muts []wire.Mutation, contents []Content) (wire.Outcome, error) {
+	return c.TransactBehind(ctx, nil, muts, contents)
+}
+
+// TransactBehind is a Transact that was aborted by a conflict, tried again: it waits
+// at the coordinator until the transaction that was in the way is decided, and goes
+// before those that come later. Waiting, it is as any change that is not begun.
+// behind nil: a Transact.
+func (c *Client) TransactBehind(ctx context.Context, behind *wire.Behind, muts []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	o, err := c.begin(ctx)
 	if err != nil {
 		return wire.Outcome{}, err
@@ -56,6 +65,7 @@ func (c *Client) Transact(ctx context.Context, muts []wire.Mutation, contents []
 	if err != nil {
 		return wire.Outcome{}, describe(err, muts)
 	}
+	t.behind = behind
 	outcome, err := t.commit()
 	return outcome, describe(err, muts)
 }
@@ -242,7 +252,7 @@ func (t *transaction) send(l *link) error {
 	}
 	ctx, cancel := o.bounded(answerGrace)
 	defer cancel()
-	req := wire.Transact{Op: t.op, Link: l.number, Lowest: o.c.lowest(), Sent: t.first, Wait: wait}
+	req := wire.Transact{Op: t.op, Link: l.number, Lowest: o.c.lowest(), Sent: t.first, Wait: wait, Behind: t.behind}
 	if t.packed != nil {
 		req.Pack = t.packed.pack
 	} else {

@@ -544,6 +544,65 @@ var commitMutants = []mutant{
 		trace: "TestTraceRetryAfterRecovery",
 	},
 	{
+		rule: "F5", leaves: "a retry is put before who was in its way is decided",
+		edits: []edit{
+			{
+				"coordinator/commit/queue.go",
+				`	if t := m.blocker(r); t != nil {
+		m.park(r, t)`,
+				`	if t := m.blocker(r); t != nil && false {
+		m.park(r, t)`,
+			},
+		},
+		seeds: 1000,
+	},
+	{
+		rule: "F5", leaves: "what is parked is not let go",
+		edits: []edit{
+			{
+				"coordinator/commit/tx.go",
+				`	m.release(t.line) // what`,
+				`	// what`,
+			},
+		},
+		seeds: 1000,
+	},
+	{
+		rule: "F5", leaves: "who is behind a retry is forgotten when that is put",
+		edits: []edit{
+			{
+				"coordinator/commit/tx.go",
+				`	t.line, r.next = r.next, nil`,
+				`	r.next = nil`,
+			},
+		},
+		seeds: 4000, test: "./coordinator/commit TestParkedInOrder",
+	},
+	{
+		rule: "F5", leaves: "who is behind a retry is forgotten when that goes away",
+		edits: []edit{
+			{
+				"coordinator/commit/tx.go",
+				`	m.release(r.next) // it`,
+				`	// it`,
+			},
+		},
+		test: "./coordinator/commit TestParkedLeave",
+	},
+	{
+		rule: "F5", leaves: "all that wait for the same lock go at once",
+		edits: []edit{
+			{
+				"coordinator/commit/queue.go",
+				`		if f == nil {
+			byKey`,
+				`		if true {
+			byKey`,
+			},
+		},
+		test: "./coordinator/commit TestParkedInOrder",
+	},
+	{
 		rule: "S1a", leaves: "service time begins anew with an epoch",
 		edits: []edit{
 			{
