@@ -152,7 +152,7 @@ func TestAheadOfWhatIsDeleted(t *testing.T) {
 		eventually(t, "it is sent ahead", func() bool { return s.ahead.Load() >= 128<<10 })
 		if !elsewhere {
 			sh(t, dir, "rm $D/f")
-		} else if _, err := s.Transact(context.Background(), []wire.Mutation{{Kind: wire.MutDeleteFile, At: wire.At{Dir: wire.RootIno, Path: "f"}}}, nil); err != nil {
+		} else if _, err := s.TransactBehind(context.Background(), nil, []wire.Mutation{{Kind: wire.MutDeleteFile, At: wire.At{Dir: wire.RootIno, Path: "f"}}}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if elsewhere {

@@ -71,8 +71,8 @@ type timed struct {
 	clock *clock
 }
 
-func (s timed) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
-	out, err := s.service.Transact(ctx, mutations, contents)
+func (s timed) TransactBehind(ctx context.Context, behind *wire.Behind, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
+	out, err := s.service.TransactBehind(ctx, behind, mutations, contents)
 	s.clock.hear(out.Time, bootNow())
 	return out, err
 }

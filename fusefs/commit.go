@@ -19,8 +19,9 @@ const (
 	sweepEvery  = 250 * time.Millisecond
 	exitingPoll = time.Second
 
-	// maxOvertaken is how often an append is tried again because of a newer
-	// base before it goes where the end is, whatever the base.
+	// maxOvertaken is how often a commit is aborted by others' of the same file, under
+	// way or done, before it goes on whatever base there is: else who waits for one
+	// that is under way finds a newer base for certain, and falls behind again.
 	maxOvertaken = 2
 )
 
@@ -125,7 +126,7 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 				return err
 			}
 		}
-		err := f.attempt(n, fl, overtaken < maxOvertaken)
+		err := f.attempt(n, fl, b.behind, overtaken < maxOvertaken)
 		switch {
 		case err == nil:
 			return nil
@@ -133,6 +134,8 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 			return f.lose(n) // deleted by another mount: as on a local disk, writing succeeds
 		case !b.again(fl.ctx, err):
 			return err
+		case b.behind != nil:
+			overtaken++
 		case wire.CodeOf(err) == wire.CodeVersion:
 			overtaken++
 			if err := f.rebase(fl.ctx, n); err != nil && !isGone(err) {
@@ -143,8 +146,9 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 }
 
 // attempt is one transaction: what was written, and the times with it, which
-// stay as fstat showed them. guarded: a newer base is to refuse it.
-func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
+// stay as fstat showed them. It waits for who was in the way of the last one.
+// guarded: a newer base is to refuse it.
+func (f *fileSystem) attempt(n *node, fl *flight, behind *wire.Behind, guarded bool) error {
 	n.mu.Lock()
 	if !n.dirtyLocked() {
 		n.mu.Unlock()
@@ -171,7 +175,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, guarded bool) error {
 	p.finishAhead(fl.ctx)
 	known := f.cached.foresee(n.at())
 	noPriv := fl.with.Set == 0 && f.noPriv(n)
-	out, err := f.client.Transact(fl.ctx, p.mutations, p.contents)
+	out, err := f.client.TransactBehind(fl.ctx, behind, p.mutations, p.contents)
 	tried := p.tried(&flying, before, fl.gen, err)
 	p.release()
 	if err == nil {

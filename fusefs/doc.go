@@ -23,12 +23,13 @@
 // another mount was faster, the edits are laid over the newer version, of which
 // only the size is asked for, and the commit is tried again: plain writes keep
 // their offsets, appends move to the new end, so neither mount undoes the
-// other's bytes. An append that is overtaken again and again goes without a
-// version. After a truncation to nothing the contents owe nothing to a base: of
+// other's bytes. What is overtaken again and again goes without a
+// version, unless it begins with a truncation. After a truncation to nothing the contents owe nothing to a base: of
 // two whole rewrites the later wins, whole.
 //
-// Changes that others' abort are tried again with growing pauses for
-// ConflictWait, then the error is EAGAIN (F5). A failed commit is reported by
+// Changes that others' abort are tried again for ConflictWait, then the error is
+// EAGAIN (F5). The next try waits at the service for the one that was in the way, if
+// that is known; else there are growing pauses. A failed commit is reported by
 // the fsync or close that asked for it and logged once; the data stay gathered,
 // and each later fsync, close and CommitAfter tries again. After the last
 // close, data that can never be committed are dropped with a line in the log;

@@ -35,6 +35,7 @@ type fake struct {
 	down      chan struct{}                                           // not nil: the service is away until it is closed
 	waits     func()                                                  // runs before a transaction, without mu
 	before    func(mutations []wire.Mutation) error                   // may refuse a transaction
+	behind    []*wire.Behind                                          // of each Transact
 	after     func(mutations []wire.Mutation, out wire.Outcome) error // may lose its answer
 	afterRead func()                                                  // runs between a read and its answer
 	piece     int                                                     // bytes of a piece; 0: wire.PieceSize
@@ -130,7 +131,7 @@ func (f *fake) resolve(at wire.At) (*fakeInode, error) {
 	return f.inodes[ino], nil
 }
 
-func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
+func (f *fake) TransactBehind(ctx context.Context, behind *wire.Behind, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	f.calls.Add(1)
 	data := make([][]byte, len(mutations))
 	sunk := int64(-1)
@@ -171,6 +172,7 @@ func (f *fake) Transact(ctx context.Context, mutations []wire.Mutation, contents
 		_ = r.Close()
 	}
 	f.mu.Lock()
+	f.behind = append(f.behind, behind)
 	waits := f.waits
 	f.mu.Unlock()
 	if waits != nil {
@@ -642,7 +644,7 @@ func (f *fake) inodeOf(name string) wire.Ino {
 
 // put is another client's whole write of an existing or new file in the root.
 func (f *fake) put(name, data string) {
-	_, err := f.Transact(context.Background(), []wire.Mutation{{
+	_, err := f.TransactBehind(context.Background(), nil, []wire.Mutation{{
 		Kind: wire.MutWriteFile, At: wire.At{Dir: wire.RootIno, Path: name}, Mode: 0o644}}, []Content{textContent(data)})
 	if err != nil {
 		panic(err)

@@ -266,25 +266,34 @@ func isGone(err error) bool {
 	return code == wire.CodeNotExist || code == wire.CodeStale
 }
 
-// backoff spreads the tries of those who got in each other's way.
+// backoff is the tries of who got in another's way. Where it is known whose way that
+// was, the next one waits at the coordinator until that is decided; others are spread.
 type backoff struct {
-	till time.Time
-	wait time.Duration
+	till   time.Time
+	wait   time.Duration
+	behind *wire.Behind // whom the next try waits for; nil: nobody
 }
 
 func (f *fileSystem) backoff() *backoff {
 	return &backoff{till: time.Now().Add(f.o.ConflictWait), wait: time.Millisecond}
 }
 
-// again waits a little and reports true while trying again makes sense (F5).
+// again waits a little, unless the next try does, and reports true while trying again
+// makes sense (F5).
 func (b *backoff) again(ctx context.Context, err error) bool {
+	b.behind = nil
 	switch wire.CodeOf(err) {
 	case wire.CodeConflict, wire.CodeVersion, wire.CodeChanged:
 	default:
 		return false
 	}
-	if !time.Now().Before(b.till) {
+	left := time.Until(b.till)
+	if left <= 0 {
 		return false
+	}
+	b.behind = behind(err, left)
+	if b.behind != nil || wire.CodeOf(err) == wire.CodeVersion { // somebody has done something: no two can wait for each other
+		return ctx.Err() == nil
 	}
 	timer := time.NewTimer(b.wait/2 + rand.N(b.wait))
 	defer timer.Stop()
@@ -297,6 +306,16 @@ func (b *backoff) again(ctx context.Context, err error) bool {
 	}
 }
 
+// behind is the place of a change that was aborted by a conflict, for so long at most;
+// nil: nobody knows whom it has to wait for.
+func behind(err error, patience time.Duration) *wire.Behind {
+	var e *wire.Error
+	if !errors.As(err, &e) || e.Code != wire.CodeConflict || e.Blocker == 0 {
+		return nil
+	}
+	return &wire.Behind{Tx: e.Blocker, Key: e.Key, Patience: max(1, patience.Milliseconds())}
+}
+
 // transact commits a mutation, again and again while others' get in the way.
 // IfVersion does not hold is the caller's matter.
 func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (_ wire.Outcome, err error) {
@@ -304,7 +323,7 @@ func (f *fileSystem) transact(ctx context.Context, m wire.Mutation) (_ wire.Outc
 	defer func() { f.giveNames(own, &m, err) }()
 	before := f.cached.foresee(m.At)
 	for b := f.backoff(); ; {
-		out, err := f.client.Transact(ctx, []wire.Mutation{m}, []Content{nil})
+		out, err := f.client.TransactBehind(ctx, b.behind, []wire.Mutation{m}, []Content{nil})
 		if err == nil {
 			f.recallFrom(ctx, f.cached.learn(before, m.At, foreseen(before.was, f.asMade(m), &out), &out))
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,7 +78,7 @@ func TestCommitSendsWhatChanged(t *testing.T) {
 		g.must("write end", "ok")
 		if other {
 			theirs := wire.Mutation{Kind: wire.MutWriteFile, At: wire.At{Dir: wire.RootIno, Path: "f"}, Write: wire.WriteAppend, Extents: []wire.Extent{{Size: 5}}}
-			if _, err := s.Transact(context.Background(), []wire.Mutation{theirs}, []Content{textContent("their")}); err != nil {
+			if _, err := s.TransactBehind(context.Background(), nil, []wire.Mutation{theirs}, []Content{textContent("their")}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -104,6 +105,62 @@ func TestCommitSendsWhatChanged(t *testing.T) {
 	f.must("fsync", "ok")
 	want := strings.Repeat("x", 100) + "two" + strings.Repeat("x", 47) + strings.Repeat("\x00", 10)
 	wantFile(t, s, "f", want)
+}
+
+// What others overtake twice goes on whatever base there is: it waits for who is in its
+// way, and that one makes a newer base. A truncation does not, which might cut what others wrote.
+func TestOvertakenAgainAndAgain(t *testing.T) {
+	for _, tc := range []struct {
+		name, do string
+		tries    int // until it is done, while every one is overtaken; 0: never
+		want     string
+	}{
+		{"write", "pwrite 100 ours", 3, strings.Repeat("x", 100) + "ours" + strings.Repeat("x", 96) + "their"},
+		{"truncation", "truncate 150", 0, ""},
+		{"growth", "truncate 500", 0, ""},
+	} {
+		s := newFake()
+		s.put("f", strings.Repeat("x", 200))
+		dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour, ConflictWait: 500 * time.Millisecond})
+		f := openFile(t, dir+"/f", os.O_RDWR)
+		f.must("pwrite 0 x", "ok") // so that a truncation gathers
+		f.must(tc.do, "ok")
+		tries, guarded := 0, 0
+		s.set(func(s *fake) {
+			s.before = func(muts []wire.Mutation) error { // each is first in another one's way, then too late
+				in, err := s.resolve(wire.At{Dir: wire.RootIno, Path: "f"})
+				if err != nil {
+					return err
+				}
+				if tries++; muts[0].IfVersion != 0 {
+					guarded++
+				}
+				in.data = append(bytes.Clone(in.data[:200]), "their"...)
+				in.attr.Size, in.attr.Version = 205, s.nextID
+				s.nextID++
+				if tries == 1 {
+					return &wire.Error{Code: wire.CodeConflict, Blocker: in.attr.Version, Key: 1}
+				}
+				return nil
+			}
+		})
+		if tc.tries == 0 {
+			f.must("fsync", "error: resource temporarily unavailable")
+			s.set(func(s *fake) { s.before = nil })
+			if guarded != tries {
+				t.Errorf("%s: %d of %d tries named a version", tc.name, guarded, tries)
+			}
+			f.must("fsync", "ok")
+			continue
+		}
+		f.must("fsync", "ok")
+		s.set(func(s *fake) { s.before = nil })
+		if tries != tc.tries || guarded != tc.tries-1 {
+			t.Errorf("%s: %d tries, %d named a version", tc.name, tries, guarded)
+		}
+		wantFile(t, s, "f", tc.want)
+		f.must("fsync", "ok")
+	}
 }
 
 // A file that is extended while a commit is under way, and by another mount
@@ -301,6 +358,36 @@ func TestConflicts(t *testing.T) {
 	}
 	if s.calls.Load() > 300 {
 		t.Fatalf("%d tries: no pause between them", s.calls.Load())
+	}
+}
+
+// TestConflictsWaitAtTheService: where it is known who was in the way, the next try
+// waits for that one there, without a pause here, for what is left of ConflictWait.
+func TestConflictsWaitAtTheService(t *testing.T) {
+	s := newFake()
+	left := 300
+	s.before = func([]wire.Mutation) error {
+		if left--; left >= 0 {
+			return &wire.Error{Code: wire.CodeConflict, Blocker: wire.ID(left + 1), Key: 7}
+		}
+		return nil
+	}
+	dir, _ := mountAt(t, s, Options{ConflictWait: time.Minute})
+	sh(t, dir, "mkdir $D/d") // 300 pauses would be over after seconds, and not without a few of 1 to 24 ms
+	var first, second []*wire.Behind
+	s.set(func(s *fake) { first, s.behind, left = s.behind, nil, 2 })
+	sh(t, dir, "echo hi > $D/f; [ $(cat $D/f) = hi ]")
+	if len(first) != 301 || first[0] != nil {
+		t.Fatalf("%d tries of mkdir", len(first))
+	}
+	for i, b := range first[1:] {
+		if b == nil || b.Tx != wire.ID(300-i) || b.Key != 7 || b.Patience <= 0 || b.Patience > 60_000 {
+			t.Fatalf("try %d waits for %+v", i+1, b)
+		}
+	}
+	s.set(func(s *fake) { second = slices.Clone(s.behind) })
+	if len(second) < 4 || second[1].Tx != 2 || second[2].Tx != 1 || second[3] != nil { // CREATE, then the contents
+		t.Fatalf("the file's tries wait for %v", second)
 	}
 }
 

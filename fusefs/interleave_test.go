@@ -134,7 +134,7 @@ func TestAppendedAgainAfterUnknownOutcome(t *testing.T) {
 func (f *fake) append(t *testing.T, name, data string) {
 	t.Helper()
 	m := wire.Mutation{Kind: wire.MutWriteFile, At: wire.At{Dir: wire.RootIno, Path: name}, Write: wire.WriteAppend, Extents: []wire.Extent{{Size: int64(len(data))}}}
-	if _, err := f.Transact(context.Background(), []wire.Mutation{m}, []Content{textContent(data)}); err != nil {
+	if _, err := f.TransactBehind(context.Background(), nil, []wire.Mutation{m}, []Content{textContent(data)}); err != nil {
 		t.Error(err)
 	}
 }
@@ -161,7 +161,7 @@ func TestTwoUnknownOutcomes(t *testing.T) {
 			s.before = nil
 			s.mu.Unlock()
 			defer s.mu.Lock()
-			if _, err := s.Transact(context.Background(), late, []Content{textContent("one,"), nil}); err != nil {
+			if _, err := s.TransactBehind(context.Background(), nil, late, []Content{textContent("one,"), nil}); err != nil {
 				t.Error(err)
 			}
 			return fakeErr(wire.CodeUnknownOutcome)
@@ -365,7 +365,7 @@ func TestSetIDBitsOfOthers(t *testing.T) {
 		t.Errorf("%d reads for a second write", n)
 	}
 	set := wire.Mutation{Kind: wire.MutSetattr, At: wire.At{Dir: ino}, Set: wire.SetMode, Mode: 0o4755}
-	if _, err := s.Transact(t.Context(), []wire.Mutation{set}, nil); err != nil {
+	if _, err := s.TransactBehind(t.Context(), nil, []wire.Mutation{set}, nil); err != nil {
 		t.Fatal(err)
 	}
 	a.fs.forget(&wire.Touched{Inos: []wire.Ino{ino}}, 0)

@@ -569,7 +569,7 @@ func TestKernelAsksOnce(t *testing.T) {
 	if got := look(); !strings.Contains(got, "8 600\n") || strings.Contains(got, "No such") {
 		t.Errorf("after changes by others it sees %q", got)
 	}
-	if _, err := s.Transact(t.Context(), []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt("f")}}, []Content{nil}); err != nil {
+	if _, err := s.TransactBehind(t.Context(), nil, []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt("f")}}, []Content{nil}); err != nil {
 		t.Fatal(err)
 	}
 	told(&wire.Touched{Inos: []wire.Ino{wire.RootIno, ino}, Names: []wire.At{rootAt("f")}})

@@ -33,9 +33,10 @@ type Ahead = interface {
 // calls a Content. Errors are *wire.Error. How long a call waits for an absent
 // service is the client's matter; a call whose context ends returns soon.
 type Client[C Content] interface {
-	// Transact commits the mutations as one. contents[i], if there is one and
-	// it is not nil, is what mutation i writes.
-	Transact(ctx context.Context, mutations []wire.Mutation, contents []C) (wire.Outcome, error)
+	// TransactBehind commits the mutations as one. contents[i], if there is one and
+	// it is not nil, is what mutation i writes. behind, if not nil, has it wait for
+	// the transaction that was in the way of its last try (F5).
+	TransactBehind(ctx context.Context, behind *wire.Behind, mutations []wire.Mutation, contents []C) (wire.Outcome, error)
 	// Read gives a ReadFile's pieces to w before it returns, none after.
 	Read(ctx context.Context, req wire.Read, w wire.PieceWriter) (wire.ReadReply, error)
 	Statfs(ctx context.Context) (wire.Statfs, error)
@@ -54,14 +55,14 @@ type service = Client[Content]
 // adapter makes a service of a client that has its own name for Content.
 type adapter[C Content] struct{ Client[C] }
 
-func (a adapter[C]) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
+func (a adapter[C]) TransactBehind(ctx context.Context, behind *wire.Behind, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	list := make([]C, len(contents))
 	for i, c := range contents {
 		if c != nil {
 			list[i] = c.(C)
 		}
 	}
-	return a.Client.Transact(ctx, mutations, list)
+	return a.Client.TransactBehind(ctx, behind, mutations, list)
 }
 
 // Options are those of a mount. The zero value is usable.

@@ -15,8 +15,8 @@ type owned struct {
 	uid, gid *uint32 // nil: as stored
 }
 
-// Transact implements service.
-func (o owned) Transact(ctx context.Context, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
+// TransactBehind implements service.
+func (o owned) TransactBehind(ctx context.Context, behind *wire.Behind, mutations []wire.Mutation, contents []Content) (wire.Outcome, error) {
 	mutations = slices.Clone(mutations)
 	for i := range mutations {
 		m := &mutations[i]
@@ -33,7 +33,7 @@ func (o owned) Transact(ctx context.Context, mutations []wire.Mutation, contents
 			m.GID = *o.gid
 		}
 	}
-	return o.service.Transact(ctx, mutations, contents)
+	return o.service.TransactBehind(ctx, behind, mutations, contents)
 }
 
 // Read implements service.

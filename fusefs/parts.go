@@ -52,8 +52,8 @@ func (p *plan) add(m wire.Mutation, c Content) {
 // IfVersion stands where bytes of the base are left: another mount's commit
 // shows, and the kernel's pages go (rebase). What is cut to nothing and written
 // anew owes nothing to what was there: the later of two whole rewrites wins.
-// guarded is false for appends that others have overtaken. Mode and owner, if
-// with sets them, change too.
+// guarded is false for what others have overtaken: what is only written or appended goes
+// on any base then. Mode and owner, if with sets them, change too.
 func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 	p := plan{appended: -1, ctime: n.ctime}
 	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime,
@@ -65,8 +65,12 @@ func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 		if e.keep != untouched && e.keep != 0 || !n.wholeLocked(&p) {
 			n.partsLocked(&p, &set)
 		}
-		if len(p.mutations) > 0 && (n.unsure || e.needsBase() && (guarded || e.tail < 0)) { // else the base has all of it
-			p.mutations[0].IfVersion = n.base
+		if len(p.mutations) > 0 { // else the base has all of it
+			first := &p.mutations[0]
+			follows := !guarded && first.Kind == wire.MutWriteFile // and cuts nothing of a newer one
+			if n.unsure || e.needsBase() && !follows {
+				first.IfVersion = n.base
+			}
 		}
 	}
 	if n.mtimeSet {

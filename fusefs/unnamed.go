@@ -331,7 +331,7 @@ func (f *fileSystem) signOfLife(now time.Time) {
 			f.signed = now
 			f.wg.Go(func() {
 				// Refused as empty, and heard all the same.
-				_, _ = f.client.Transact(f.commits, nil, nil)
+				_, _ = f.client.TransactBehind(f.commits, nil, nil, nil)
 			})
 			return
 		}

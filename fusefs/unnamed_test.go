@@ -382,7 +382,7 @@ func TestHeldOf(t *testing.T) {
 	fh, _ := a.open(a.lookup("open"))
 	open, looked, other := s.inodeOf("open"), a.lookup("looked"), s.inodeOf("other")
 	for _, name := range []string{"open", "looked", "other"} {
-		if _, err := s.Transact(t.Context(), []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt(name), Hold: true}}, []Content{nil}); err != nil {
+		if _, err := s.TransactBehind(t.Context(), nil, []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt(name), Hold: true}}, []Content{nil}); err != nil {
 			t.Fatal(err)
 		}
 	}

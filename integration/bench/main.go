@@ -136,7 +136,7 @@ var parts = []struct {
 	run  func(ctx context.Context, bin, dir string, o options) ([]row, error)
 }{
 	{"one", inOneProcess}, {"processes", inProcesses}, {"contents", largeContents},
-	{"mount", mountWrites}, {"streams", mountStreams}, {"small", mountSmall}, {"unchanged", mountUnchanged}, {"tree", mountTree},
+	{"mount", mountWrites}, {"streams", mountStreams}, {"small", mountSmall}, {"unchanged", mountUnchanged}, {"tree", mountTree}, {"together", mountsTogether},
 	{"files", manyFiles}, {"restart", restart},
 	{"stalls", stalls}, {"catchup", catchUps}, {"scrub", scrubSpeed},
 }
