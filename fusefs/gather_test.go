@@ -163,6 +163,35 @@ func TestOvertakenAgainAndAgain(t *testing.T) {
 	}
 }
 
+// A file that was empty when this mount looked last, and is overtaken before it has
+// looked again: what others have written into it meanwhile stays.
+func TestOvertakenInAnEmptyFile(t *testing.T) {
+	s := newFake()
+	s.put("f", "")
+	dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour})
+	f := openFile(t, dir+"/f", os.O_RDWR)
+	f.must("pwrite 0 ours", "ok")
+	left := 3
+	s.set(func(s *fake) {
+		s.before = func([]wire.Mutation) error {
+			in, err := s.resolve(wire.At{Dir: wire.RootIno, Path: "f"})
+			if left--; err != nil || left < 0 {
+				return err
+			}
+			in.data = append(make([]byte, 4), "their"...)
+			in.attr.Size, in.attr.Version = int64(len(in.data)), s.nextID
+			s.nextID++
+			if left == 0 {
+				return nil
+			}
+			return &wire.Error{Code: wire.CodeConflict, Blocker: in.attr.Version, Key: 1}
+		}
+	})
+	f.must("fsync", "ok")
+	wantFile(t, s, "f", "ourstheir")
+	f.must("read", `"ourstheir"`)
+}
+
 // A file that is extended while a commit is under way, and by another mount
 // further still: the next commit has nothing to write.
 func TestExtendedUnderACommit(t *testing.T) {

@@ -62,7 +62,7 @@ func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 	if e := &n.cur; !e.empty() {
 		p.snap = n.c.Snapshot()
 		p.ahead, p.aheadOf = n.c.own(), -1
-		if e.keep != untouched && e.keep != 0 || !n.wholeLocked(&p) {
+		if e.keep != untouched && e.keep != 0 || !n.wholeLocked(&p, guarded) {
 			n.partsLocked(&p, &set)
 		}
 		if len(p.mutations) > 0 { // else the base has all of it
@@ -88,11 +88,12 @@ func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 	return p
 }
 
-// wholeLocked writes the file as a whole, if it holds nothing of a base.
-func (n *node) wholeLocked(p *plan) bool {
+// wholeLocked writes the file as a whole, if it holds nothing of a base. One that is empty
+// has to be that still.
+func (n *node) wholeLocked(p *plan, guarded bool) bool {
 	size, all := n.c.Size(), n.cur.ours(n.c.Size())
 	gapless := len(all) == 0 && size == 0 || len(all) == 1 && all[0] == extent{0, size}
-	if !gapless || n.cur.keep != 0 && (n.base == 0 || n.baseSize != 0 || n.cur.tail >= 0) {
+	if !gapless || n.cur.keep != 0 && (!guarded || n.base == 0 || n.baseSize != 0 || n.cur.tail >= 0) {
 		return false
 	}
 	p.begun(extent{0, size})
