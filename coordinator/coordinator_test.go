@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -460,6 +461,33 @@ func TestJournalFails(t *testing.T) {
 	wantCode(t, err, wire.CodeUnavailable)
 	_, err = k.c.Read(ctx, readReq("x"), &contents{})
 	wantCode(t, err, wire.CodeUnavailable)
+}
+
+// A directory that this user cannot write to is refused with what to do about it, and
+// nobody takes it for a broken disk.
+func TestUnwritableDirectory(t *testing.T) {
+	for _, tt := range []struct {
+		kind forget.Kind
+		err  error
+		code wire.Code
+		want string
+	}{
+		{forget.Mkdir, syscall.EACCES, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.Lock, syscall.EACCES, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.ReadDir, syscall.EPERM, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.Create, syscall.EROFS, wire.CodeReadOnly, "mount it for writing"},
+		{forget.Lock, syscall.EIO, wire.CodeIO, "see to its disk"},
+	} {
+		k := newCluster(t)
+		k.fs.SetHook(func(op forget.Op) error {
+			if op.Kind == tt.kind && strings.HasPrefix(op.Name, k.o.Dir) {
+				return tt.err
+			}
+			return nil
+		})
+		_, err := Open(k.o)
+		wantCode(t, err, tt.code, k.o.Dir, tt.want)
+	}
 }
 
 func TestBadDirectories(t *testing.T) {

@@ -1,13 +1,16 @@
 package coordinator
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"syscall"
 
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
@@ -25,6 +28,8 @@ const (
 	formatKind    = "tpcfs coordinator"
 	formatVersion = 1
 	maxFormat     = 4096 // bytes
+
+	participantFormat = "tpcfs participant\n" // begins a participant's FORMAT
 )
 
 // format is what FORMAT says.
@@ -35,10 +40,13 @@ type format struct {
 }
 
 // openDir locks the data directory and returns the cluster's name, which a new
-// directory is given.
+// directory is given. One that is refused is left as it is.
 func openDir(fsys disk.FS, dir string, fresh wire.UUID) (lock io.Closer, cluster wire.UUID, err error) {
+	if err := checkDir(fsys, dir); err != nil {
+		return nil, cluster, err
+	}
 	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, cluster, dirError(dir, "cannot make the data directory: "+err.Error())
+		return nil, cluster, dirError(dir, err)
 	}
 	lock, err = fsys.Lock(path.Join(dir, lockName))
 	var locked *disk.LockedError
@@ -47,7 +55,7 @@ func openDir(fsys disk.FS, dir string, fresh wire.UUID) (lock io.Closer, cluster
 			"the data directory is in use by process %d (%s): stop it first, or give another directory", locked.PID, path.Join(dir, lockName))}
 	}
 	if err != nil {
-		return nil, cluster, dirError(dir, "cannot lock it: "+err.Error())
+		return nil, cluster, dirError(dir, err)
 	}
 	cluster, err = readFormat(fsys, dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -60,8 +68,40 @@ func openDir(fsys disk.FS, dir string, fresh wire.UUID) (lock io.Closer, cluster
 	return lock, cluster, nil
 }
 
-func dirError(dir, text string) *wire.Error {
-	return &wire.Error{Code: wire.CodeIO, Op: "open", Name: dir, Text: text}
+// CheckDir tells why Open would refuse the directory, as far as that can be told without
+// the lock, and changes nothing in it. Errors are *wire.Error: CodeInvalid where it is
+// none for a coordinator.
+func CheckDir(dir string) error { return checkDir(disk.New(), dir) }
+
+func checkDir(fsys disk.FS, dir string) error {
+	entries, err := fsys.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is made
+	}
+	if err != nil {
+		return dirError(dir, err)
+	}
+	for _, e := range entries {
+		if e.Name == formatName {
+			_, err := readFormat(fsys, dir)
+			return err
+		}
+	}
+	return refuseForeign(dir, entries)
+}
+
+// dirError is why a data directory cannot be used, with what to do about it.
+func dirError(dir string, err error) *wire.Error {
+	e := &wire.Error{Code: wire.CodeIO, Op: "open", Name: dir, Text: err.Error() + ": see to its disk, or give another directory"}
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		e.Code, e.Text = wire.CodeInvalid, "it is no directory, or lies below a file ("+err.Error()+"): give a directory, or a name that is not there yet"
+	case errors.Is(err, fs.ErrPermission):
+		e.Code, e.Text = wire.CodeAccess, fmt.Sprintf("%v: give user %d, who runs this, the right to read and write there, or give another directory", err, os.Geteuid())
+	case errors.Is(err, syscall.EROFS):
+		e.Code, e.Text = wire.CodeReadOnly, err.Error()+": mount it for writing, or give another directory"
+	}
+	return e
 }
 
 // readFormat returns fs.ErrNotExist if there is none.
@@ -74,8 +114,14 @@ func readFormat(fsys disk.FS, dir string) (cluster wire.UUID, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return cluster, err
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return cluster, dirError(dir, err)
+	}
 	if err != nil {
 		return damaged("cannot be read (" + err.Error() + "): put it back from a backup")
+	}
+	if bytes.HasPrefix(b, []byte(participantFormat)) {
+		return cluster, &wire.Error{Code: wire.CodeInvalid, Op: "open", Name: dir, Text: "it is a participant's data directory: give the coordinator's own, or a new one"}
 	}
 	var have format
 	if err := json.Unmarshal(b, &have); err != nil || have.Kind != formatKind {
@@ -95,17 +141,26 @@ func readFormat(fsys disk.FS, dir string) (cluster wire.UUID, err error) {
 func makeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 	entries, err := fsys.ReadDir(dir)
 	if err != nil {
-		return dirError(dir, err.Error())
+		return dirError(dir, err)
 	}
+	if err := refuseForeign(dir, entries); err != nil {
+		return err
+	}
+	return writeFormat(fsys, dir, cluster)
+}
+
+// refuseForeign refuses a directory without FORMAT in which something is.
+func refuseForeign(dir string, entries []disk.Entry) error {
 	for _, e := range entries {
 		switch e.Name {
 		case lockName, formatTemp: // a crash left it
+		case "lost+found":
 		default:
 			return &wire.Error{Code: wire.CodeInvalid, Op: "open", Name: dir, Text: fmt.Sprintf(
 				"it is not a coordinator's data directory (no FORMAT file) and not empty (%s is in it): give an empty or a new directory", e.Name)}
 		}
 	}
-	return writeFormat(fsys, dir, cluster)
+	return nil
 }
 
 // writeFormat puts FORMAT there, whole, in place of another one.
@@ -115,7 +170,7 @@ func writeFormat(fsys disk.FS, dir string, cluster wire.UUID) error {
 		panic("coordinator: " + err.Error())
 	}
 	if err := disk.WriteWhole(fsys, path.Join(dir, formatName), path.Join(dir, formatTemp), append(b, '\n')); err != nil {
-		return dirError(dir, "cannot write FORMAT: "+err.Error())
+		return dirError(dir, err)
 	}
 	return nil
 }

@@ -113,6 +113,9 @@ func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
 	if _, err := os.Stat(f.dir); len(peers) == 0 && errors.Is(err, fs.ErrNotExist) {
 		return usage("coordinator", "--participant is missing: the first start needs NAME=ADDR of each")
 	}
+	if err := coordinator.CheckDir(f.dir); err != nil {
+		return badDir("coordinator", f.dir, err)
+	}
 	id, err := a.identityOf(f.tls, wire.RoleCoordinator)
 	if err != nil {
 		return err

@@ -315,6 +315,62 @@ func TestMountpointIsCheckedBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
+// A --dir that holds something else is refused in words about it, and left as it was.
+func TestBadDirectoriesAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file("file", "")
+	file("files/thesis.tex", "")
+	file("p/FORMAT", "tpcfs participant\nversion 1\n")
+	file("c/FORMAT", `{"kind":"tpcfs coordinator","version":1,"cluster":"00"}`+"\n")
+	file("up/coordinator/thesis.tex", "")
+	tree := func() string {
+		var names []string
+		if err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+			names = append(names, name)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(names, "\n")
+	}
+	before := tree()
+	const alone, peers = "participant --listen 127.0.0.1:0", "coordinator --listen 127.0.0.1:0 --participant a=127.0.0.1:1"
+	for _, tt := range []struct{ command, dir, want string }{
+		{alone, "files", "not empty (thesis.tex is in it): give an empty or a new directory"},
+		{alone, "file", "it is no directory"},
+		{alone, "file/below", "lies below a file"},
+		{alone, "c", "it is a coordinator's data directory: give the participant's own"},
+		{alone, "up", "not empty (coordinator is in it)"},
+		{peers, "files", "not empty (thesis.tex is in it): give an empty or a new directory"},
+		{peers, "file", "it is no directory"},
+		{peers, "file/below", "lies below a file"},
+		{peers, "p", "it is a participant's data directory: give the coordinator's own"},
+		{peers + " --rebuild", "p", "it is a participant's data directory: give the coordinator's own"},
+		{"up --listen 127.0.0.1:0", "file", "it is no directory"},
+		{"up --listen 127.0.0.1:0", "file/below", "lies below a file"},
+		{"up --listen 127.0.0.1:0", "c", "FORMAT is in it"},
+		{"up --listen 127.0.0.1:0", "p", "FORMAT is in it"},
+		{"up --listen 127.0.0.1:0", "up", "/coordinator: it is not a coordinator's data directory"},
+	} {
+		at := filepath.Join(dir, tt.dir)
+		code, _, errOut := command(nil, append(strings.Fields(tt.command), "--dir", at)...)
+		if code != exitUsage || !strings.Contains(errOut, "--dir "+at) || !strings.Contains(errOut, tt.want) || strings.Contains(errOut, "input/output") || strings.Count(errOut, "\n") != 1 {
+			t.Errorf("%s --dir %s: exit %d, %q; want exit 2 and one line with %q", tt.command, tt.dir, code, errOut, tt.want)
+		}
+		if after := tree(); after != before {
+			t.Errorf("%s --dir %s: it has left something:\n%s", tt.command, tt.dir, after)
+			before = after
+		}
+	}
+}
+
 // Who is out of sync is shown with since when, and how far it has caught up.
 func TestStateText(t *testing.T) {
 	at := time.Date(2025, 3, 4, 5, 6, 7, 0, time.Local)

@@ -45,7 +45,7 @@ func (a *app) participant(ctx context.Context, f serveFlags, slack time.Duration
 	}
 	p, err := participant.Open(participant.Options{Dir: f.dir, SegmentSize: int64(f.segmentSize), Logger: a.logger()})
 	if err != nil {
-		return err
+		return badDir("participant", f.dir, err)
 	}
 	defer func() { err = closed(err, p.Close()) }()
 	defer shareProcessors(a.lookupEnv, p.Written)()

@@ -104,6 +104,15 @@ func (f *serveFlags) check(command string) error {
 	return nil
 }
 
+// badDir makes an error in the arguments of the refusal of a --dir that is not for such data.
+func badDir(command, dir string, err error) error {
+	var e *wire.Error
+	if errors.As(err, &e) && e.Code == wire.CodeInvalid && e.Op == "open" && e.Name == dir {
+		return usage(command, "--dir %s: %s", printable(dir), e.Text)
+	}
+	return err
+}
+
 // server is an rpc server on a listener, with the goroutine that serves.
 type server struct {
 	rpc  *rpc.Server

@@ -89,6 +89,9 @@ func (f *upFlags) check(mountpoint string) error {
 	if err := f.rebuildFlags.check("up"); err != nil {
 		return err
 	}
+	if err := f.checkDir(); err != nil {
+		return err
+	}
 	have, err := filepath.Glob(filepath.Join(f.dir, participantDirs))
 	if err != nil {
 		return usage("up", "--dir %q: %v", f.dir, err)
@@ -134,6 +137,27 @@ func (f *upFlags) check(mountpoint string) error {
 	return checkMountpoint(mountpoint)
 }
 
+// checkDir refuses a --dir that cannot hold the directories of all. Other files may lie beside them.
+func (f *upFlags) checkDir() error {
+	entries, err := os.ReadDir(f.dir)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return usage("up", "--dir %s: it is no directory, or lies below a file: give a directory, or a name that is not there yet", printable(f.dir))
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("--dir %w: give user %d, who runs this, the right to read and write there, or give another directory", err, os.Geteuid())
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("--dir %w: see to its disk, or give another directory", err)
+	}
+	for _, e := range entries {
+		if e.Name() == "FORMAT" {
+			return usage("up", "--dir %s: it is the data directory of one participant, or of a coordinator (FORMAT is in it): give the one above it if tpcfs up has made that, or a new one", printable(f.dir))
+		}
+	}
+	return nil
+}
+
+func (f *upFlags) coordinatorDir() string { return filepath.Join(f.dir, "coordinator") }
+
 func (f *upFlags) participantDir(i int) string {
 	return filepath.Join(f.dir, "participant-"+participantName(i))
 }
@@ -141,7 +165,7 @@ func (f *upFlags) participantDir(i int) string {
 // members finds out who takes part: as the coordinator's journal says, which knows what
 // operators have changed, or, at the first start, all of its own.
 func (f *upFlags) members(made int) error {
-	f.takes, f.known = coordinator.ReadStanding(filepath.Join(f.dir, "coordinator"), f.minInSync, f.peers())
+	f.takes, f.known = coordinator.ReadStanding(f.coordinatorDir(), f.minInSync, f.peers())
 	if !f.known {
 		for i := range f.participants {
 			f.takes.Members = append(f.takes.Members, coordinator.StandingMember{Name: participantName(i), Addr: inProcess + participantName(i), InSync: true})
@@ -261,12 +285,15 @@ func (h *house) open(ctx context.Context) error {
 	h.remote = func(ctx context.Context, p coordinator.Peer) (wire.Replica, error) {
 		return rpc.DialReplica(ctx, p.Addr, rpc.DialOptions{Identity: id, PeerName: p.Name, Logger: h.app.logger()})
 	}
+	if err := coordinator.CheckDir(h.flags.coordinatorDir()); err != nil { // before the participants' are made
+		return badDir("up", h.flags.coordinatorDir(), err)
+	}
 	absent, err := h.openParticipants()
 	if err != nil {
 		return err
 	}
 	o := coordinator.Options{
-		Dir: filepath.Join(h.flags.dir, "coordinator"), SegmentSize: int64(h.flags.segmentSize),
+		Dir: h.flags.coordinatorDir(), SegmentSize: int64(h.flags.segmentSize),
 		Participants: h.flags.peers(), Dial: h.dial, Local: true, Logger: h.app.logger(),
 	}
 	h.flags.evictFlags.fill(&o)

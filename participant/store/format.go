@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"strings"
+	"syscall"
 
 	"tpcfs/journal/disk"
 	"tpcfs/wire"
@@ -26,6 +28,8 @@ const (
 
 	formatVersion  = 1
 	maxFormatBytes = 4096
+
+	coordinatorFormat = `{"kind":"tpcfs coordinator"` // begins a coordinator's FORMAT
 )
 
 // format is what FORMAT says (S4).
@@ -39,15 +43,21 @@ func (f format) encode() []byte {
 	return fmt.Appendf(nil, "%ssum %08x\n", body, wire.Sum([]byte(body)))
 }
 
-var errNewer = errors.New("use the tpcfs that made it, or a newer one")
+var (
+	errNewer       = errors.New("use the tpcfs that made it, or a newer one")
+	errCoordinator = errors.New("it is a coordinator's data directory: give the participant's own, or a new one")
+)
 
 // decodeFormat reads a FORMAT file; the error is words for a user.
 func decodeFormat(b []byte) (format, error) {
 	var f format
 	var version int
 	text := string(b)
+	if strings.HasPrefix(text, coordinatorFormat) {
+		return f, errCoordinator
+	}
 	if _, err := fmt.Sscanf(text, "tpcfs participant\nversion %d\n", &version); err != nil {
-		return f, errors.New("it is not the FORMAT file of a tpcfs participant (a coordinator's directory has one of its own)")
+		return f, errors.New("it is not the FORMAT file of a tpcfs participant")
 	}
 	if version != formatVersion {
 		return f, fmt.Errorf("its version is %d and this tpcfs knows version %d: %w", version, formatVersion, errNewer)
@@ -80,10 +90,17 @@ func (s *Store) readFormat() (found bool, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return false, dirError(s.o.Dir, err)
+	}
 	if err != nil {
 		return false, openError(wire.CodeIO, name, err.Error())
 	}
-	if s.format, err = decodeFormat(b); errors.Is(err, errNewer) {
+	s.format, err = decodeFormat(b)
+	if errors.Is(err, errCoordinator) {
+		return false, openError(wire.CodeInvalid, s.o.Dir, err.Error())
+	}
+	if errors.Is(err, errNewer) {
 		return false, openError(wire.CodeUnsupported, name, err.Error())
 	}
 	if err != nil {
@@ -104,13 +121,28 @@ func readUpTo(f disk.File, b []byte, at int64) (int, error) {
 // closeRead closes what was only read: nothing is lost if that fails.
 func closeRead(c io.Closer) { _ = c.Close() }
 
+// checkDir refuses what is not a participant's data directory and cannot become one, before
+// anything is left in it. One that is missing will be made.
+func (s *Store) checkDir() error {
+	entries, err := s.fs.ReadDir(s.o.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return dirError(s.o.Dir, err)
+	}
+	for _, e := range entries {
+		if e.Name == formatName {
+			_, err := s.readFormat()
+			return err
+		}
+	}
+	return s.refuseForeign(entries)
+}
+
 // refuseForeign refuses a directory without FORMAT in which somebody else's
 // files lie, or a store that has lost its FORMAT.
-func (s *Store) refuseForeign() error {
-	entries, err := s.fs.ReadDir(s.o.Dir)
-	if err != nil {
-		return openError(wire.CodeIO, s.o.Dir, err.Error())
-	}
+func (s *Store) refuseForeign(entries []disk.Entry) error {
 	for _, e := range entries {
 		switch e.Name {
 		case formatName + newSuffix, lockName, objectsName, ballastName, journalName, "lost+found":
@@ -171,6 +203,20 @@ func (s *Store) writeFormat() error {
 		return openError(wire.CodeIO, name, err.Error())
 	}
 	return nil
+}
+
+// dirError is why a data directory cannot be used, with what to do about it.
+func dirError(dir string, err error) *wire.Error {
+	e := openError(wire.CodeIO, dir, err.Error()+": see to its disk, or give another directory")
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		e.Code, e.Text = wire.CodeInvalid, "it is no directory, or lies below a file ("+err.Error()+"): give a directory, or a name that is not there yet"
+	case errors.Is(err, fs.ErrPermission):
+		e.Code, e.Text = wire.CodeAccess, fmt.Sprintf("%v: give user %d, who runs this, the right to read and write there, or give another directory", err, os.Geteuid())
+	case errors.Is(err, syscall.EROFS):
+		e.Code, e.Text = wire.CodeReadOnly, err.Error()+": mount it for writing, or give another directory"
+	}
+	return e
 }
 
 // openError is why a store cannot be opened, with what to do about it.

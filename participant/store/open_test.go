@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"tpcfs/journal/disk"
+	"tpcfs/journal/disk/forget"
 	"tpcfs/participant/vote"
 	"tpcfs/wire"
 )
@@ -175,6 +178,42 @@ func TestRefusedDirectories(t *testing.T) {
 				t.Fatalf("error %v, want one about %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// A directory that this user cannot write to is refused with what to do about it, and
+// nobody takes it for a broken disk.
+func TestUnwritableDirectory(t *testing.T) {
+	for _, tt := range []struct {
+		kind forget.Kind
+		err  error
+		code wire.Code
+		want string
+	}{
+		{forget.Mkdir, syscall.EACCES, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.Lock, syscall.EACCES, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.ReadDir, syscall.EACCES, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.Open, syscall.EPERM, wire.CodeAccess, fmt.Sprintf("give user %d", os.Geteuid())},
+		{forget.Lock, syscall.EROFS, wire.CodeReadOnly, "mount it for writing"},
+		{forget.Lock, syscall.EIO, wire.CodeIO, "see to its disk"},
+	} {
+		fsys := forget.New(1)
+		if tt.kind == forget.Open {
+			if err := errors.Join(fsys.MkdirAll("/p"), disk.WriteWhole(fsys, "/p/FORMAT", "/p/FORMAT.new", nil)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fsys.SetHook(func(op forget.Op) error {
+			if op.Kind == tt.kind {
+				return tt.err
+			}
+			return nil
+		})
+		_, err := Open(Options{FS: fsys, Dir: "/p", Ballast: -1, Fanout: 1})
+		var e *wire.Error
+		if !errors.As(err, &e) || e.Code != tt.code || e.Name != "/p" || !strings.Contains(e.Text, tt.want) {
+			t.Errorf("%v at %s: %v; want %v and %q", tt.err, tt.kind, err, tt.code, tt.want)
+		}
 	}
 }
 

@@ -80,8 +80,11 @@ func Open(o Options) (*Store, error) {
 }
 
 func (s *Store) open() error {
+	if err := s.checkDir(); err != nil {
+		return err
+	}
 	if err := s.fs.MkdirAll(s.o.Dir); err != nil {
-		return openError(wire.CodeIO, s.o.Dir, err.Error())
+		return dirError(s.o.Dir, err)
 	}
 	if err := s.takeLock(); err != nil {
 		return err
@@ -91,7 +94,11 @@ func (s *Store) open() error {
 		return err
 	}
 	if !found {
-		if err := s.refuseForeign(); err != nil {
+		entries, err := s.fs.ReadDir(s.o.Dir)
+		if err != nil {
+			return dirError(s.o.Dir, err)
+		}
+		if err := s.refuseForeign(entries); err != nil {
 			return err
 		}
 		if err := s.create(); err != nil {
@@ -133,7 +140,7 @@ func (s *Store) takeLock() error {
 		return &wire.Error{Code: wire.CodeBusy, Op: "open", Name: s.o.Dir, Text: fmt.Sprintf("the data directory is in use by %s (%s): stop it first, or give another directory", by, name)}
 	}
 	if err != nil {
-		return &wire.Error{Code: wire.CodeIO, Op: "open", Name: name, Text: err.Error()}
+		return dirError(s.o.Dir, err)
 	}
 	s.lock = l
 	return nil
