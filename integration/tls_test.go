@@ -102,11 +102,16 @@ func TestEncryptedCluster(t *testing.T) {
 		t.Errorf("what the operator did stands as %s%s", r.Out, r.Err)
 	}
 
+	open := issued(t, ctx, ca, "client", "open")
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct{ file, want string }{
 		{"", "only encrypted connections"},
 		{issued(t, ctx, madeAuthority(t, ctx), "client", "alice"), "another cluster's authority"},
 		{main, "identity is that of the coordinator main: a client is needed"},
-		{ca + "/ca.crt", "chmod 600"},
+		{ca + "/ca.crt", "an authority's certificate, and nobody's identity"},
+		{open, "chmod 600"},
 	} {
 		if r := as(tc.file, "ls"); r.Code != 1 || !strings.Contains(r.Err, tc.want) || strings.Count(r.Err, "\n") != 1 {
 			t.Errorf("--tls %s: exit %d, %q, want one line with %q", tc.file, r.Code, r.Err, tc.want)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -140,12 +141,19 @@ func (a *app) certIssue(f certFlags, roleName, name string) error {
 
 func (a *app) certShowCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show FILE",
-		Short:   "Tell whose identity a file is, and until when",
-		Long:    `Reads an identity's file, as the process that uses it would, and tells whose it is and until when.`,
-		Example: "  tpcfs cert show a.pem\n  tpcfs cert show -o json a.pem",
+		Use:   "show FILE",
+		Short: "Tell whose identity a file is, and until when",
+		Long: `Reads an identity's file, as the process that uses it would, and tells whose it is and until when.
+Of an authority's certificate, ca.crt, it tells the same.`,
+		Example: "  tpcfs cert show a.pem\n  tpcfs cert show ./ca/ca.crt\n  tpcfs cert show -o json a.pem",
 		Args:    takes(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); err != nil {
+				return err
+			}
+			if name, expires, ok := identity.ReadAuthority(args[0]); ok {
+				return a.sayCertified(certified{args[0], "authority", name, expires})
+			}
 			id, err := identity.Load(args[0])
 			if err != nil {
 				return err

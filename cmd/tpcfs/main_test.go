@@ -315,6 +315,37 @@ func TestMountpointIsCheckedBeforeAnythingStarts(t *testing.T) {
 	}
 }
 
+// cert show tells of an authority's certificate too, and of any other file what it is.
+func TestCertShow(t *testing.T) {
+	dir := t.TempDir()
+	ca, alice := filepath.Join(dir, "ca"), filepath.Join(dir, "alice.pem")
+	for _, args := range [][]string{{"cert", "init", ca}, {"cert", "issue", "client", "alice", "--ca", ca, "--out", alice}} {
+		if code, _, errOut := command(nil, args...); code != 0 {
+			t.Fatal(args, code, errOut)
+		}
+	}
+	for _, tt := range []struct {
+		file string
+		code int
+		want string
+	}{
+		{alice, exitDone, alice + ": client alice, good until "},
+		{filepath.Join(ca, "ca.crt"), exitDone, "ca.crt: authority tpcfs authority "},
+		{filepath.Join(ca, "ca.key"), exitFailed, "a private key alone"},
+		{ca, exitFailed, "no file: want one that `tpcfs cert issue` has made"},
+		{"/dev/null", exitFailed, "no file: want one that `tpcfs cert issue` has made"},
+		{filepath.Join(dir, "none"), exitNotExist, "none: no such file"},
+	} {
+		code, out, errOut := command(nil, "cert", "show", tt.file)
+		if code != tt.code || !strings.Contains(out+errOut, tt.want) || strings.Count(out+errOut, "\n") != 1 {
+			t.Errorf("cert show %s: exit %d, %q, %q; want %d, %q", tt.file, code, out, errOut, tt.code, tt.want)
+		}
+	}
+	if code, _, errOut := command(nil, "ls", "--tls", filepath.Join(dir, "none")); code != exitFailed || !strings.Contains(errOut, "`tpcfs cert issue` makes one") {
+		t.Errorf("ls --tls of a file that is not there: exit %d, %q", code, errOut)
+	}
+}
+
 // A --dir that holds something else is refused in words about it, and left as it was.
 func TestBadDirectoriesAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()

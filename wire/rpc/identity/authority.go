@@ -94,15 +94,12 @@ func OpenAuthority(dir string) (*Authority, error) {
 	damaged := func(name string) error {
 		return bad(filepath.Join(dir, name), errors.New("not what `tpcfs cert init` has made"))
 	}
-	block, _ := pem.Decode(raw)
+	cert := authorityCert(raw)
+	if cert == nil {
+		return nil, damaged(AuthorityCert)
+	}
+	block, _ := pem.Decode(keyPEM)
 	if block == nil {
-		return nil, damaged(AuthorityCert)
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil || !cert.IsCA {
-		return nil, damaged(AuthorityCert)
-	}
-	if block, _ = pem.Decode(keyPEM); block == nil {
 		return nil, damaged(AuthorityKey)
 	}
 	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
@@ -111,6 +108,37 @@ func OpenAuthority(dir string) (*Authority, error) {
 		return nil, damaged(AuthorityKey)
 	}
 	return &Authority{cert, raw, signer}, nil
+}
+
+// authorityCert is the authority's certificate with which a file begins; nil: it does not.
+func authorityCert(b []byte) *x509.Certificate {
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != pemCertificate {
+		return nil
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil || !cert.IsCA {
+		return nil
+	}
+	return cert
+}
+
+// ReadAuthority tells the name in an authority's certificate, and until when it is good;
+// false if the file path is none.
+func ReadAuthority(path string) (name string, expires time.Time, ok bool) {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxFile {
+		return "", time.Time{}, false
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", time.Time{}, false
+	}
+	cert := authorityCert(b)
+	if cert == nil {
+		return "", time.Time{}, false
+	}
+	return cert.Subject.CommonName, cert.NotAfter, true
 }
 
 // Name and Expires tell of the authority's own certificate.

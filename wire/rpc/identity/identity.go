@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,6 +118,9 @@ func (i *Identity) current() (*keys, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	info, err := os.Stat(i.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("there is no such file of an identity: `tpcfs cert issue` makes one")
+	}
 	if err != nil {
 		return i.keys, bad(i.path, err)
 	}
@@ -148,8 +152,6 @@ func read(path string, info fs.FileInfo) (*keys, error) {
 		return nil, bad(path, errors.New("no file: want one that `tpcfs cert issue` has made"))
 	case info.Size() > maxFile:
 		return nil, bad(path, fmt.Errorf("%d bytes, at most %d are allowed", info.Size(), maxFile))
-	case info.Mode().Perm()&0o077 != 0:
-		return nil, bad(path, fmt.Errorf("others may read the private key in it (mode %04o): chmod 600 it", info.Mode().Perm()))
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -159,10 +161,16 @@ func read(path string, info fs.FileInfo) (*keys, error) {
 	if err != nil {
 		return nil, bad(path, fmt.Errorf("%w: want a file that `tpcfs cert issue` has made", err))
 	}
+	if info.Mode().Perm()&0o077 != 0 { // last: what holds no key need not be hidden
+		return nil, bad(path, fmt.Errorf("others may read the private key in it (mode %04o): chmod 600 it", info.Mode().Perm()))
+	}
 	return k, nil
 }
 
 func parse(b []byte) (*keys, error) {
+	if err := complete(b); err != nil {
+		return nil, err
+	}
 	cert, err := tls.X509KeyPair(b, b)
 	if err != nil {
 		return nil, err
@@ -172,7 +180,6 @@ func parse(b []byte) (*keys, error) {
 	if k.who, err = whoIs(cert.Leaf); err != nil {
 		return nil, fmt.Errorf("the certificate says nothing of a role: %w", err)
 	}
-	authorities := 0
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != pemCertificate {
 			continue
@@ -182,14 +189,47 @@ func parse(b []byte) (*keys, error) {
 			return nil, err
 		}
 		if c.IsCA {
-			authorities++
 			k.ca.AddCert(c)
 		}
 	}
-	if authorities == 0 {
-		return nil, errors.New("the authority's certificate is missing")
-	}
 	return k, nil
+}
+
+// complete tells what of an identity's three parts is missing, or what the file is instead.
+func complete(b []byte) error {
+	keys, holders, authorities := 0, 0, 0
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if strings.HasSuffix(block.Type, pemKey) {
+			keys++
+		}
+		if block.Type != pemCertificate {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		switch {
+		case err != nil:
+			return fmt.Errorf("a certificate in it is damaged (%v)", err)
+		case c.IsCA:
+			authorities++
+		default:
+			holders++
+		}
+	}
+	switch {
+	case keys+holders+authorities == 0:
+		return errors.New("there is no key and no certificate in it")
+	case holders+authorities == 0:
+		return errors.New("it is a private key alone, without a certificate")
+	case keys+holders == 0:
+		return errors.New("it is an authority's certificate, and nobody's identity")
+	case holders == 0:
+		return errors.New("it is an authority's, and nobody's identity")
+	case keys == 0:
+		return errors.New("the private key is missing")
+	case authorities == 0:
+		return errors.New("the authority's certificate is missing")
+	}
+	return nil
 }
 
 // Server begins an encrypted link as the side that was called. Any certificate

@@ -205,14 +205,20 @@ func TestBadFiles(t *testing.T) {
 		return path
 	}
 	key, rest, _ := strings.Cut(string(b), "-----END PRIVATE KEY-----\n")
-	leaf, _, _ := strings.Cut(rest, "-----END CERTIFICATE-----\n")
+	leaf, ca, _ := strings.Cut(rest, "-----END CERTIFICATE-----\n")
+	key, leaf = key+"-----END PRIVATE KEY-----\n", leaf+"-----END CERTIFICATE-----\n"
 	for _, tc := range []struct{ path, want string }{
 		{filepath.Join(t.TempDir(), "none"), "no such file"},
 		{t.TempDir(), "no file"},
 		{write("open", string(b), 0o644), "others may read the private key"},
-		{write("empty", "", 0o600), "cert issue"},
-		{write("nokey", rest, 0o600), "cert issue"},
-		{write("noca", key+"-----END PRIVATE KEY-----\n"+leaf+"-----END CERTIFICATE-----\n", 0o600), "authority's certificate is missing"},
+		{write("empty", "", 0o600), "no key and no certificate in it: want a file that `tpcfs cert issue`"},
+		{write("text", "hello\n", 0o644), "no key and no certificate in it: want a file that `tpcfs cert issue`"},
+		{write("ca.crt", ca, 0o644), "an authority's certificate, and nobody's identity: want a file that `tpcfs cert issue`"},
+		{write("ca.both", key+ca, 0o600), "an authority's, and nobody's identity: want a file that `tpcfs cert issue`"},
+		{write("key", key, 0o644), "a private key alone, without a certificate: want a file that `tpcfs cert issue`"},
+		{write("nokey", rest, 0o644), "private key is missing: want a file that `tpcfs cert issue`"},
+		{write("noca", key+leaf, 0o600), "authority's certificate is missing: want a file that `tpcfs cert issue`"},
+		{write("torn", key+"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"+ca, 0o600), "damaged"},
 		{write("long", strings.Repeat("x", maxFile+1), 0o600), "at most"},
 	} {
 		_, err := Load(tc.path)
