@@ -287,7 +287,7 @@ func (c *Coordinator) reign(run wire.UUID) error {
 	}
 	n := configured(&state, c.o.Participants)
 	if opts.MinInSync > n {
-		return errors.Join(&wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("--min-in-sync %d: there are %d participants", opts.MinInSync, n)}, led.close())
+		return errors.Join(&wire.Error{Code: wire.CodeInvalid, Text: fmt.Sprintf("--min-in-sync %d is more than the number of participants, %d", opts.MinInSync, n)}, led.close())
 	}
 	opts.State.Epoch = c.epoch
 	if c.m, err = commit.New(opts); err == nil { // a wrong list of participants costs no epoch

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -90,31 +91,51 @@ func parsePeers(items []string) ([]coordinator.Peer, error) {
 	return peers, nil
 }
 
-func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
+// check returns what --participant says; nothing is made before all of it is found right.
+func (f *coordinatorFlags) check() ([]coordinator.Peer, error) {
 	if err := f.serveFlags.check("coordinator"); err != nil {
-		return err
+		return nil, err
 	}
 	if err := f.evictFlags.check("coordinator"); err != nil {
-		return err
+		return nil, err
 	}
 	if err := f.scrubFlags.check("coordinator"); err != nil {
-		return err
+		return nil, err
 	}
 	if err := f.rebuildFlags.check("coordinator"); err != nil {
-		return err
+		return nil, err
 	}
 	if least := wire.Lease * time.Millisecond; f.mountIdle < least || f.sessionIdle < f.mountIdle {
-		return usage("coordinator", "--session-idle %s, --mount-idle %s: the first is the longer one, the other %s at least", f.sessionIdle, f.mountIdle, least)
+		return nil, usage("coordinator", "--session-idle %s, --mount-idle %s: the first is the longer one, the other %s at least", f.sessionIdle, f.mountIdle, least)
 	}
 	peers, err := parsePeers(f.participants)
 	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(f.dir); len(peers) == 0 && errors.Is(err, fs.ErrNotExist) {
-		return usage("coordinator", "--participant is missing: the first start needs NAME=ADDR of each")
+		return nil, err
 	}
 	if err := coordinator.CheckDir(f.dir); err != nil {
-		return badDir("coordinator", f.dir, err)
+		return nil, badDir("coordinator", f.dir, err)
+	}
+	_, err = os.Stat(filepath.Join(f.dir, formatName))
+	first := errors.Is(err, fs.ErrNotExist)
+	if first && len(peers) == 0 {
+		return nil, usage("coordinator", "--participant is missing: the first start needs NAME=ADDR of each")
+	}
+	if f.rebuild {
+		return peers, nil // the participants tell how many there are
+	}
+	if first {
+		return peers, f.enough("coordinator", len(peers))
+	}
+	if has, known := coordinator.ReadStanding(f.dir, f.minInSync, peers); known {
+		return peers, f.enough("coordinator", len(has.Members))
+	}
+	return peers, nil // Open will tell what is wrong with the journal
+}
+
+func (a *app) coordinator(ctx context.Context, f coordinatorFlags) (err error) {
+	peers, err := f.check()
+	if err != nil {
+		return err
 	}
 	id, err := a.identityOf(f.tls, wire.RoleCoordinator)
 	if err != nil {

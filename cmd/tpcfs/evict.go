@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,6 +46,18 @@ func (f *evictFlags) check(command string) error {
 	}
 	if _, err := parseSize(f.resyncRate); err != nil {
 		return usage(command, "--resync-rate %v", err)
+	}
+	return nil
+}
+
+// enough refuses a --min-in-sync of more participants than there are.
+func (f *evictFlags) enough(command string, participants int) error {
+	there := fmt.Sprintf("there are %d participants", participants)
+	if participants == 1 {
+		there = "there is 1 participant"
+	}
+	if f.minInSync > participants {
+		return usage(command, "--min-in-sync %d: %s: give no more, or 0 for a majority", f.minInSync, there)
 	}
 	return nil
 }

@@ -346,7 +346,8 @@ func TestCertShow(t *testing.T) {
 	}
 }
 
-// A --dir that holds something else is refused in words about it, and left as it was.
+// A --dir that holds something else is refused in words about it, and left as it was;
+// and so is one that other flags do not go with.
 func TestBadDirectoriesAreLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) {
@@ -361,6 +362,11 @@ func TestBadDirectoriesAreLeftAlone(t *testing.T) {
 	file("p/FORMAT", "tpcfs participant\nversion 1\n")
 	file("c/FORMAT", `{"kind":"tpcfs coordinator","version":1,"cluster":"00"}`+"\n")
 	file("up/coordinator/thesis.tex", "")
+	coordinatorOf(t, filepath.Join(dir, "made"), "a=127.0.0.1:1", "b=127.0.0.1:2")
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "empty"), 0o700), os.Rename(filepath.Join(dir, "made", "coordinator"), filepath.Join(dir, "known"))); err != nil {
+		t.Fatal(err)
+	}
+	file("known/FORMAT", `{"kind":"tpcfs coordinator","version":1,"cluster":"000102030405060708090a0b0c0d0e0f"}`+"\n")
 	tree := func() string {
 		var names []string
 		if err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
@@ -374,6 +380,11 @@ func TestBadDirectoriesAreLeftAlone(t *testing.T) {
 	before := tree()
 	const alone, peers = "participant --listen 127.0.0.1:0", "coordinator --listen 127.0.0.1:0 --participant a=127.0.0.1:1"
 	for _, tt := range []struct{ command, dir, want string }{
+		{"coordinator", "empty", "--participant is missing: the first start"},
+		{peers + " --min-in-sync 2", "empty", "--min-in-sync 2: there is 1 participant: give no more"},
+		{peers + " --participant b=127.0.0.1:1 --min-in-sync 3", "none", "--min-in-sync 3: there are 2 participants: give no more"},
+		{peers + " --min-in-sync 3", "known", "--min-in-sync 3: there are 2 participants: give no more"},
+		{"up --participants 1 --min-in-sync 2", "none", "--min-in-sync 2: there is 1 participant: give no more"},
 		{alone, "files", "not empty (thesis.tex is in it): give an empty or a new directory"},
 		{alone, "file", "it is no directory"},
 		{alone, "file/below", "lies below a file"},
@@ -392,7 +403,7 @@ func TestBadDirectoriesAreLeftAlone(t *testing.T) {
 	} {
 		at := filepath.Join(dir, tt.dir)
 		code, _, errOut := command(nil, append(strings.Fields(tt.command), "--dir", at)...)
-		if code != exitUsage || !strings.Contains(errOut, "--dir "+at) || !strings.Contains(errOut, tt.want) || strings.Contains(errOut, "input/output") || strings.Count(errOut, "\n") != 1 {
+		if named := "--dir " + at; code != exitUsage || !strings.Contains(errOut, named) && !strings.HasPrefix(tt.want, "--") || !strings.Contains(errOut, tt.want) || strings.Contains(errOut, "input/output") || strings.Count(errOut, "\n") != 1 {
 			t.Errorf("%s --dir %s: exit %d, %q; want exit 2 and one line with %q", tt.command, tt.dir, code, errOut, tt.want)
 		}
 		if after := tree(); after != before {

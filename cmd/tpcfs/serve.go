@@ -104,6 +104,9 @@ func (f *serveFlags) check(command string) error {
 	return nil
 }
 
+// formatName is of the file that makes a directory one participant's, or a coordinator's.
+const formatName = "FORMAT"
+
 // badDir makes an error in the arguments of the refusal of a --dir that is not for such data.
 func badDir(command, dir string, err error) error {
 	var e *wire.Error

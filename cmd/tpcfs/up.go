@@ -149,7 +149,7 @@ func (f *upFlags) checkDir() error {
 		return fmt.Errorf("--dir %w: see to its disk, or give another directory", err)
 	}
 	for _, e := range entries {
-		if e.Name() == "FORMAT" {
+		if e.Name() == formatName {
 			return usage("up", "--dir %s: it is the data directory of one participant, or of a coordinator (FORMAT is in it): give the one above it if tpcfs up has made that, or a new one", printable(f.dir))
 		}
 	}
@@ -174,8 +174,8 @@ func (f *upFlags) members(made int) error {
 			f.takes.Least = f.participants/2 + 1
 		}
 	}
-	if n := len(f.takes.Members); f.minInSync > n {
-		return usage("up", "--min-in-sync %d: there are %d participants", f.minInSync, n)
+	if err := f.enough("up", len(f.takes.Members)); err != nil {
+		return err
 	}
 	var more []string
 	for _, m := range f.takes.Members {
