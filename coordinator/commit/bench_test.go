@@ -444,8 +444,8 @@ func (b *bench) wantEqual() {
 	if b.m.w.Index != b.m.last || b.m.w.Epoch != b.m.epoch.Number {
 		b.t.Errorf("W is %v, the last entry %d", b.m.w, b.m.last)
 	}
-	if len(b.m.ops)+len(b.m.order)+len(b.m.byIndex)+len(b.m.log)+len(b.m.aborts)+len(b.m.queue) != 0 || b.m.bytes != 0 || b.m.waiting != 0 {
-		b.t.Errorf("not forgotten: %d ops, %d in order, %d by index, %d entries (%d bytes), %d aborts, %d queued (%d bytes)",
-			len(b.m.ops), len(b.m.order), len(b.m.byIndex), len(b.m.log), b.m.bytes, len(b.m.aborts), len(b.m.queue), b.m.waiting)
+	if len(b.m.ops)+len(b.m.order)+len(b.m.byIndex)+len(b.m.log)+len(b.m.aborts)+len(b.m.queue)+len(b.m.queued) != 0 || b.m.bytes != 0 || b.m.waiting != 0 {
+		b.t.Errorf("not forgotten: %d ops, %d in order, %d by index, %d entries (%d bytes), %d aborts, %d queued, %d of them in the queue (%d bytes)",
+			len(b.m.ops), len(b.m.order), len(b.m.byIndex), len(b.m.log), b.m.bytes, len(b.m.aborts), len(b.m.queued), len(b.m.queue), b.m.waiting)
 	}
 }

@@ -347,9 +347,9 @@ func (f *fake) prepare(p *wire.Prepare, pos wire.Position, refuse bool) {
 		f.votes = append(f.votes, wire.Vote{Index: pos.Index, Tx: p.Tx, Verdict: wire.VoteDup, Outcome: o})
 		return
 	}
-	for id, t := range f.s.txs {
+	for _, id := range slices.Sorted(maps.Keys(f.s.txs)) {
 		for _, n := range namesOf(p) {
-			if t.State == wire.TxPrepared && slices.Contains(f.s.names[id], n) {
+			if f.s.txs[id].State == wire.TxPrepared && slices.Contains(f.s.names[id], n) {
 				no(wire.CodeConflict, "blocked by "+id.String(), id, n)
 				return
 			}

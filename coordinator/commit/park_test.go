@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -258,4 +259,42 @@ func TestParkedAndCrash(t *testing.T) {
 	b.settle()
 	b.wantAnswer(r, "committed")
 	b.wantEqual()
+}
+
+// However many are parked behind one another, and cannot be put, they end at once: each
+// leaves its place to the next without a look at the rest.
+func TestParkedManyEnd(t *testing.T) {
+	const many = 4000
+	for name, end := range map[string]func(b *bench, parked []*Request){
+		"no time left": func(b *bench, _ []*Request) { b.m.Tick(1000) },
+		"a new link":   func(b *bench, _ []*Request) { b.attach() },
+		"given up": func(b *bench, parked []*Request) {
+			for _, r := range parked {
+				b.m.Cancel(r)
+			}
+		},
+		"shut": func(b *bench, _ []*Request) { b.m.Shut() },
+	} {
+		b := newBench(t).serve()
+		tx := b.submit(1, "x").tx.id
+		var parked []*Request
+		for i := range many {
+			r := &Request{Transact: wire.Transact{Op: wire.OpID{Session: alice, Seq: uint64(2 + i)}, Link: b.link, Wait: 1000, Mutations: writeTo("x"), Behind: &wire.Behind{Tx: tx}}}
+			b.m.Submit(r)
+			parked = append(parked, r)
+		}
+		b.m.full = true
+		b.all("a", "b", "c")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		end(b, parked)
+		runtime.ReadMemStats(&after)
+		if got := (after.TotalAlloc - before.TotalAlloc) / many; got > 4<<10 {
+			t.Errorf("%s: %d bytes for each of %d", name, got, many)
+		}
+		b.run()
+		if len(b.replies) != 1+many || len(b.m.queued)+len(b.m.queue)+len(b.m.unput()) != 0 || b.m.waiting != 0 {
+			t.Errorf("%s: %d answers; %d wait, %d in the queue", name, len(b.replies), len(b.m.queued), len(b.m.queue))
+		}
+	}
 }

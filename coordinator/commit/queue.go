@@ -31,7 +31,10 @@ type Request struct {
 
 // line is retries that are parked behind the same transaction, or behind one of them
 // that is to be put, in the order of arrival (F5).
-type line struct{ requests []*Request }
+type line struct {
+	requests []*Request
+	mixed    bool // they may wait because of different locks
+}
 
 // requestCost is the fixed cost of a request in memory, in bytes, beside its
 // mutations and contents.
@@ -103,15 +106,34 @@ func (m *Machine) park(r *Request, t *tx) {
 }
 
 func (l *line) take(r *Request) {
+	l.mixed = l.mixed || len(l.requests) > 0 && l.requests[0].Transact.Behind.Key != r.Transact.Behind.Key
 	l.requests = append(l.requests, r)
 	r.line = l
+}
+
+// leave takes one out. The first leaves the others where they are.
+func (l *line) leave(r *Request) {
+	if i := slices.Index(l.requests, r); i == 0 {
+		l.requests[0] = nil
+		l.requests = l.requests[1:]
+	} else {
+		l.requests = slices.Delete(l.requests, i, i+1)
+	}
+	r.line = nil
 }
 
 // release lets those of a line go on that are the first because of a lock: they are
 // put before all that came later. The others are parked behind them: they would only
 // be aborted once more.
 func (m *Machine) release(l *line) {
-	if l == nil {
+	if l == nil || len(l.requests) == 0 {
+		return
+	}
+	if !l.mixed { // the line stays as it is, however long
+		f := l.requests[0]
+		l.leave(f)
+		f.next = l
+		m.queue = slices.Insert(m.queue, 0, f)
 		return
 	}
 	var first []*Request
@@ -129,7 +151,7 @@ func (m *Machine) release(l *line) {
 		}
 		f.next.take(r)
 	}
-	m.queue = append(first, m.queue...)
+	m.queue = slices.Insert(m.queue, 0, first...)
 }
 
 // unput are all requests that are not put: those that wait for their turn, each
@@ -186,9 +208,7 @@ func (m *Machine) room() bool {
 func (m *Machine) unqueue(r *Request) {
 	switch {
 	case r.line != nil:
-		i := slices.Index(r.line.requests, r)
-		r.line.requests = slices.Delete(r.line.requests, i, i+1)
-		r.line = nil
+		r.line.leave(r)
 	case len(m.queue) > 0 && m.queue[0] == r:
 		m.queue[0] = nil
 		m.queue = m.queue[1:]

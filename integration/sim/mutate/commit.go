@@ -600,6 +600,29 @@ var commitMutants = []mutant{
 			byKey`,
 			},
 		},
+		test: "./coordinator/commit TestParkedBehindOneOnDifferentFiles",
+	},
+	{
+		rule: "F5", leaves: "who waits because of one lock waits for who waits because of another",
+		edits: []edit{
+			{
+				"coordinator/commit/queue.go",
+				`	l.mixed = l.mixed || len`,
+				`	l.mixed = l.mixed && len`,
+			},
+		},
+		test: "./coordinator/commit TestParkedBehindOneOnDifferentFiles",
+	},
+	{
+		rule: "F5", leaves: "only the first of a line is kept",
+		edits: []edit{
+			{
+				"coordinator/commit/queue.go",
+				`		f.next = l
+`,
+				``,
+			},
+		},
 		test: "./coordinator/commit TestParkedInOrder",
 	},
 	{
