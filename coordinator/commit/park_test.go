@@ -248,6 +248,35 @@ func TestParkedIsBoundedAndEnds(t *testing.T) {
 	b.wantEqual()
 }
 
+// Where mounts get in each other's way somebody may be parked at any time: what nobody
+// names goes all the same, and what a parked request names does not.
+func TestParkedAndStages(t *testing.T) {
+	b, _, refused := blocked(t)
+	left, named, piece, pack, part := b.stage(true), b.stage(true), b.stage(true), b.stage(true), b.stage(true)
+	e := b.reply(refused).Err
+	for i, r := range []*Request{
+		{Transact: wire.Transact{Mutations: writeTo("x")}},
+		{Transact: wire.Transact{Mutations: writeTo("x")}},
+		{Transact: wire.Transact{Pack: &wire.Pack{Stage: pack, Stages: []wire.ID{part}, Count: 1, Name: "x"}}},
+	} {
+		q := &r.Transact
+		q.Op, q.Link, q.Behind = wire.OpID{Session: alice, Seq: uint64(3 + i)}, b.link, &wire.Behind{Tx: e.Blocker, Key: e.Key}
+		switch i {
+		case 0:
+			q.Mutations[0].Content.Stage = named
+		case 1:
+			q.Mutations[0].Extents = []wire.Extent{{Stage: piece}}
+		}
+		b.m.Submit(r)
+	}
+	b.m.Tick(b.m.o.StageIdle - 1)
+	b.run()
+	b.wantUnstaged()
+	b.m.Tick(1)
+	b.run()
+	b.wantUnstaged(left)
+}
+
 // The coordinator dies: what was parked is sent again, and finds nobody in its way.
 func TestParkedAndCrash(t *testing.T) {
 	b, _, refused := blocked(t)

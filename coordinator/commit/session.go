@@ -227,10 +227,17 @@ func (m *Machine) Unstaged(i int, ids []wire.ID) {
 
 // expireSessions forgets sessions that have been silent for long, and sooner
 // what they have staged: also of one that goes on otherwise, since a request that did
-// not come about leaves its stages behind. A request that waits may name any.
+// not come about leaves its stages behind. What a request names that waits stays.
 func (m *Machine) expireSessions() {
+	var wanted map[wire.ID]bool
 	for id, st := range m.stages {
-		if s := st.owner; st.ready && s.busy == 0 && len(m.queued) == 0 && m.now-s.staged >= m.o.StageIdle {
+		if s := st.owner; !st.ready || s.busy > 0 || m.now-s.staged < m.o.StageIdle {
+			continue
+		}
+		if wanted == nil {
+			wanted = m.stagesWanted()
+		}
+		if !wanted[id] {
 			m.dropStage(id, st)
 		}
 	}
@@ -239,6 +246,25 @@ func (m *Machine) expireSessions() {
 			delete(m.sessions, id)
 		}
 	}
+}
+
+// stagesWanted are those that requests name which wait: some always may (F5).
+func (m *Machine) stagesWanted() map[wire.ID]bool {
+	wanted := map[wire.ID]bool{}
+	for _, r := range m.queued {
+		for i := range r.Transact.Mutations {
+			for _, id := range r.Transact.Mutations[i].Stages() {
+				wanted[id] = true
+			}
+		}
+		if p := r.Transact.Pack; p != nil {
+			wanted[p.Stage] = true
+			for _, id := range p.Stages {
+				wanted[id] = true
+			}
+		}
+	}
+	return wanted
 }
 
 // idle is how long a session may say nothing before it is forgotten.

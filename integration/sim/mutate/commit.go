@@ -626,6 +626,17 @@ var commitMutants = []mutant{
 		test: "./coordinator/commit TestParkedInOrder",
 	},
 	{
+		rule: "F5", leaves: "what a request that waits has staged is dropped",
+		edits: []edit{
+			{
+				"coordinator/commit/session.go",
+				`		if !wanted[id] {`,
+				`		if true {`,
+			},
+		},
+		test: "./coordinator/commit TestParkedAndStages",
+	},
+	{
 		rule: "S1a", leaves: "service time begins anew with an epoch",
 		edits: []edit{
 			{
