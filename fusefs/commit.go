@@ -154,11 +154,8 @@ func (f *fileSystem) attempt(n *node, fl *flight, behind *wire.Behind, guarded b
 		n.mu.Unlock()
 		return nil
 	}
-	if !guarded && n.mtimeSet {
-		n.moveTimesLocked(f.clock.now()) // as rebase does, for who comes in between
-	}
-	before := *n.timesLocked()
-	p, ctime := n.planLocked(guarded, fl.with), n.ctime
+	p := n.planLocked(guarded, f.clock, fl.with)
+	before, ctime := *n.timesLocked(), n.ctime
 	if len(p.mutations) == 0 { // what was unsure turned out to be done, or the base has it
 		n.saved, n.cur = n.gen, noEdits()
 		n.mu.Unlock()

@@ -163,6 +163,50 @@ func TestOvertakenAgainAndAgain(t *testing.T) {
 	}
 }
 
+// Who waits for others twice keeps the times that somebody has set, unless it goes on a
+// base that it does not know: then the kernel's pages have to go.
+func TestOvertakenKeepsTimes(t *testing.T) {
+	const set = 1000 * int64(time.Second)
+	for _, tc := range []struct {
+		name  string
+		do    []string
+		moved bool
+	}{
+		{"rewritten", []string{"pwrite 0 x", "truncate 0", "pwrite 0 data"}, false},
+		{"cut", []string{"pwrite 0 x", "truncate 150"}, false},
+		{"extended", []string{"pwrite 0 x", "truncate 500"}, false},
+		{"written", []string{"pwrite 100 ours"}, true},
+	} {
+		s := newFake()
+		s.put("f", strings.Repeat("x", 200))
+		dir, _ := mountAt(t, s, Options{CommitAfter: time.Hour})
+		f := openFile(t, dir+"/f", os.O_RDWR)
+		for _, do := range tc.do {
+			f.must(do, "ok")
+		}
+		sh(t, dir, "touch -h -d @1000 $D/f") // opens and closes nothing
+		left := 2
+		s.set(func(s *fake) {
+			s.before = func([]wire.Mutation) error {
+				if left--; left >= 0 {
+					return &wire.Error{Code: wire.CodeConflict, Blocker: wire.ID(left + 1), Key: 1}
+				}
+				return nil
+			}
+		})
+		f.must("fsync", "ok")
+		s.set(func(s *fake) {
+			in, err := s.resolve(rootAt("f"))
+			if err != nil || left >= 0 {
+				t.Fatal(err, left)
+			}
+			if moved := in.attr.Mtime != set; moved != tc.moved {
+				t.Errorf("%s: mtime %d, moved %v", tc.name, in.attr.Mtime, moved)
+			}
+		})
+	}
+}
+
 // A file that was empty when this mount looked last, and is overtaken before it has
 // looked again: what others have written into it meanwhile stays.
 func TestOvertakenInAnEmptyFile(t *testing.T) {

@@ -53,8 +53,9 @@ func (p *plan) add(m wire.Mutation, c Content) {
 // shows, and the kernel's pages go (rebase). What is cut to nothing and written
 // anew owes nothing to what was there: the later of two whole rewrites wins.
 // guarded is false for what others have overtaken: what is only written or appended goes
-// on any base then. Mode and owner, if with sets them, change too.
-func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
+// on any base then, with another mtime, as rebase does, for who comes in between. Mode
+// and owner, if with sets them, change too.
+func (n *node) planLocked(guarded bool, clock *clock, with wire.Mutation) plan {
 	p := plan{appended: -1, ctime: n.ctime}
 	set := wire.Mutation{Kind: wire.MutSetattr, At: n.at(), Mtime: n.mtime, Atime: n.atime,
 		Set: with.Set, Mode: with.Mode, UID: with.UID, GID: with.GID}
@@ -65,11 +66,17 @@ func (n *node) planLocked(guarded bool, with wire.Mutation) plan {
 		if e.keep != untouched && e.keep != 0 || !n.wholeLocked(&p, guarded) {
 			n.partsLocked(&p, &set)
 		}
-		if len(p.mutations) > 0 { // else the base has all of it
+		if len(p.mutations) > 0 && (n.unsure || e.needsBase()) { // else the base has all of it
 			first := &p.mutations[0]
-			follows := !guarded && first.Kind == wire.MutWriteFile // and cuts nothing of a newer one
-			if n.unsure || e.needsBase() && !follows {
+			switch follows := !guarded && first.Kind == wire.MutWriteFile; { // and cuts nothing of a newer one
+			case n.unsure || !follows:
 				first.IfVersion = n.base
+			case n.mtimeSet:
+				n.moveTimesLocked(clock.now())
+				set.Mtime, p.ctime = n.mtime, n.ctime
+				for i := range p.mutations {
+					p.mutations[i].Ctime = n.ctime
+				}
 			}
 		}
 	}
