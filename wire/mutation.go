@@ -261,8 +261,9 @@ type Transact struct {
 type Behind struct {
 	Tx  ID     `cbor:"1,keyasint"` // Error.Blocker
 	Key uint64 `cbor:"2,keyasint"` // Error.Key
-	// Patience is how long it is parked at most, in milliseconds, before it is
-	// refused with CodeConflict; 0: as long as the request may wait.
+	// Patience is how long it is parked at most, in milliseconds of service time,
+	// before it is refused with CodeConflict; 0: as long as the request may wait.
+	// In an outage that stands still, and it waits as any change does.
 	Patience int64 `cbor:"3,keyasint,omitempty"`
 }
 

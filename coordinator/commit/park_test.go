@@ -152,12 +152,11 @@ func TestParkedBehindNobody(t *testing.T) {
 	b.wantEqual()
 }
 
-// A participant is away: patience ends with a conflict, the wait with "unavailable", and
+// A participant is slow: patience ends with a conflict, the wait with "unavailable", and
 // each says who is missing. Those behind them go on in their order.
 func TestParkedPatience(t *testing.T) {
 	b, first, refused := blocked(t)
 	b.all("a", "b")
-	b.breakLink("c")
 	e := b.reply(refused).Err
 	short := b.behind(3, wire.Behind{Tx: e.Blocker, Key: e.Key, Patience: 300}, "x")
 	waits := b.behind(4, wire.Behind{Tx: e.Blocker, Key: e.Key}, "x")
@@ -183,6 +182,38 @@ func TestParkedPatience(t *testing.T) {
 	b.wantAnswer(first, "committed")
 	b.wantAnswer(stays, "committed")
 	b.wantPrepares(1, 2, 5)
+	b.wantEqual()
+}
+
+// A participant is away: who is parked waits until it is back, as any change does that
+// comes then, however long. Only the wait ends, and says who is missing.
+func TestParkedInAnOutage(t *testing.T) {
+	b, first, refused := blocked(t)
+	b.all("a", "b")
+	b.breakLink("c")
+	e := b.reply(refused).Err
+	short := b.behind(3, wire.Behind{Tx: e.Blocker, Key: e.Key, Patience: 10_000}, "x")
+	waits := b.behind(4, wire.Behind{Tx: e.Blocker, Key: e.Key, Patience: 10_000}, "x")
+	waits.deadline = b.m.now + 400
+	other := b.submit(5, "y")
+	b.m.Tick(399)
+	b.run()
+	b.wantAnswer(waits, "")
+	b.m.Tick(1)
+	b.run()
+	b.wantAnswer(waits, "unavailable")
+	if text := b.reply(waits).Err.Text; !strings.Contains(text, "waits for c") {
+		t.Errorf("who is missing? %s", text)
+	}
+	b.m.Tick(60_000)
+	b.run()
+	b.wantAnswer(short, "")
+	b.wantAnswer(other, "")
+	b.settle()
+	for _, r := range []*Request{first, short, other} {
+		b.wantAnswer(r, "committed")
+	}
+	b.wantPrepares(1, 2, 5, 3)
 	b.wantEqual()
 }
 

@@ -25,7 +25,7 @@ type Request struct {
 	size     int64 // bytes that it takes
 
 	line     *line // that it is parked in; nil: not
-	patience int64 // m.now at which it is parked no longer; 0: never
+	patience int64 // service time at which it is parked no longer; 0: never
 	next     *line // who is parked behind it; nil once that is put
 }
 
@@ -100,8 +100,8 @@ func (m *Machine) park(r *Request, t *tx) {
 		t.line = &line{}
 	}
 	t.line.take(r)
-	if b := r.Transact.Behind; b.Patience > 0 {
-		r.patience = m.now + b.Patience
+	if b := r.Transact.Behind; b.Patience > 0 { // an outage does not count: nobody's change goes on in it
+		r.patience = m.state.ServiceTime + b.Patience
 	}
 }
 
@@ -246,7 +246,7 @@ func (m *Machine) expireRequests() {
 		switch {
 		case r.deadline != 0 && m.now >= r.deadline:
 			err = &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf("not begun in time%s; nothing changed", m.waitsFor(r))}
-		case r.line != nil && r.patience != 0 && m.now >= r.patience:
+		case r.line != nil && r.patience != 0 && m.state.ServiceTime >= r.patience:
 			b := r.Transact.Behind
 			err = &wire.Error{Code: wire.CodeConflict, Blocker: b.Tx, Key: b.Key, Text: fmt.Sprintf(
 				"after %d ms others are still at work on it%s; nothing changed", b.Patience, m.waitsFor(r))}
