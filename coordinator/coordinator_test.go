@@ -827,6 +827,20 @@ func TestStatus(t *testing.T) {
 		if err != nil || f.Total != 1000 || f.Free != 497 || f.Files != 1 || f.ServiceTime == 0 {
 			t.Errorf("%+v, %v", f, err)
 		}
+		if f.FilesLeft != nil || len(s.Warnings) > 0 {
+			t.Errorf("of disks without a bound of their own: %+v, %v", f, s.Warnings)
+		}
+		// A disk that takes no more files is told of, and df -i shows the fullest one.
+		for i, left := range []uint64{fewFiles, 1} {
+			k.nodes[i].set(func() { k.nodes[i].inodes = &left })
+		}
+		time.Sleep(2 * time.Second)
+		if s, err = k.c.Status(ctx, wire.StatusRequest{}); err != nil || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "participant b has inodes left for 1 files") {
+			t.Errorf("%v, %v", s.Warnings, err)
+		}
+		if f, err = k.c.Statfs(ctx); err != nil || f.FilesLeft == nil || *f.FilesLeft != 1 || f.Free != 497 {
+			t.Errorf("%+v, %v", f, err)
+		}
 		// One that hangs holds nothing up.
 		k.nodes[0].set(func() {
 			k.nodes[0].onStatus = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }

@@ -36,8 +36,9 @@ type node struct {
 	links   map[*nodeLink]bool
 	heard   []wire.Entry // all entries of all epochs
 	unstage []wire.ID
-	full    bool // votes NO with CodeNoSpace
-	takes   int  // after so many pieces of a stage it says and takes nothing more; 0: as usual
+	full    bool    // votes NO with CodeNoSpace
+	inodes  *uint64 // left on its disk; nil: none told
+	takes   int     // after so many pieces of a stage it says and takes nothing more; 0: as usual
 	greets  int
 	moved   chan struct{} // closed and replaced when an entry was handled
 
@@ -458,6 +459,7 @@ func (l *nodeLink) Status(ctx context.Context, req wire.StatusRequest) (wire.Rep
 	if n.full {
 		st.Free = 0
 	}
+	st.FilesLeft = n.inodes
 	if req.Standing {
 		standing := n.standingLocked()
 		st.Standing = &standing

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -49,11 +50,18 @@ func (c *Coordinator) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	return s, nil
 }
 
+// fewFiles is of how many files that a disk can still make status warns: a change may need
+// some at once.
+const fewFiles = 64
+
 // fullWarnings name those whose full disk keeps changes from all.
 func fullWarnings(members []wire.MemberStatus) (list []string) {
 	for _, m := range members {
 		if r := m.Replica; r != nil && m.InSync && r.Total > 0 && r.Free == 0 {
 			list = append(list, "the disk of participant "+m.Name+" is full: changes that take space are refused until some is free there; files can be deleted")
+		}
+		if r := m.Replica; r != nil && m.InSync && r.FilesLeft != nil && *r.FilesLeft < fewFiles {
+			list = append(list, fmt.Sprintf("the disk of participant %s has inodes left for %d files: changes that need more are refused until some are free there (df -i tells); files can be deleted", m.Name, *r.FilesLeft))
 		}
 	}
 	return list
@@ -211,6 +219,9 @@ func (c *Coordinator) fullest(ctx context.Context) (wire.Statfs, bool) {
 		}
 		if !found || a.status.Free < s.Free {
 			s.Total, s.Free = a.status.Total, a.status.Free
+		}
+		if left := a.status.FilesLeft; left != nil && (s.FilesLeft == nil || *left < *s.FilesLeft) {
+			s.FilesLeft = left
 		}
 		s.Files = max(s.Files, a.status.Files)
 		found = true

@@ -437,14 +437,23 @@ func (f *fileSystem) StatFs(cancel <-chan struct{}, in *fuse.InHeader, out *fuse
 	if err != nil {
 		return statusOf(err)
 	}
+	*out = statfsOf(st)
+	return fuse.OK
+}
+
+func statfsOf(st wire.Statfs) fuse.StatfsOut {
 	const block = 4096
 	free := st.Free / block
-	*out = fuse.StatfsOut{
-		Blocks: st.Total / block, Bfree: free, Bavail: free, Bsize: block, Frsize: block,
-		// Inodes take no space of their own: as many are free as blocks are.
-		Files: st.Files + free, Ffree: free, NameLen: wire.MaxNameLen,
+	// Inodes take no space of their own: as many are free as blocks are, but where the
+	// participants' file systems have fewer of theirs.
+	files := free
+	if st.FilesLeft != nil {
+		files = min(files, *st.FilesLeft)
 	}
-	return fuse.OK
+	return fuse.StatfsOut{
+		Blocks: st.Total / block, Bfree: free, Bavail: free, Bsize: block, Frsize: block,
+		Files: st.Files + files, Ffree: files, NameLen: wire.MaxNameLen,
+	}
 }
 
 // Readlink is readlink(2).

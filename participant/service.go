@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 
 	"tpcfs/wire"
@@ -333,6 +334,9 @@ func (p *Participant) Status(ctx context.Context, req wire.StatusRequest) (wire.
 	js, ss := p.writer.Stats(), p.store.Stats()
 	st.JournalBytes, st.Syncs = js.Bytes, js.Syncs
 	st.Total, st.Free, st.Files = ss.Total, ss.Free, ss.Files
+	if ss.FilesLeft != math.MaxUint64 {
+		st.FilesLeft = &ss.FilesLeft
+	}
 	if req.Digest && st.InDoubt == 0 {
 		st.Digest = p.digest(ctx, st.Handled)
 	}

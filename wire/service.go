@@ -133,6 +133,9 @@ type Statfs struct {
 	// ServiceTime, in milliseconds: a client that was idle asks for it, so
 	// that Transact.Sent is not too old (S1a).
 	ServiceTime int64 `cbor:"4,keyasint,omitempty"`
+	// FilesLeft is how many more files its file system can make for sure; nil: no bound is
+	// known. Not every file of the service needs one.
+	FilesLeft *uint64 `cbor:"5,keyasint,omitempty"`
 }
 
 // StatusRequest asks for a status.
@@ -266,4 +269,7 @@ type ReplicaStatus struct {
 	Digest string `cbor:"12,keyasint,omitempty" json:"digest,omitempty"`
 	// Standing is what it would answer a greeting, but for Known; nobody is fenced.
 	Standing *Greeting `cbor:"13,keyasint,omitempty" json:"-"`
+	// FilesLeft is how many more files its file system can make (inodes); nil: it has no bound
+	// of its own, or does not tell.
+	FilesLeft *uint64 `cbor:"14,keyasint,omitempty" json:"files_left,omitempty"`
 }

@@ -106,6 +106,18 @@ func (s *Store) filesLeft() (int64, error) {
 	return int64(min(n, math.MaxInt64)) - s.space.files - keptFiles, err
 }
 
+// inodesLeft is what status shows of that; math.MaxUint64: no bound is known.
+func (s *Store) inodesLeft() uint64 {
+	n, err := s.filesLeft()
+	if err != nil {
+		s.log.Warn("cannot tell how many files can be made", "dir", s.o.Dir, "error", err)
+	}
+	if err != nil || n > math.MaxInt64/2 {
+		return math.MaxUint64
+	}
+	return uint64(max(n, 0))
+}
+
 // filesFree is the space left to files, in bytes: what status shows as well.
 func filesFree(free uint64, headroom int64) uint64 { return uint64(max(int64(free)-headroom, 0)) }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"syscall"
 	"testing"
@@ -195,7 +196,13 @@ func TestNoMoreFiles(t *testing.T) {
 	f := simulated(t, fsys)
 	f.create("old", fill(30_000, 1))
 	f.checkpoint()
+	if left := f.Stats().FilesLeft; left != math.MaxUint64 {
+		t.Errorf("without a bound %d files are left", left)
+	}
 	fsys.SetFiles(keptFiles + 3)
+	if left := f.Stats().FilesLeft; left != 3 {
+		t.Errorf("%d files are left, want 3", left)
+	}
 	var promised []wire.ID
 	for n := uint64(100); ; n++ {
 		id := wire.MakeID(1, n)
@@ -210,8 +217,8 @@ func TestNoMoreFiles(t *testing.T) {
 			t.Fatalf("%d files are promised, %d can be made", len(promised), keptFiles+3)
 		}
 	}
-	if len(promised) != 3 {
-		t.Errorf("%d files are promised, want 3", len(promised))
+	if left := f.Stats().FilesLeft; len(promised) != 3 || left != 0 {
+		t.Errorf("%d files are promised, %d left; want 3 and 0", len(promised), left)
 	}
 	for i, id := range promised {
 		data := fill(30_000, byte(i))

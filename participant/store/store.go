@@ -361,6 +361,7 @@ type Stats struct {
 	TableBytes int64  // memory that the tables take
 	Free       uint64 // bytes left to files
 	Total      uint64 // bytes of the file system
+	FilesLeft  uint64 // that can be made; math.MaxUint64: no bound is known
 }
 
 // Stats tells how full the store is. Errors of the file system show as no space.
@@ -385,6 +386,7 @@ func (s *Store) Stats() Stats {
 		headroom += s.o.Ballast
 	}
 	st.Free = filesFree(free, headroom)
+	st.FilesLeft = s.inodesLeft()
 	return st
 }
 
