@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // pageSize is the grain in which gathered bytes are kept, shared and spilled.
@@ -181,8 +183,17 @@ func (c *contents) ownLocked(index int64) (*page, error) {
 	return own, nil
 }
 
-// spillFile makes an unlinked file there.
+// spillFile makes a file there that has no name: however this process ends, it leaves none.
 func spillFile(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|unix.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil { // not every file system has that (man 2 open); else an ordinary file tells why
+		return unlinkedFile(dir)
+	}
+	return f, nil
+}
+
+// unlinkedFile makes a file there and takes its name away.
+func unlinkedFile(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, "tpcfs-spill-*")
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tpcfs/wire"
 )
@@ -694,6 +697,47 @@ func TestSpill(t *testing.T) {
 	eventually(t, "the spill files are closed", func() bool { return openUnder(spill) == 0 })
 	if left, _ := os.ReadDir(spill); len(left) != 0 {
 		t.Fatalf("spill files have names: %v", left)
+	}
+}
+
+// TestSpillFileHasNoName at any time, where the file system can do so: who is killed
+// at the wrong moment leaves nothing. Elsewhere it has none in the end.
+func TestSpillFileHasNoName(t *testing.T) {
+	for _, tt := range []struct {
+		what  string
+		make  func(dir string) (*os.File, error)
+		named bool // for a moment
+	}{{"without a name", spillFile, false}, {"unlinked", unlinkedFile, true}} {
+		dir := t.TempDir()
+		fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+		if err == nil {
+			_, err = unix.InotifyAddWatch(fd, dir, unix.IN_CREATE)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := tt.make(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt([]byte("x"), 1<<20); err != nil {
+			t.Error(err)
+		}
+		b := make([]byte, 1)
+		if n, err := f.ReadAt(b, 1<<20); n != 1 || b[0] != 'x' {
+			t.Errorf("%s: read back %q, %v", tt.what, b, err)
+		}
+		events := make([]byte, 4096)
+		n, err := unix.Read(fd, events)
+		if got := n > 0; got != tt.named || !got && !errors.Is(err, unix.EAGAIN) {
+			t.Errorf("%s: whether a name was made: %v, %v", tt.what, got, err)
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+			t.Errorf("%s: %v is left, %v", tt.what, left, err)
+		}
+		if err := errors.Join(f.Close(), unix.Close(fd)); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
