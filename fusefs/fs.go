@@ -184,7 +184,7 @@ func (f *fileSystem) giveUp() { f.stopCommits() }
 // lossError says what was given up.
 func (f *fileSystem) lossError() error {
 	if n := f.lost.Load(); n > 0 {
-		return &wire.Error{Code: wire.CodeUnavailable, Op: "unmount", Text: fmt.Sprintf("gathered writes to %d files were given up uncommitted", n)}
+		return fmt.Errorf("since it was mounted, gathered writes to %d files were given up: they could not be committed, and are lost; the log says why", n)
 	}
 	return nil
 }

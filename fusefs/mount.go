@@ -224,8 +224,8 @@ func (m *Mounted) Unmount() error {
 
 // Close unmounts, ends the kernel's connection at once (open files answer
 // ENOTCONN), gives up what is not committed and waits for all goroutines. An
-// error says what was given up. After a successful Unmount there is nothing
-// left to do.
+// error says how much was given up since Mount. After a successful Unmount, or
+// Done, there is nothing left to do but to tell that.
 func (m *Mounted) Close() error {
 	m.mu.Lock()
 	if !m.abort() && !m.detached && deviceOf(m.point) == m.device {

@@ -159,6 +159,11 @@ func TestCloseEndsEverything(t *testing.T) {
 			}
 			if err := m.Close(); err == nil || !strings.Contains(err.Error(), "1 files were given up") {
 				t.Fatalf("close: %v", err)
+			} else if wire.CodeOf(err) == wire.CodeUnavailable {
+				t.Errorf("of what is lost it says that nothing changed: %v", err)
+			}
+			if again := m.Close(); again == nil || !strings.Contains(again.Error(), "1 files were given up") {
+				t.Errorf("once more: %v", again)
 			}
 			if got := f.answer(); !strings.HasPrefix(got, "error") {
 				t.Fatalf("fsync of what was given up: %s", got)

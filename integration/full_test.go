@@ -259,6 +259,81 @@ func TestDiskFull(t *testing.T) {
 	r.finish()
 }
 
+// What was written through a mount and could not be committed is lost when the last one who
+// has it open has gone: the mount's exit code, its last words and its log say so, also when
+// it runs in the background.
+func TestMountTellsWhatIsLost(t *testing.T) {
+	t.Parallel()
+	r := newFullRig(t)
+	addr := r.c.Addr(harness.Coordinator)
+	r.put("f", 100)
+	r.put("g", 100)
+	const lost = "since it was mounted, gathered writes to %d files were given up: they could not be committed, and are lost"
+	mnt, p := foreground(t, addr, nil)
+	dir := tempDir(t)
+	behind, logFile := mountDir(t, dir), dir+"/log"
+	if got := run(t, r.ctx, nil, "", "mount", "--coordinator", addr, "--log-file", logFile, behind); got.Code != 0 {
+		t.Fatalf("mount: exit %d, %s", got.Code, got.Err)
+	}
+	write := func(mnt string) *harness.Proc {
+		t.Helper()
+		w, err := harness.Start("writer", nil, "sh", "-c", `cd "$0" && exec 3<>f 4<>g && cd / || exit
+for file in 3 4; do echo changed >&$file; done # closed once, which fails, and still open
+echo done; exec sleep 1000`, mnt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = w.Kill() })
+		if _, err := w.WaitLine(r.ctx, "done"); err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	r.disks.fill(t, r.c.DataDir("b"), 0)
+
+	w := write(mnt)
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.WaitText(r.ctx, "writes to 2 files are not committed yet"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+	case <-r.ctx.Done():
+		t.Fatal("the mount does not end")
+	}
+	if out := p.Output(); p.ExitCode() != 1 || !strings.Contains(out, "tpcfs: mount: "+mnt+": "+fmt.Sprintf(lost, 2)) || strings.Count(out, "gathered writes are given up") != 2 {
+		t.Errorf("exit %d:\n%s", p.ExitCode(), out)
+	}
+
+	w = write(behind)
+	if err := w.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, r.ctx, nil, "", "umount", behind); got.Code != 0 {
+		t.Errorf("umount: exit %d, %s", got.Code, got.Err)
+	}
+	for {
+		b, err := os.ReadFile(logFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if log := string(b); strings.Contains(log, "tpcfs: mount: "+behind+": "+fmt.Sprintf(lost, 2)) && strings.Count(log, "gathered writes are given up") == 2 {
+			break
+		}
+		if r.pause(); t.Failed() {
+			return
+		}
+	}
+	r.disks.free(t, r.c.DataDir("b"))
+	r.again()
+	r.finish()
+}
+
 // The disk fills while changes are under way: in the middle of journal
 // segments, checkpoints, growth of the kv, a large file and a tree.
 func TestDiskFullInTheMiddle(t *testing.T) {

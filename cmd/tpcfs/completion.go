@@ -239,12 +239,12 @@ unavailable, 130 interrupted.`,
 2 usage, or a line that cannot be understood, 130 interrupted.`,
 	"export": `Exit codes: 0 done, 1 failed, 2 usage, 3 no such directory, 130 interrupted: OUT
 has a part.`,
-	"up": `Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage, 130 interrupted
-while it started or stopped.`,
+	"up": `Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, or what was written through the
+mount is lost, 2 usage, 130 interrupted while it started or stopped.`,
 	"completion": "Exit codes: 0 done, 2 usage.",
 	"umount":     "Exit codes: 0 done, 1 failed, 2 usage.",
-	"mount": `Exit codes: 0 mounted (--foreground: unmounted), 1 failed, 2 usage,
-4 unreachable or unavailable, 130 interrupted.`,
+	"mount": `Exit codes: 0 mounted (--foreground: unmounted), 1 failed, or (--foreground) what was
+written is lost, 2 usage, 4 unreachable or unavailable, 130 interrupted.`,
 }
 
 // describeExits adds to the help of every command the codes that it ends with.

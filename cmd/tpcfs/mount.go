@@ -149,20 +149,29 @@ func (a *app) mountForeground(ctx context.Context, f mountCmdFlags, mountpoint s
 }
 
 // unmount ends a mount. While somebody is in it, or written data could not be
-// committed yet, it is served on; a second signal ends the process.
+// committed yet, it is served on; a second signal ends the process. An error says
+// what was written and is lost.
 func (a *app) unmount(m *fusefs.Mounted, mountpoint string) error {
 	err := m.Unmount()
 	select {
 	case <-m.Done():
-		return err
+		return lost(mountpoint, m)
 	default:
 	}
-	why := "it is in use, here or in another mount namespace"
+	why, then := "it is in use, here or in another mount namespace", ""
 	if err != nil {
-		why = describe("mount", err)
+		why, then = describe("mount", err), ", and what is not committed is lost"
 	}
-	fmt.Fprintf(a.err, "tpcfs: mount: %s is unmounted but still served: %s; Ctrl-C ends it at once\n", mountpoint, why)
+	fmt.Fprintf(a.err, "tpcfs: mount: %s is unmounted but still served: %s; Ctrl-C ends it at once%s\n", mountpoint, why, then)
 	<-m.Done()
+	return lost(mountpoint, m)
+}
+
+// lost is what was lost through a mount that has ended.
+func lost(mountpoint string, m *fusefs.Mounted) error {
+	if err := m.Close(); err != nil {
+		return fmt.Errorf("%s: %w", printable(mountpoint), err)
+	}
 	return nil
 }
 

@@ -465,7 +465,8 @@ func (h *house) wait(ctx context.Context, mountpoint string) error {
 // yet. Of participants that had ended the exit code alone tells then.
 func (h *house) close(err error) error {
 	if h.mount != nil {
-		err = errors.Join(err, h.mount.Unmount(), h.mount.Close())
+		_ = h.mount.Unmount() // what it could not commit Close tries once more, and tells
+		err = errors.Join(err, h.mount.Close())
 	}
 	if h.client != nil {
 		h.client.close()
