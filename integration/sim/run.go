@@ -572,8 +572,8 @@ const quietSteps = 6000
 
 func (w *world) quiesce() bool {
 	steps := quietSteps
-	if w.evicts() && w.evictAfter == 1 {
-		steps *= 8 // whoever is silent for a moment is evicted again: it takes luck
+	if w.evicts() && min(w.evictAfter, w.evictSlow) <= 100 {
+		steps *= 8 // whoever is silent, or slow, for a moment is evicted again: it takes luck
 	}
 	if w.quietWithin(steps) {
 		return true

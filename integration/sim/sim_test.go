@@ -29,7 +29,7 @@ const fixedSeeds = 1200 / forget.OneIn
 // pastSeeds have found something once, and are among the fixed ones. What is
 // drawn from a seed changes with the simulator: what each found has a test of
 // its own, too.
-var pastSeeds = []uint64{18398, 72656, 49332, 4170, 8690, 9731, 50653}
+var pastSeeds = []uint64{18398, 72656, 49332, 4170, 8690, 9731, 50653, 51187}
 
 // TestSim runs schedules of all seeds of a range. A failing one is shrunk and
 // its trace printed; `go test ./integration/sim -run TestSim -seed=N -v` does
