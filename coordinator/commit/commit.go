@@ -52,7 +52,8 @@ type Options struct {
 	MaxAhead uint64
 	MaxBytes int64
 	// MaxQueued and MaxQueuedBytes bound the requests that wait, default
-	// 16384 and 64 MiB. Beyond them they are refused.
+	// 16384 and 64 MiB. Beyond them they are refused, and beyond half of them
+	// retries that were to be parked (F5).
 	MaxQueued      int
 	MaxQueuedBytes int64
 

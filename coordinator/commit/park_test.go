@@ -257,16 +257,33 @@ func TestParkedByAReplacedLink(t *testing.T) {
 	b.wantEqual()
 }
 
-// What is parked counts where what waits is bounded, keeps its session and its stages,
-// and hears when the coordinator shuts down.
+// What is parked counts where what waits is bounded, and leaves half of that to the
+// others: a client cannot keep all from what they want by a line of its own. It keeps its
+// session, and hears when the coordinator shuts down.
 func TestParkedIsBoundedAndEnds(t *testing.T) {
 	b := newBench(t)
-	b.opts.MaxQueued = 2
+	b.opts.MaxQueued = 4
+	b.opts.MaxQueuedBytes = 20_000
 	b.start()
 	b.serve()
 	behind := wire.Behind{Tx: b.submit(1, "x").tx.id, Key: keyOf("x")}
 	one, two, three := b.behind(2, behind, "x"), b.behind(3, behind, "x"), b.behind(4, behind, "x")
 	b.wantAnswer(three, "unavailable")
+	b.submit(5, "y")
+	b.wantPrepares(1, 5)
+	b.m.full = true
+	others := []*Request{b.submit(6, "y"), b.submit(7, "y"), b.submit(8, "y")}
+	b.wantAnswer(others[2], "unavailable")
+	b.m.Cancel(others[0])
+	b.m.Cancel(others[1])
+	b.m.Cancel(two)
+	large := &Request{Payload: make([]byte, 10_000), Transact: wire.Transact{Op: wire.OpID{Session: alice, Seq: 9}, Link: b.link, Lowest: 1, Mutations: writeTo("x"), Behind: &behind}}
+	b.m.Submit(large)
+	b.run()
+	b.wantAnswer(large, "unavailable")
+	b.m.full = false
+	two = b.behind(10, behind, "x")
+	b.wantAnswer(two, "")
 	if !b.m.waits(alice) {
 		t.Error("a session with parked requests is idle")
 	}
@@ -275,7 +292,7 @@ func TestParkedIsBoundedAndEnds(t *testing.T) {
 	b.wantAnswer(one, "unavailable")
 	b.wantAnswer(two, "unavailable")
 	b.settle()
-	b.wantPrepares(1)
+	b.wantPrepares(1, 5)
 	b.wantEqual()
 }
 

@@ -67,14 +67,18 @@ func (m *Machine) enter(r *Request) {
 		m.unqueue(first)
 		m.reply(first, nil, &wire.Error{Code: wire.CodeReplaced, Text: "the same request came again"})
 	}
-	if len(m.queued) >= m.o.MaxQueued || m.waiting+r.size > m.o.MaxQueuedBytes {
+	t, part := m.blocker(r), 1
+	if t != nil { // a client can have as many parked as it likes: they leave half to the others
+		part = 2
+	}
+	if len(m.queued) >= m.o.MaxQueued/part || m.waiting+r.size > m.o.MaxQueuedBytes/int64(part) {
 		m.reply(r, nil, &wire.Error{Code: wire.CodeUnavailable, Text: fmt.Sprintf(
 			"%d requests wait already%s; nothing changed: try again later", len(m.queued), m.forWhom())})
 		return
 	}
 	m.queued[op] = r
 	m.waiting += r.size
-	if t := m.blocker(r); t != nil {
+	if t != nil {
 		m.park(r, t)
 		return
 	}

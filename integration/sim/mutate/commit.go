@@ -548,9 +548,9 @@ var commitMutants = []mutant{
 		edits: []edit{
 			{
 				"coordinator/commit/queue.go",
-				`	if t := m.blocker(r); t != nil {
+				`	if t != nil {
 		m.park(r, t)`,
-				`	if t := m.blocker(r); t != nil && false {
+				`	if t != nil && false {
 		m.park(r, t)`,
 			},
 		},
@@ -624,6 +624,17 @@ var commitMutants = []mutant{
 			},
 		},
 		test: "./coordinator/commit TestParkedInOrder",
+	},
+	{
+		rule: "F5", leaves: "what is parked may take every place",
+		edits: []edit{
+			{
+				"coordinator/commit/queue.go",
+				`		part = 2`,
+				`		part = 1`,
+			},
+		},
+		test: "./coordinator/commit TestParkedIsBoundedAndEnds",
 	},
 	{
 		rule: "F5", leaves: "what a request that waits has staged is dropped",
