@@ -64,7 +64,7 @@ type parkRun struct {
 
 func newParkRun(t *testing.T, seed uint64) *parkRun {
 	p := &parkRun{bench: newBench(t), rng: rand.New(rand.NewPCG(seed, 3)), seqs: map[wire.SessionID]uint64{}, ino: 1000}
-	p.opts.MaxQueued = 4 + p.rng.IntN(12)
+	p.opts.MaxQueued = 8 + p.rng.IntN(24)
 	p.opts.MaxAhead = uint64(3 + p.rng.IntN(20))
 	p.opts.MinInSync = p.rng.IntN(3)
 	p.opts.EvictAfter = []int64{300, 3000}[p.rng.IntN(2)]
