@@ -119,7 +119,7 @@ func (f *fileSystem) commit(n *node, fl *flight) error {
 	overtaken := 0
 	for b := f.backoff(); ; {
 		n.mu.Lock()
-		look := n.unsure
+		look := n.unsure || n.lostBaseLocked()
 		n.mu.Unlock()
 		if look { // before anything is sent twice
 			if err := f.rebase(fl.ctx, n); err != nil && !isGone(err) {
@@ -181,6 +181,7 @@ func (f *fileSystem) attempt(n *node, fl *flight, behind *wire.Behind, guarded b
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	made := f.madeLocked(fl.ctx, n, &p, &out)
 	n.flying, n.flyingCtime = nil, 0
 	if n.forfeit { // nothing of it is here any more
 		n.forfeit = false
@@ -195,19 +196,24 @@ func (f *fileSystem) attempt(n *node, fl *flight, behind *wire.Behind, guarded b
 	if noPriv { // contents and times bring no set-id bits
 		n.privAt = max(n.privAt, fl.lent.heard)
 	}
-	// One that was set after a later write is to come, though it is the same.
-	if n.mtimeSet = n.mtimeSet && (n.mtime != before.mtime || !n.cur.empty()); !n.mtimeSet {
-		n.mtime = 0
-	}
-	n.atimeSet = n.atimeSet && n.atime != before.atime
+	n.savedTimesLocked(before)
 	n.savedAt = f.saves.Add(1)
 	if flying.empty() {
 		return nil
 	}
-	if err := n.acknowledgeLocked(&flying, &p, out); err != nil {
+	if err := n.acknowledgeLocked(p.blind, made); err != nil {
 		f.log.Warn("moving gathered appends behind those of others failed; the next read or commit tries again", "inode", n.ino, "err", err)
 	}
 	return nil
+}
+
+// savedTimesLocked: those that were before a commit are the service's. One that was set
+// after a later write is to come, though it is the same.
+func (n *node) savedTimesLocked(before times) {
+	if n.mtimeSet = n.mtimeSet && (n.mtime != before.mtime || !n.cur.empty()); !n.mtimeSet {
+		n.mtime = 0
+	}
+	n.atimeSet = n.atimeSet && n.atime != before.atime
 }
 
 // tried is what a transaction was, if it may have happened; else nil.
@@ -239,24 +245,50 @@ func (n *node) failedLocked(flying *edits, size int64, tried *sent) {
 	}
 }
 
-// acknowledgeLocked makes the version that a commit has made the base.
-func (n *node) acknowledgeLocked(flying *edits, p *plan, out wire.Outcome) error {
+// madeLocked is the version that the commit in flight has made, and its size. Where others
+// may have changed that and more gathers here, it is what is there now: n.mu is let go.
+func (f *fileSystem) madeLocked(ctx context.Context, n *node, p *plan, out *wire.Outcome) wire.Attr {
+	made := wire.Attr{Version: out.Tx, Size: max(n.baseSize, n.flying.end())}
+	switch {
+	case out.Tx == 0: // it has made none
+	case n.flying.keep != untouched:
+		made.Size = n.flyingSize
+	case p.appended >= 0 && p.appended < len(out.Results):
+		made.Size = out.Results[p.appended].Offset + n.flyingSize - n.flying.tail
+	case p.blind && !n.cur.empty():
+		n.mu.Unlock()
+		defer n.mu.Lock()
+		now, err := f.stat(ctx, n.at())
+		if err != nil {
+			now.Version = noBase
+		}
+		return now
+	}
+	return made
+}
+
+// acknowledgeLocked makes the version that a commit has made the base, or, if it was made
+// of whatever there was (blind), what is there now. Where nothing gathers over that nobody
+// has to know its size.
+func (n *node) acknowledgeLocked(blind bool, made wire.Attr) error {
 	if n.c == nil || n.orphan {
 		return nil
 	}
-	size := max(n.baseSize, flying.end())
-	switch {
-	case flying.keep != untouched:
-		size = n.flyingSize
-	case p.appended >= 0 && p.appended < len(out.Results):
-		size = out.Results[p.appended].Offset + n.flyingSize - flying.tail
+	if blind && n.cur.empty() {
+		n.dropLocked()
+		return nil
 	}
-	e, c, err := n.cur.rebase(n.c, size)
+	if made.Version == noBase {
+		n.base = noBase
+		return nil
+	}
+	e, c, err := n.cur.rebase(n.c, made.Size)
 	if err != nil {
-		return err // the base is another than n.base: whoever looks finds out
+		n.base = noBase
+		return err
 	}
 	n.installLocked(c, e)
-	n.base, n.baseSize = out.Tx, size
+	n.base, n.baseSize = made.Version, made.Size
 	n.c.retain(e.ours(n.c.Size()))
 	return nil
 }

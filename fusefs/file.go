@@ -381,6 +381,10 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 		return k, false, f.orLost(n, err)
 	}
 	f.pages.wrote(n.ino)
+	if n.lostBaseLocked() {
+		n.mu.Unlock()
+		return 0, true, nil
+	}
 	all, base := n.allLocked(), n.base
 	gap := all.gap(off, off+int64(len(buf)), n.c.Size())
 	gap.to = max(gap.from, min(gap.to, n.baseSize))

@@ -239,6 +239,71 @@ func TestOvertakenInAnEmptyFile(t *testing.T) {
 	f.must("read", `"ourstheir"`)
 }
 
+// overtake has the next commit of a file overtaken by others' twice, and met by one more
+// change before it is done, after meanwhile. It names no version then.
+func (f *fake) overtake(name string, meanwhile func(), change func(data []byte) []byte) {
+	left := 3
+	f.set(func(f *fake) {
+		f.before = func([]wire.Mutation) error {
+			in, err := f.resolve(wire.At{Dir: wire.RootIno, Path: name})
+			if err != nil {
+				return err
+			}
+			if left--; left > 0 {
+				return &wire.Error{Code: wire.CodeConflict, Blocker: in.attr.Version, Key: 1}
+			}
+			f.before = nil
+			f.mu.Unlock()
+			meanwhile()
+			f.mu.Lock()
+			in.data = change(in.data)
+			in.attr.Size, in.attr.Version = int64(len(in.data)), f.nextID
+			f.nextID++
+			return nil
+		}
+	})
+}
+
+// commitOf is a commit of a file as the mount makes it by itself.
+func commitOf(t *testing.T, m *Mounted, ino wire.Ino) {
+	t.Helper()
+	n := m.fs.peek(ino)
+	defer m.fs.letGo(n)
+	fl := startFlight(m.fs, n, wire.Mutation{})
+	if <-fl.done; fl.err != nil {
+		t.Fatal(fl.err)
+	}
+}
+
+// After a commit on whatever base there was, nobody takes what this mount knew of the base
+// for what is there: what is appended next, by a try whose answer is lost, is found where
+// it is, and not appended twice.
+func TestOvertakenInAGrowingFile(t *testing.T) {
+	for _, during := range []bool{false, true} {
+		s := newFake()
+		s.put("f", strings.Repeat("x", 100))
+		dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+		f, g := openFile(t, dir+"/f", os.O_RDWR), openFile(t, dir+"/f", os.O_RDWR|os.O_APPEND)
+		f.must("pwrite 10 ours", "ok")
+		s.overtake("f", func() {
+			if during {
+				g.must("write once", "ok")
+			}
+		}, func(data []byte) []byte { return append(bytes.Clone(data), "their"...) })
+		commitOf(t, m, s.inodeOf("f"))
+		if !during {
+			g.must("write once", "ok")
+		}
+		s.set(func(s *fake) {
+			s.after = func([]wire.Mutation, wire.Outcome) error { return once(s, wire.CodeUnknownOutcome) }
+		})
+		g.must("fsync", eio)
+		s.append(t, "f", ",more") // with another mtime
+		g.must("fsync", "ok")
+		wantFile(t, s, "f", strings.Repeat("x", 10)+"ours"+strings.Repeat("x", 86)+"theironce,more")
+	}
+}
+
 // A file that is extended while a commit is under way, and by another mount
 // further still: the next commit has nothing to write.
 func TestExtendedUnderACommit(t *testing.T) {

@@ -179,6 +179,11 @@ func (n *node) moveTimesLocked(now int64) {
 	n.mtime, n.mtimeSet = max(n.ctime, n.mtime+1), true
 }
 
+// noBase is no version's number: what the edits are over has to be asked for.
+const noBase = ^wire.ID(0)
+
+func (n *node) lostBaseLocked() bool { return n.base == noBase && n.basedLocked() }
+
 // dropLocked forgets the contents. There must be no edits.
 func (n *node) dropLocked() {
 	if n.c != nil {

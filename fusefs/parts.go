@@ -24,6 +24,7 @@ type plan struct {
 	contents  []Content
 	snap      *snapshot // nil: no bytes
 	appended  int       // the first append's place in mutations; -1: none
+	blind     bool      // what others have made of the base it leaves, and nothing of it tells the size
 	ahead     *ahead    // sent of a content while it was written; nil: nothing
 	aheadOf   int       // ... of this one
 	ctime     int64     // of each that is added
@@ -78,6 +79,7 @@ func (n *node) planLocked(guarded bool, clock *clock, with wire.Mutation) plan {
 					p.mutations[i].Ctime = n.ctime
 				}
 			}
+			p.blind = first.IfVersion == 0 && e.needsBase() && p.appended < 0
 		}
 	}
 	if n.mtimeSet {
