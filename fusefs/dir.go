@@ -73,7 +73,7 @@ func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		}
 		for name, a := range now { // before any is lent: it may wait for the service
 			if f.fresh(ctx, &a, saves) {
-				f.show(ctx, &a)
+				f.show(ctx, &a, true)
 				now[name] = a
 			} else {
 				delete(now, name)

@@ -374,11 +374,17 @@ func (f *fileSystem) readOver(ctx context.Context, n *node, buf []byte, off int6
 	}
 	n.mu.Lock()
 	if n.plainLocked() {
+		gen := n.gen
 		n.mu.Unlock()
 		f.pages.begin(n.ino)
 		k, attr, err := f.readService(ctx, n.ino, buf, off)
 		f.pages.read(n.ino, attr.Version)
-		return k, false, f.orLost(n, err)
+		if err != nil {
+			return k, false, f.orLost(n, err)
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return k, n.gen != gen, nil // a page that was written before the kernel dropped it comes after the READ
 	}
 	f.pages.wrote(n.ino)
 	if n.lostBaseLocked() {

@@ -393,7 +393,7 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 		return statusOf(err)
 	}
 	f.seeNode(a)
-	f.show(ctx, &a)
+	f.show(ctx, &a, false)
 	fillAttr(&out.Attr, a)
 	out.SetTimeout(f.cached.lend(a, false))
 	return fuse.OK
@@ -423,7 +423,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		return statusOf(f.inGone(ctx, at.Dir, err))
 	}
 	f.seeNode(a)
-	f.show(ctx, &a)
+	f.show(ctx, &a, true) // its directory
 	f.lendEntry(out, at, a)
 	f.takePlace(at, a)
 	return fuse.OK

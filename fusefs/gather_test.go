@@ -304,6 +304,33 @@ func TestOvertakenInAGrowingFile(t *testing.T) {
 	}
 }
 
+// What others wrote before a commit on whatever base there was is read after it, though
+// the time that this mount says its change has was shown before that was done.
+func TestOvertakenShowsWhatOthersWrote(t *testing.T) {
+	for _, more := range []bool{false, true} {
+		s := newFake()
+		s.put("f", strings.Repeat("x", 8192))
+		dir, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+		f, g := openFile(t, dir+"/f", os.O_RDWR), openFile(t, dir+"/f", os.O_RDWR)
+		f.must("pwrite 0 ours", "ok")
+		var mtime string
+		s.overtake("f", func() {
+			if more {
+				g.must("pwrite 4 more", "ok")
+			}
+			mtime = g.do("size")
+			g.do("read")
+		}, func(data []byte) []byte { return append(bytes.Clone(data[:8187]), "their"...) })
+		commitOf(t, m, s.inodeOf("f"))
+		if got := g.do("size"); got != mtime {
+			t.Errorf("another mtime, which has the kernel drop its pages: %s, %s before", got, mtime)
+		}
+		if got := g.do("read"); !strings.HasSuffix(got, `xtheir"`) {
+			t.Errorf("more: %v: it reads ...%s", more, got[len(got)-10:])
+		}
+	}
+}
+
 // A file that is extended while a commit is under way, and by another mount
 // further still: the next commit has nothing to write.
 func TestExtendedUnderACommit(t *testing.T) {

@@ -448,3 +448,32 @@ func TestSyncOfWhatIsGivenUp(t *testing.T) {
 		t.Errorf("the mtime has changed by %v", time.Duration(now-mtime))
 	}
 }
+
+// TestReadMeetsAWrite: what a READ answers has what was written while it asked: a page
+// that the kernel has dropped may come before, and behind, the WRITE of it.
+func TestReadMeetsAWrite(t *testing.T) {
+	for _, commits := range []bool{false, true} {
+		s := newFake()
+		s.put("f", "their bytes")
+		_, m := mountAt(t, s, Options{CommitAfter: time.Hour})
+		n := m.fs.hold(s.inodeOf("f"))
+		defer m.fs.letGo(n)
+		s.set(func(s *fake) {
+			s.afterRead = func() {
+				s.set(func(s *fake) { s.afterRead = nil })
+				if _, err := m.fs.write(t.Context(), &handle{n: n, writes: true}, []byte("our"), 0); err != nil {
+					t.Error(err)
+				}
+				if commits {
+					if err := m.fs.sync(t.Context(), n); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+		buf := make([]byte, 20)
+		if k, err := m.fs.readNode(t.Context(), n, buf, 0); err != nil || string(buf[:k]) != "ourir bytes" {
+			t.Errorf("commits: %v: %q, %v", commits, buf[:k], err)
+		}
+	}
+}

@@ -438,7 +438,7 @@ func TestPagesThatLookRight(t *testing.T) {
 	show := func(version wire.ID, mtime int64) string {
 		t.Helper()
 		a.Version, a.Mtime = version, mtime
-		f.show(t.Context(), &a)
+		f.show(t.Context(), &a, false)
 		return k.told()
 	}
 	const nothing, pages = "[] []", "[] [] pages [5]"

@@ -192,9 +192,14 @@ func (f *fileSystem) idle(ino wire.Ino) bool {
 
 // show is called before the kernel is told attributes: it drops pages that these
 // may not tell it to. The notification voids the answer, so that it is asked for again at
-// the next call; who has asked is told all the same, and the size is no other.
-func (f *fileSystem) show(ctx context.Context, a *wire.Attr) {
-	if f.kernel != nil && f.pages.outdated(a) && f.idle(a.Ino) {
+// the next call; who has asked is told all the same, and the size is no other. A READ under
+// way may wait for a commit of the file, and that for other mounts: who holds something
+// that others need (held) leaves the pages to the next answer then.
+func (f *fileSystem) show(ctx context.Context, a *wire.Attr, held bool) {
+	if f.kernel != nil && f.pages.outdated(a) {
+		if held && !f.idle(a.Ino) {
+			return
+		}
 		f.pages.drop(a.Ino)
 		f.recallFrom(ctx, recall{pages: []wire.Ino{a.Ino}, pagesUntil: bootNow() + pagesGo})
 	}
