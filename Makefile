@@ -76,7 +76,7 @@ mutate: ## leaves out one rule after the other (those that contain RULE): a test
 exhaust: ## every schedule of small clusters: all interleavings, crashes, lost messages within the large boxes (minutes)
 	$(GO) test ./integration/sim/exhaust -run '^TestExhaust$$' -count=1 -timeout 0 -v -large
 
-sequences: ## all sequences of up to LENGTH (2) operations, a power loss before each operation of a disk, without the race detector (2: minutes, 3: hours)
+sequences: ## all sequences of up to LENGTH (2) operations, a power loss before each operation of a disk, without the race detector (2: minutes, 3: an hour)
 	$(GO) test ./integration/sim -run '^TestCrashInSequences$$' -count=1 -timeout 0 -v -length $(LENGTH)
 
 powerloss: fuse3 ## POWERCUTS (8) power losses of a cluster of processes whose disks forget what was not synced (about 6 s each)

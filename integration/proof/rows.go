@@ -58,7 +58,7 @@ var rows = []row{
 		units: []unit{counts("states", `(\d+) states, \d+ steps \(`), counts("steps", `states, (\d+) steps \(`)},
 	},
 	{
-		name: "sequences", size: 2, shell: "make sequences LENGTH=%s",
+		name: "sequences", size: 3, shell: "make sequences LENGTH=%s",
 		what:  "All sequences of operations up to a length, a power loss before every operation of a participant's and the coordinator's disk; recovered and worked on.",
 		units: []unit{counts("sequences", `(\d+) sequences,`), counts("crashes of a participant", `(\d+) crashes of a participant`), counts("crashes of the coordinator", `participant, (\d+) of the coordinator`)},
 	},
@@ -111,7 +111,7 @@ func (r *row) command(scale float64) []string {
 	case r.unit != "":
 		size = fmt.Sprintf("%.0f%s", max(1, r.size*scale*60), "s")
 	case r.name == "sequences":
-		size = strconv.Itoa(int(r.size)) // a length is not scaled
+		size = strconv.Itoa(max(2, int(r.size*scale))) // a length of 1 shows little
 	}
 	var args []string
 	for _, a := range regexp.MustCompile(` +`).Split(r.shell, -1) {
