@@ -103,6 +103,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 		a, err = f.attr(ctx, n.at())
 	}
 	if err == nil && a.Nlink == 0 && !f.mayOpen(n) {
+		f.cached.vanished(n.ino) // else its name leads there again, until the mount hears of the change
 		err = syscall.ESTALE
 	}
 	if err != nil {

@@ -561,3 +561,30 @@ func TestDeletedWhileAway(t *testing.T) {
 		})
 	}
 }
+
+// TestOpenOfWhatWasReplaced: what another mount has put in a file's place is opened though
+// this mount has not heard of that yet: the old one is not found twice.
+func TestOpenOfWhatWasReplaced(t *testing.T) {
+	s := newFake()
+	s.put("f", "old")
+	a, _ := rawOf(t, s)
+	c := a.fs.cached
+	c.mu.Lock()
+	c.until = bootNow() + time.Hour
+	c.mu.Unlock()
+	old := a.lookup("f")
+	if a.lookup("f") != old {
+		t.Fatal("the name leads elsewhere")
+	}
+	if _, err := s.TransactBehind(t.Context(), nil, []wire.Mutation{{Kind: wire.MutDeleteFile, At: rootAt("f"), Hold: true}}, []Content{nil}); err != nil {
+		t.Fatal(err)
+	}
+	s.put("f", "new")
+	c.doubt(old) // its attributes are asked for
+	if _, status := a.open(old); status != fuse.Status(syscall.ESTALE) {
+		t.Fatalf("what is without a name is opened: %v", status)
+	}
+	if got := a.lookup("f"); got != s.inodeOf("f") {
+		t.Errorf("the name leads to %d still", got)
+	}
+}
