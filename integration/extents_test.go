@@ -2,10 +2,12 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"tpcfs/integration/harness"
 	"tpcfs/participant"
@@ -174,17 +176,18 @@ func wantSameDigests(t *testing.T, p *harness.InProcess) {
 	}
 }
 
-func digestOf(t *testing.T, p *participant.Participant) string {
+// digestOf waits until the participant has carried out what was decided.
+func digestOf(t *testing.T, p *participant.Participant) (digest string) {
 	t.Helper()
-	for range 1000 {
-		st, err := p.Status(t.Context(), wire.StatusRequest{Digest: true})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	eventually(ctx, t, "the participant has a digest", func() bool {
+		st, err := p.Status(ctx, wire.StatusRequest{Digest: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st.Digest != "" {
-			return st.Digest
-		}
-	}
-	t.Fatal("no digest")
-	return ""
+		digest = st.Digest
+		return digest != ""
+	})
+	return digest
 }
