@@ -16,6 +16,7 @@ NETTIME ?= 8s
 # What the tests of one package may take; without a bound where one of these is given.
 TIMEOUT   ?= $(if $(filter-out file,$(origin CRASHTIME) $(origin POWERCUTS) $(origin STRESSTIME) $(origin NETTIME)),0,40m)
 LENGTH    ?= 2
+SYNC      ?= 0
 SEEDS     ?= 20000
 
 LINT_VERSION := 2.15.0
@@ -85,9 +86,9 @@ powerloss: fuse3 ## POWERCUTS (8) power losses of a cluster of processes whose d
 proof: fuse3 ## all of the above at full length (most of a day; ONLY=row,... those alone): writes integration/PROOF.md
 	$(GO) run ./integration/proof -only '$(ONLY)'
 
-bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold
+bench: build ## the figures of DESIGN.md as ratios measured in one run; fails where a floor does not hold (SYNC=1ms: on disks whose syncs take that, as root; ONLY=part,...)
 	$(GO) test -run '^$$' -bench . ./journal ./journal/disk
-	$(GO) run ./integration/bench -tpcfs ./bin/tpcfs
+	$(GO) run ./integration/bench -tpcfs ./bin/tpcfs -sync $(SYNC) -only '$(ONLY)'
 
 clean: ## removes ./bin (./tpcfs-data, your files, stays)
 	rm -rf ./bin
