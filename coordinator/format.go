@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
 	"syscall"
 
@@ -92,14 +91,14 @@ func checkDir(fsys disk.FS, dir string) error {
 
 // dirError is why a data directory cannot be used, with what to do about it.
 func dirError(dir string, err error) *wire.Error {
-	e := &wire.Error{Code: wire.CodeIO, Op: "open", Name: dir, Text: err.Error() + ": see to its disk, or give another directory"}
+	e := &wire.Error{Code: wire.CodeIO, Op: "open", Name: dir, Text: disk.Advice(err)}
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
-		e.Code, e.Text = wire.CodeInvalid, "it is no directory, or lies below a file ("+err.Error()+"): give a directory, or a name that is not there yet"
+		e.Code = wire.CodeInvalid
 	case errors.Is(err, fs.ErrPermission):
-		e.Code, e.Text = wire.CodeAccess, fmt.Sprintf("%v: give user %d, who runs this, the right to read and write there, or give another directory", err, os.Geteuid())
+		e.Code = wire.CodeAccess
 	case errors.Is(err, syscall.EROFS):
-		e.Code, e.Text = wire.CodeReadOnly, err.Error()+": mount it for writing, or give another directory"
+		e.Code = wire.CodeReadOnly
 	}
 	return e
 }

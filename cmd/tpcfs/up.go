@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"tpcfs/coordinator"
 	"tpcfs/fusefs"
+	"tpcfs/journal/disk"
 	"tpcfs/participant"
 	"tpcfs/wire"
 	"tpcfs/wire/client"
@@ -142,11 +143,9 @@ func (f *upFlags) checkDir() error {
 	entries, err := os.ReadDir(f.dir)
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
-		return usage("up", "--dir %s: it is no directory, or lies below a file: give a directory, or a name that is not there yet", printable(f.dir))
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("--dir %w: give user %d, who runs this, the right to read and write there, or give another directory", err, os.Geteuid())
+		return usage("up", "--dir %s: %s", printable(f.dir), disk.Advice(err))
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("--dir %w: see to its disk, or give another directory", err)
+		return fmt.Errorf("--dir %s", disk.Advice(err))
 	}
 	for _, e := range entries {
 		if e.Name() == formatName {
